@@ -1,0 +1,191 @@
+"""Axes: a list where one value is expected stands for each of its values, and axes multiply.
+
+Whether a list is an axis or one value is read off the schema: for a field `int`, `[1, 2]` is an
+axis; for a field `tuple[int, ...]` it is one value and `[[1, 2], [3]]` is an axis.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain, product
+from math import prod
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+
+from pydantic_core import PydanticCustomError
+
+from trainables.config import Config
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One value, as written."""
+
+    value: Any
+    size = 1
+
+    def values(self) -> Iterator[Any]:
+        yield self.value
+
+    def where(self, index: int, path: Path) -> Path:
+        return path
+
+    def chosen(self, index: int) -> Iterator[Path]:
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An axis: any one of its options."""
+
+    options: tuple["Grid", ...]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(option.size for option in self.options))
+
+    @property
+    def size(self) -> int:
+        return self._ends[-1]
+
+    def values(self) -> Iterator[Any]:
+        return chain.from_iterable(option.values() for option in self.options)
+
+    def where(self, index: int, path: Path) -> Path:
+        i, inner = self._split(index)
+        return (i, *self.options[i].where(inner, path))
+
+    def chosen(self, index: int) -> Iterator[Path]:
+        i, inner = self._split(index)
+        yield (i,)
+        yield from ((i, *path) for path in self.options[i].chosen(inner))
+
+    def _split(self, index: int) -> tuple[int, int]:
+        """Which option the value at `index` is of, and its index there."""
+        i = bisect_right(self._ends, index)
+        return i, index - self._ends[i] + self.options[i].size
+
+
+@dataclass(frozen=True)
+class Record:
+    """A mapping: every combination of its fields' values, the last field varying fastest."""
+
+    fields: dict[str, "Grid"]
+
+    @cached_property
+    def size(self) -> int:
+        return prod(field.size for field in self.fields.values())
+
+    def values(self) -> Iterator[dict[str, Any]]:
+        combinations = product(*(field.values() for field in self.fields.values()))
+        return (dict(zip(self.fields, values, strict=True)) for values in combinations)
+
+    def where(self, index: int, path: Path) -> Path:
+        if not path:
+            return ()
+        head, rest = path[0], path[1:]
+        if head not in self.fields:
+            # pydantic puts the name that chose a union's member into the location
+            return self.where(index, rest) if self.fields.get("name") == Leaf(head) else path
+        return (head, *self.fields[head].where(self._split(index)[head], rest))
+
+    def chosen(self, index: int) -> Iterator[Path]:
+        inner = self._split(index)
+        for key, field in self.fields.items():
+            yield from ((key, *path) for path in field.chosen(inner[key]))
+
+    def _split(self, index: int) -> dict[str, int]:
+        """The index in each field of the value at `index`."""
+        inner = {}
+        for key, field in reversed(self.fields.items()):
+            index, inner[key] = divmod(index, field.size)
+        return inner
+
+
+Grid: TypeAlias = Leaf | Choice | Record
+"""The values that a piece of YAML stands for.
+
+`size` counts them without making them and `values()` makes them in order. Of the i-th value,
+`where(i, path)` is where in the YAML its part at `path` was written, and `chosen(i)` gives the
+paths of the axis entries that it takes.
+"""
+
+
+def grid(kind: Any, raw: Any, path: Path = ()) -> Grid:
+    """The values that `raw` stands for where the annotation `kind` expects one.
+
+    Raises PydanticCustomError "axis" for an empty axis, for a value an axis holds twice and for a
+    list of names inside a mapping; its context's `path` says where in `raw`.
+    """
+    if _depth(raw) <= _tuple_depth(kind):
+        return _record(kind, raw, path)
+    if not raw:
+        raise axis_error("an axis needs at least one value; the list is empty", path)
+    _refuse_repeats(raw, path)
+    return Choice(tuple(_record(kind, item, (*path, i)) for i, item in enumerate(raw)))
+
+
+def axis_error(message: str, path: Path, at: Path = ()) -> PydanticCustomError:
+    """An error about an axis, to raise: `path` is where in the YAML, `at` where in the values."""
+    # pydantic formats the message with the context: braces in user text must not count
+    return PydanticCustomError("axis", "{message}", {"message": message, "path": path, "at": at})
+
+
+def _record(kind: Any, raw: Any, path: Path) -> Grid:
+    configs = [m for m in _members(kind) if isinstance(m, type) and issubclass(m, Config)]
+    if isinstance(raw, str) and any("name" in config.model_fields for config in configs):
+        return Record({"name": Leaf(raw)})
+    if not isinstance(raw, Mapping):
+        return Leaf(raw)
+    if configs and isinstance(raw.get("name"), list):
+        hint = "list whole entries instead, as in [{name: …}, {name: …}]"
+        raise axis_error(f"a name cannot be an axis; {hint}", (*path, "name"))
+    config = _chosen(configs, raw)
+    if config is None:
+        return Leaf(raw)
+    return Record({key: _field(config, key, value, path) for key, value in raw.items()})
+
+
+def _field(config: type[Config], key: str, raw: Any, path: Path) -> Grid:
+    field = config.model_fields.get(key)
+    return Leaf(raw) if field is None else grid(field.annotation, raw, (*path, key))
+
+
+def _chosen(configs: list[type[Config]], raw: Mapping[str, Any]) -> type[Config] | None:
+    if len(configs) == 1:
+        return configs[0]
+    named = (c for c in configs if raw.get("name") in get_args(c.model_fields["name"].annotation))
+    return next(named, None)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation, None apart."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(member for each in get_args(kind) for member in _members(each))
+    return () if kind is NoneType else (kind,)
+
+
+def _tuple_depth(kind: Any) -> int:
+    tuples = [member for member in _members(kind) if get_origin(member) is tuple]
+    items = [item for member in tuples for item in get_args(member) if item is not ...]
+    return 1 + max(map(_tuple_depth, items), default=0) if tuples else 0
+
+
+def _depth(raw: Any) -> int:
+    return 1 + max(map(_depth, raw), default=0) if isinstance(raw, list | tuple) else 0
+
+
+def _refuse_repeats(values: list[Any], path: Path) -> None:
+    seen: set[str] = set()
+    for i, value in enumerate(values):
+        # as JSON, since 1 == True in Python, and mappings have no hash
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr)
+        if text in seen:
+            raise axis_error(f"{text} is listed twice; remove one", (*path, i))
+        seen.add(text)

@@ -1,0 +1,204 @@
+"""The command `prunesweep`: parse, call, print; no logic."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+
+DEFAULT_STORAGE = "./prunesweep-store"
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = cyclopts.App(
+    name="prunesweep",
+    help="Sweeps of neural-network pruning experiments on a Ray cluster.",
+    help_format="markdown",
+    version_flags=["--version"],
+)
+
+SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
+SweepName = Annotated[str, Parameter(help="The sweep's name.")]
+Storage = Annotated[str, Parameter(help="Where results are: a folder or a URI (s3://…).")]
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="Override a key of the file, as in train.epochs=2; repeatable."),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]
+
+
+@app.command
+def plan(
+    file: SweepFile,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a run would train, share and reuse, and how long it would take. Trains nothing."""
+    from orchestrator import printing
+    from orchestrator.sweep import plan_sweep
+    from orchestrator.yaml_source import load_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    spec = load_sweep(file, set_ or [])
+    planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
+    printing.show_plan(planned, _out(), as_json)
+    return OK
+
+
+@app.command
+def run(
+    file: SweepFile,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Annotated[
+        str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
+    ] = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
+    from orchestrator import printing
+    from orchestrator.progress import RunProgress
+    from orchestrator.sweep import run_sweep
+    from orchestrator.yaml_source import load_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    spec = load_sweep(file, set_ or [])
+    store = Store(storage)
+    progress = RunProgress(store, spec.name, Console(stderr=True))
+    roots = data_roots(spec.data_root, os.environ)
+    summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
+    printing.show_summary(summary, store, _out(), as_json)
+    if summary.outcome.interrupted:
+        return INTERRUPTED
+    return FAILED if summary.outcome.failures or summary.damage else OK
+
+
+@app.command
+def status(
+    name: SweepName, *, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False
+) -> int:
+    """Show how far a sweep is, at rest or in flight, from any terminal."""
+    from orchestrator import printing
+    from orchestrator.status import sweep_status
+    from trainables.store import Store
+
+    printing.show_status(sweep_status(Store(storage), name), _out(), as_json)
+    return OK
+
+
+@app.command
+def results(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    sql: Annotated[
+        str | None,
+        Parameter(help="A query over iterations, layers, epochs, sparsity; by default a summary."),
+    ] = None,
+    format: Annotated[Literal["table", "csv", "json", "parquet"], Parameter()] = "table",
+    output: Annotated[
+        Path | None, Parameter(help="A file to write to instead of the terminal.")
+    ] = None,
+) -> int:
+    """Query a sweep's results with SQL (DuckDB)."""
+    from orchestrator import printing
+    from orchestrator.results.query import query
+    from trainables.store import Store
+
+    table = query(Store(storage), name, sql)
+    printing.show_table(table, _out(), format, output)
+    return OK
+
+
+@app.command
+def verify(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+    """Check every hash of every commit, and every table. Exit code 1 when something is damaged."""
+    from orchestrator import printing
+    from orchestrator.verifying import verify_store
+    from trainables.store import Store
+
+    verified = verify_store(Store(storage))
+    printing.show_verified(verified, _out(), as_json)
+    return FAILED if verified.damage else OK
+
+
+@app.command
+def export(
+    name: SweepName,
+    lineage: Annotated[str, Parameter(help="A lineage's id, or a part of it that is unique.")],
+    *,
+    output: Annotated[Path, Parameter(help="The folder to write to.")],
+    iteration: Annotated[int | None, Parameter(help="By default the last one.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Write one iteration's weights and mask as plain safetensors and a PyTorch state_dict."""
+    from orchestrator.exporting import export_iteration
+    from orchestrator.records import existing_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    for file in export_iteration(store, existing_sweep(store, name), lineage, iteration, output):
+        print(file)
+    return OK
+
+
+@app.command(name="list")
+def list_(
+    what: Literal["methods", "criteria", "models", "datasets"], *, as_json: AsJson = False
+) -> int:
+    """List what a sweep file can name, with options and defaults."""
+    from orchestrator import printing
+    from orchestrator.catalogue import catalogue
+
+    printing.show_catalogue(catalogue(what), _out(), as_json)
+    return OK
+
+
+@app.command
+def doctor(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+    """Check this installation, its devices, its datasets and the storage."""
+    from orchestrator import printing
+    from orchestrator.doctor import examine
+    from trainables.store import Store
+
+    checks = examine(Store(storage), os.environ)
+    printing.show_checks(checks, _out(), as_json)
+    return OK if all(check.ok for check in checks) else FAILED
+
+
+def main() -> None:
+    """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
+    try:
+        sys.exit(app(sys.argv[1:], result_action="return_value", exit_on_error=False))
+    except KeyboardInterrupt:
+        print("interrupted; everything committed is safe, run again to resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except cyclopts.CycloptsError:
+        sys.exit(WRONG_INPUT)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"prunesweep: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the error is about what the user gave, and its text all there is to say."""
+    from orchestrator.errors import INPUT_ERRORS
+
+    return isinstance(error, INPUT_ERRORS)
+
+
+def _out() -> Console:
+    return Console()

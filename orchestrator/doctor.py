@@ -1,0 +1,80 @@
+"""The doctor: is this installation fit to run sweeps here?"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.data import data_roots
+from trainables.store import Store
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    found: str
+
+
+def examine(store: Store, environ: Mapping[str, str]) -> list[Check]:
+    """Every check, in order; one that fails does not stop the others."""
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: sys.version.split()[0],
+        "torch": _torch,
+        "torchvision": _torchvision,
+        "ray": _ray,
+        "devices": _devices,
+        "data": lambda: _data(environ),
+        "storage": lambda: _storage(store),
+    }
+    return [_check(name, look) for name, look in checks.items()]
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except Exception as error:  # whatever is wrong is what the doctor is asked for
+        return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _torch() -> str:
+    import torch
+
+    return torch.__version__
+
+
+def _torchvision() -> str:
+    from trainables.data.torchvision_import import import_torchvision
+
+    return import_torchvision().__version__
+
+
+def _ray() -> str:
+    from importlib.metadata import version
+
+    return version("ray")
+
+
+def _devices() -> str:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{os.cpu_count()} CPUs, {', '.join(gpus) if gpus else 'no GPU'}"
+
+
+def _data(environ: Mapping[str, str]) -> str:
+    roots = data_roots(None, environ)
+    return "looked for in " + ", ".join(str(folder) for folder in roots.candidates)
+
+
+def _storage(store: Store) -> str:
+    free = store.free_bytes()
+    if store.local_root is None or free is None:
+        return store.location
+    folder: Path = store.local_root
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        return f"{store.location} is writable, {free / 1e9:.1f} GB free"

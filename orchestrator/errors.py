@@ -1,0 +1,20 @@
+"""The errors that are about what the user gave: one message, exit code 2."""
+
+from orchestrator.exporting import ExportError
+from orchestrator.planning import PlanError
+from orchestrator.records import NoSuchSweep
+from orchestrator.results.query import QueryError
+from orchestrator.yaml_source import SweepFileError
+from trainables.data import DatasetNotFound
+from trainables.store import Damaged, StoreError
+
+INPUT_ERRORS = (
+    SweepFileError,
+    PlanError,
+    DatasetNotFound,
+    StoreError,
+    NoSuchSweep,
+    ExportError,
+    QueryError,
+    Damaged,
+)

@@ -1,0 +1,224 @@
+"""Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.spec import SweepSpec, cells
+from trainables.data import DatasetInfo
+from trainables.identity import canonical_json, trunk_key
+from trainables.lineage import (
+    Lineage,
+    first_missing,
+    lineage_id,
+    lineage_keys,
+    step_json,
+    trunk_config,
+)
+from trainables.models import build_model, prunable
+from trainables.pruning import rewind_step
+from trainables.recipe import Recipe
+from trainables.training import steps_per_epoch
+
+TABLE_BYTES = 64_000
+"""About what the measures of one iteration take."""
+
+FilesOf = Callable[[str], Collection[str] | None]
+
+
+class PlanError(ValueError):
+    """The sweep cannot be run; `field` is the path of the field at fault in the spec."""
+
+    def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A dataset of the sweep: its config, what is known of it, and its identity as JSON values."""
+
+    config: Any
+    info: DatasetInfo
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A lineage with something to train.
+
+    It trains iterations `first`…T, but not before `after`, the last of its missing iterations that
+    another lineage trains, is committed.
+    """
+
+    lineage: Lineage
+    first: int
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Of the `rows` iterations that all lineages have together, `shared` are the same as one of
+    another lineage; of the rest, `stored` are in the store and `to_train` are not.
+    """
+
+    lineages: tuple[Lineage, ...]
+    tasks: tuple[Task, ...]
+    to_train: frozenset[str]
+    stored: int
+    shared: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.to_train) + self.stored + self.shared
+
+
+def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
+    """The lineages of a sweep, one a cell; `datasets` are those of `spec.dataset`, in order.
+
+    Raises PlanError when a lineage would rewind past the end of training.
+    """
+    _check_rewind(spec, datasets)
+    by_config = {dataset.config: dataset.identity for dataset in datasets}
+    trunk_texts: dict[tuple[Any, ...], str] = {}
+    steps: dict[tuple[Any, ...], str] = {}
+    lineages = []
+    for cell in cells(spec):
+        identity = by_config[cell.dataset]
+        trunk_of = (id(cell.dataset), id(cell.model), id(cell.recipe), cell.seed)
+        if trunk_of not in trunk_texts:
+            config = trunk_config(identity, cell.model, cell.recipe, cell.seed)
+            trunk_texts[trunk_of] = trunk_key(config)
+        step_of = (id(cell.method), id(cell.pruning))
+        if step_of not in steps:
+            steps[step_of] = step_json(cell.method, cell.pruning)
+        trunk, step = trunk_texts[trunk_of], steps[step_of]
+        lineages.append(
+            Lineage(
+                id=lineage_id(cell.method, cell.pruning, cell.seed, trunk, step),
+                dataset=identity,
+                model=cell.model,
+                recipe=cell.recipe,
+                pruning=cell.pruning,
+                method=cell.method,
+                seed=cell.seed,
+                keys=lineage_keys(trunk, step, cell.pruning.iterations),
+            )
+        )
+    return tuple(lineages)
+
+
+def make_plan(lineages: Sequence[Lineage], files_of: FilesOf) -> Plan:
+    """Divide the missing iterations among the lineages, each to the first that needs it.
+
+    `files_of(key)` are the files of an iteration's commit, None when it is not stored.
+    """
+    owner: dict[str, int] = {}
+    tasks = []
+    for number, lineage in enumerate(lineages):
+        first = first_missing(lineage.keys, files_of)
+        if first is None:
+            continue
+        missing = lineage.keys[first:]
+        others = [key for key in missing if owner.setdefault(key, number) != number]
+        tasks.append(Task(lineage, first, others[-1] if others else None))
+    every = {key for lineage in lineages for key in lineage.keys}
+    return Plan(
+        lineages=tuple(lineages),
+        tasks=tuple(tasks),
+        to_train=frozenset(owner),
+        stored=len(every) - len(owner),
+        shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
+    )
+
+
+def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
+    """For each trunk key, the steps whose weights its lineages rewind to."""
+    steps: dict[str, set[int]] = {}
+    for lineage in lineages:
+        steps.setdefault(lineage.keys[0], set()).add(rewind_step(lineage.method))
+    return {trunk: frozenset(found) for trunk, found in steps.items()}
+
+
+def training_group(config: Mapping[str, Any]) -> str:
+    """What lineages whose iterations take about the same time share: data, model and recipe.
+
+    `config` is a lineage's `config()`.
+    """
+    return canonical_json({name: config[name] for name in ("dataset", "model", "train")})
+
+
+def estimate_seconds(
+    plan: Plan, recorded: Mapping[str, float], concurrency: int
+) -> float | None:
+    """Wall-clock seconds for `plan` with `concurrency` lineages at a time.
+
+    `recorded` maps training groups to the mean seconds of an iteration; None when a group that has
+    to be trained is not among them.
+    """
+    total, longest = 0.0, 0.0
+    counted: set[str] = set()
+    for task in plan.tasks:
+        mine = [key for key in task.lineage.keys[task.first :] if key not in counted]
+        counted.update(mine)
+        seconds = recorded.get(training_group(task.lineage.config()))
+        if seconds is None:
+            return None
+        total += seconds * len(mine)
+        longest = max(longest, seconds * (len(task.lineage.keys) - task.first))
+    return max(total / concurrency, longest)
+
+
+def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: str) -> int:
+    """About how many bytes the commits to come will hold.
+
+    Raises PlanError when a model cannot take a dataset's images.
+    """
+    shapes = {canonical_json(found.identity): found.info for found in datasets}
+    sizes: dict[tuple[str, Any], tuple[int, int]] = {}
+    total = 0
+    counted: set[str] = set()
+    for task in plan.tasks:
+        lineage = task.lineage
+        about = canonical_json(lineage.dataset)
+        if (about, lineage.model) not in sizes:
+            sizes[about, lineage.model] = _model_bytes(lineage, shapes[about])
+        weights, mask = sizes[about, lineage.model]
+        new = [key for key in lineage.keys[task.first :] if key not in counted]
+        counted.update(new)
+        kept = len(new) if keep_weights == "all" else min(len(new), 2)
+        # A trunk leaves w_init beside its own weights.
+        snapshots = 1 if lineage.keys[0] in new else 0
+        total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
+    return total
+
+
+def _model_bytes(lineage: Lineage, info: DatasetInfo) -> tuple[int, int]:
+    """The bytes of a model's weights and of its mask."""
+    try:
+        model = build_model(lineage.model, info.shape, info.classes, lineage.seed)
+    except ValueError as error:
+        raise PlanError(str(error), ("model",)) from error
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    return weights, sum(w.numel() for w in prunable(model).values()) // 8
+
+
+def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
+    """The number of training steps of one run."""
+    return recipe.epochs * steps_per_epoch(info.train_examples, recipe.batch_size)
+
+
+def _check_rewind(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    for number, method in enumerate(spec.methods):
+        step = rewind_step(method)
+        for dataset in datasets:
+            for recipe in spec.train:
+                steps = recipe_steps(recipe, dataset.info)
+                if step > steps:
+                    raise PlanError(
+                        f"rewind.step: {step} is past the end of training: {recipe.epochs} epochs "
+                        f"of {dataset.config.name} are {steps} steps; choose a step up to {steps}",
+                        ("methods", number, "rewind", "step"),
+                    )

@@ -1,0 +1,199 @@
+"""What commands print: for people with rich, for scripts as JSON."""
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.catalogue import Entry
+from orchestrator.doctor import Check
+from orchestrator.progress import duration
+from orchestrator.results.query import FINAL, query
+from orchestrator.scheduling import Failure
+from orchestrator.status import SweepStatus
+from orchestrator.sweep import PlannedSweep, RunSummary
+from orchestrator.verifying import Verified
+from trainables.store import Store
+
+TRACEBACK_LINES = 3
+
+
+def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
+    plan = planned.plan
+    seconds = planned.seconds_on(1)
+    figures: dict[str, Any] = {
+        "sweep": planned.spec.name,
+        "lineages": len(plan.lineages),
+        "lineages_complete": len(plan.lineages) - len(plan.tasks),
+        "iterations": plan.rows,
+        "to_train": len(plan.to_train),
+        "shared": plan.shared,
+        "stored": plan.stored,
+        "estimated_device_seconds": seconds,
+        "estimated_bytes": planned.bytes,
+    }
+    if as_json:
+        _json(figures)
+        return
+    time = "unknown (nothing like it is recorded yet)" if seconds is None else duration(seconds)
+    table = Table.grid(padding=(0, 3))
+    table.add_column(style="bold")
+    table.add_row("sweep", planned.spec.name)
+    table.add_row("lineages", f"{len(plan.lineages)}, {figures['lineages_complete']} complete")
+    table.add_row("iterations", str(plan.rows))
+    table.add_row("  to train", str(len(plan.to_train)))
+    table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
+    table.add_row("  stored", str(plan.stored))
+    table.add_row("time", f"{time}, one lineage at a time" if seconds is not None else time)
+    table.add_row("storage", f"about {size(planned.bytes)} to be written")
+    out.print(table)
+
+
+def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
+    plan, outcome = summary.planned.plan, summary.outcome
+    name = summary.planned.spec.name
+    if as_json:
+        _json(
+            {
+                "sweep": name,
+                "storage": store.location,
+                "lineages": len(plan.lineages),
+                "planned": len(plan.to_train),
+                "interrupted": outcome.interrupted,
+                "failures": [asdict(failure) for failure in outcome.failures],
+                "damage": [str(damage) for damage in summary.damage],
+            }
+        )
+        return
+    out.print(_rich_table(query(store, name, FINAL)))
+    _print_failures(outcome.failures, out)
+    for damage in summary.damage:
+        out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
+    if outcome.interrupted:
+        out.print("interrupted: everything committed is safe; the same command resumes")
+    elif not plan.tasks:
+        out.print("nothing to train: the store has every iteration")
+    out.print(f"results: {store.uri('tables')}   query them: prunesweep results {name}"
+              f" --storage {store.location}", soft_wrap=True, highlight=False)  # fmt: skip
+
+
+def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
+    if as_json:
+        _json(asdict(status))
+        return
+    out.print(f"[bold]{status.name}[/bold]: {status.state}", highlight=False)
+    out.print(
+        f"lineages {status.lineages_done}/{status.lineages} complete, "
+        f"iterations {status.iterations_stored}/{status.iterations} committed",
+        highlight=False,
+    )
+    if status.run and status.state in ("running", "died"):
+        where = f"pid {status.run['pid']} on {status.run['host']}"
+        left = duration(status.run["eta_seconds"])
+        out.print(f"{where}, last heard {status.run['heartbeat'][:19]} UTC, {left} left",
+                  highlight=False)  # fmt: skip
+        for lineage, line in status.run["running"].items():
+            done = "no iteration yet" if line["iteration"] is None else (
+                f"iteration {line['iteration']}, accuracy {line['accuracy']:.4f}"
+            )  # fmt: skip
+            out.print(f"  {lineage}: {done}", highlight=False)
+    _print_failures(status.failures, out)
+
+
+def show_table(
+    table: pa.Table,
+    out: Console,
+    format: Literal["table", "csv", "json", "parquet"],
+    output: Path | None,
+) -> None:
+    if format == "table":
+        target = Console(file=open(output, "w"), width=200) if output else out  # noqa: SIM115
+        target.print(_rich_table(table))
+        return
+    data = _encoded(table, format)
+    if output is not None:
+        output.write_bytes(data)
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
+    damage = [str(each) for each in verified.damage]
+    if as_json:
+        _json({"commits": verified.commits, "tables": verified.tables, "damage": damage})
+        return
+    for each in damage:
+        out.print(each, style="red", highlight=False, soft_wrap=True)
+    state = "all sound" if not damage else f"{len(damage)} damaged; `prunesweep run` mends them"
+    out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
+
+
+def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> None:
+    if as_json:
+        _json([asdict(entry) for entry in entries])
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "options", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(entry.name, ", ".join(entry.options), entry.summary)
+    out.print(table)
+
+
+def show_checks(checks: Iterable[Check], out: Console, as_json: bool) -> None:
+    if as_json:
+        _json([asdict(check) for check in checks])
+        return
+    for check in checks:
+        mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
+        out.print(f"{mark}  {check.name:12} {check.found}", highlight=False, soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: 12 kB, 3.4 GB."""
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _print_failures(failures: Sequence[Failure], out: Console) -> None:
+    for failure in failures:
+        lines = failure.traceback.strip().splitlines()[-TRACEBACK_LINES:]
+        out.print(f"[red]failed:[/red] {failure.lineage} at iteration {failure.iteration}")
+        out.print("\n".join(f"  {line}" for line in lines), highlight=False, markup=False)
+
+
+def _rich_table(table: pa.Table) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for field in table.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        shown.add_column(field.name, justify="right" if number else "left", no_wrap=True)
+    for row in table.to_pylist():
+        shown.add_row(*("" if value is None else str(value) for value in row.values()))
+    return shown
+
+
+def _encoded(table: pa.Table, format: Literal["csv", "json", "parquet"]) -> bytes:
+    sink = io.BytesIO()
+    if format == "csv":
+        pyarrow.csv.write_csv(table, sink)
+    elif format == "parquet":
+        pq.write_table(table, sink, write_page_checksum=True)
+    else:
+        sink.write((json.dumps(table.to_pylist(), default=str, indent=1) + "\n").encode())
+    return sink.getvalue()
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))

@@ -1,0 +1,136 @@
+"""Records: what a sweep leaves in `sweeps/<name>/` beside its commits."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.spec import Cell, SweepSpec, cells, parameter, swept_parameters
+from trainables.lineage import Lineage
+from trainables.store import Store, sweep_path
+
+PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
+
+
+@dataclass(frozen=True)
+class LineageRecord:
+    """One lineage as a reader of results needs it."""
+
+    id: str
+    config: dict[str, Any]
+    swept: dict[str, Any]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep as it was last run: its resolved file and its lineages."""
+
+    name: str
+    spec: dict[str, Any]
+    swept: tuple[str, ...]
+    lineages: tuple[LineageRecord, ...]
+
+
+def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
+    """The record of a sweep whose lineages are in the order of its cells."""
+    swept = swept_parameters(spec)
+
+    def values(cell: Cell) -> dict[str, Any]:
+        return {name: parameter(cell, name) for name in swept}
+
+    return SweepRecord(
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        swept=swept,
+        lineages=tuple(
+            LineageRecord(line.id, line.config(), values(cell), line.keys)
+            for cell, line in zip(cells(spec), lineages, strict=True)
+        ),
+    )
+
+
+def write_sweep(store: Store, record: SweepRecord) -> None:
+    base = sweep_path(record.name)
+    store.write_json(f"{base}/sweep.json", record.spec)
+    written = {"swept": record.swept, "lineages": [asdict(line) for line in record.lineages]}
+    store.write_json(f"{base}/lineages.json", written)
+
+
+def read_sweep(store: Store, name: str) -> SweepRecord | None:
+    """The sweep `name` as last run; None when this storage has none. Raises Damaged."""
+    spec = store.read_json(f"{sweep_path(name)}/sweep.json")
+    written = store.read_json(f"{sweep_path(name)}/lineages.json")
+    if spec is None or written is None:
+        return None
+    lineages = tuple(
+        LineageRecord(**{**line, "keys": tuple(line["keys"])}) for line in written["lineages"]
+    )
+    return SweepRecord(name, spec, tuple(written["swept"]), lineages)
+
+
+def git_sha() -> str | None:
+    """The commit of the repository that the working directory is in, `+` when it has changes."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def provenance(command: Iterable[str]) -> dict[str, Any]:
+    """Versions, hardware, git and command of a run; no environment variables, which hold secrets."""
+    return {
+        "started_at": datetime.now(UTC).isoformat(),
+        "command": list(command),
+        "git_sha": git_sha(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path.cwd(), capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+class NoSuchSweep(ValueError):
+    """The storage has no sweep of that name."""
+
+
+def existing_sweep(store: Store, name: str) -> SweepRecord:
+    """The sweep `name` as last run; raises NoSuchSweep, naming those there are, or Damaged."""
+    record = read_sweep(store, name) if name in store.names("sweeps") else None
+    if record is None:
+        known = ", ".join(store.names("sweeps")) or "none"
+        raise NoSuchSweep(
+            f"storage {store.location} has no sweep {name!r}; it has: {known}. "
+            "Choose another --storage, or run the sweep first"
+        )
+    return record

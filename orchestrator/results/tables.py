@@ -1,0 +1,233 @@
+"""Results tables: compacted Parquet, derived from a sweep's commits, and SQL over them."""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+
+from orchestrator.records import LineageRecord, SweepRecord
+from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, decode_table
+from trainables.lineage import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from trainables.store import Damaged, Store, iteration_path
+
+TABLES = ("iterations", "layers", "epochs", "sparsity")
+READERS = 8
+
+IDENTITY_SCHEMA = pa.schema(
+    [
+        ("sweep", pa.string()),
+        ("lineage", pa.string()),
+        ("dataset", pa.string()),
+        ("model", pa.string()),
+        ("method", pa.string()),
+        ("scope", pa.string()),
+        ("data", pa.string()),
+        ("selection", pa.string()),
+        ("seed", pa.int64()),
+        ("config", pa.string()),
+    ]
+)
+LINEAGE_SCHEMA = pa.schema([("lineage", pa.string()), ("iteration", pa.int64())])
+SPARSITY_SCHEMA = pa.schema(
+    [
+        ("state", pa.string()),
+        ("scope", pa.string()),
+        ("layer", pa.string()),
+        ("p", pa.float64()),
+        ("q", pa.float64()),
+        ("pq_index", pa.float64()),
+    ]
+)
+
+
+def _joined(*schemas: pa.Schema) -> pa.Schema:
+    return pa.schema([field for schema in schemas for field in schema])
+
+
+ITERATIONS_COLUMNS = (
+    "sweep", "lineage", "key", "dataset", "model", "method", "scope", "data", "selection", "seed",
+    "iteration", "density", "density_target", "params_prunable", "params_kept", "train_loss",
+    "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+    "pruned_test_loss", "pruned_test_accuracy", "pq_index", "pq_index_pruned", "gini",
+    "gini_pruned", "macs_dense", "macs_kept", "train_seconds", "prune_seconds",
+    "peak_memory_bytes", "attempt", "device", "host", "finished_at", "git_sha", "config",
+)  # fmt: skip
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "iterations": pa.schema(
+        [_joined(IDENTITY_SCHEMA, METRICS_SCHEMA).field(name) for name in ITERATIONS_COLUMNS]
+    ),
+    "layers": _joined(LINEAGE_SCHEMA, LAYER_SCHEMA),
+    "epochs": _joined(LINEAGE_SCHEMA, EPOCH_SCHEMA),
+    "sparsity": _joined(LINEAGE_SCHEMA, SPARSITY_SCHEMA),
+}
+"""The columns of every table; `iterations` has one more for each swept parameter."""
+
+
+def table_path(table: str, sweep: str) -> str:
+    return f"tables/{table}-{sweep}.parquet"
+
+
+def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
+    """Rebuild the tables of `sweep` from its commits; returns the damage that was met.
+
+    A damaged iteration is left out; the commit itself is not touched.
+    """
+    committed = store.committed("iterations")
+    keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
+    files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
+    damage: dict[str, Damaged] = {}
+    for table, file in files.items():
+        parts = _read_parts(store, keys, file, damage)
+        present = [
+            (line, t, parts[key])
+            for line in sweep.lineages
+            for t, key in enumerate(line.keys)
+            if key in parts
+        ]
+        build = _iterations if table == "iterations" else _details
+        store.write(table_path(table, sweep.name), build(table, sweep, present))
+    return list(damage.values())
+
+
+def is_current(store: Store, sweep: SweepRecord) -> bool:
+    """Whether the tables of `sweep` have a row for each of its committed iterations."""
+    committed = store.committed("iterations")
+    expected = sum(key in committed for line in sweep.lineages for key in line.keys)
+    try:
+        paths = [store.absolute(table_path(table, sweep.name)) for table in TABLES]
+        rows = [pq.read_metadata(p, filesystem=store.filesystem).num_rows for p in paths]
+    except (OSError, pa.ArrowException):
+        return False
+    return rows[0] == expected
+
+
+def _read_parts(
+    store: Store, keys: Sequence[str], file: str, damage: dict[str, Damaged]
+) -> dict[str, pa.Table]:
+    def read(key: str) -> pa.Table | None:
+        try:
+            return decode_table(store.read(iteration_path(key), file))
+        except Damaged as error:
+            damage[key] = error
+            return None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        tables = zip(keys, pool.map(read, keys), strict=True)
+        return {key: table for key, table in tables if table is not None}
+
+
+Part = tuple[LineageRecord, int, pa.Table]
+
+
+def _iterations(table: str, sweep: SweepRecord, parts: Sequence[Part]) -> bytes:
+    measured = pa.concat_tables([part for _, _, part in parts] or [METRICS_SCHEMA.empty_table()])
+    identity = pa.Table.from_pylist(
+        [_identity(sweep.name, line) for line, _, _ in parts], IDENTITY_SCHEMA
+    )
+    columns = dict(zip(identity.column_names, identity.columns, strict=True))
+    columns |= dict(zip(measured.column_names, measured.columns, strict=True))
+    whole = pa.table({name: columns[name] for name in ITERATIONS_COLUMNS}, SCHEMAS[table])
+    for name in sweep.swept:
+        values = pa.array([_plain(line.swept.get(name)) for line, _, _ in parts])
+        whole = whole.append_column(name.replace(".", "_"), values)
+    return _parquet(whole.schema, [whole])
+
+
+def _details(table: str, sweep: SweepRecord, parts: Iterable[Part]) -> bytes:
+    def batches() -> Iterable[pa.Table]:
+        for line, t, part in parts:
+            rows = len(part)
+            lineage = pa.array([line.id] * rows, pa.string())
+            iteration = pa.array([t] * rows, pa.int64())
+            yield pa.table([lineage, iteration, *part.columns], SCHEMAS[table])
+
+    return _parquet(SCHEMAS[table], batches())
+
+
+def _parquet(schema: pa.Schema, tables: Iterable[pa.Table], rows_at_once: int = 200_000) -> bytes:
+    """One file with page checksums; many small tables become few large row groups."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        waiting: list[pa.Table] = []
+        for table in tables:
+            waiting.append(table)
+            if sum(map(len, waiting)) >= rows_at_once:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        writer.write_table(pa.concat_tables(waiting or [schema.empty_table()]))
+    return sink.getvalue()
+
+
+def _identity(sweep: str, line: LineageRecord) -> dict[str, Any]:
+    config = line.config
+    return {
+        "sweep": sweep,
+        "lineage": line.id,
+        "dataset": config["dataset"]["name"],
+        "model": config["model"]["name"],
+        "method": config["method"]["name"],
+        "scope": config["prune"]["scope"],
+        "data": config["method"].get("data"),
+        "selection": config["method"].get("selection", "threshold"),
+        "seed": config["seed"],
+        "config": json.dumps(config, sort_keys=True),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def open_tables(store: Store, sweeps: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`.
+
+    Several sweeps are read together; a column that one of them lacks is null there. Raises Damaged
+    when a table is missing.
+    """
+    connection = duckdb.connect()
+    checked = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    for table in TABLES:
+        paths = [table_path(table, sweep) for sweep in sweeps]
+        for path in paths:
+            if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
+                raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
+        found = [
+            ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
+            for path in paths
+        ]
+        schema = pa.unify_schemas([each.schema for each in found])
+        connection.register(table, ds.dataset([each.replace_schema(schema) for each in found]))
+    return connection
+
+
+def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
+    """Mean seconds of an iteration by training group, from all tables in the store.
+
+    `group` maps a lineage's config (the `config` column) to its group.
+    """
+    totals: dict[str, tuple[float, int]] = {}
+    for name in store.names("tables"):
+        if not name.startswith("iterations-"):
+            continue
+        columns = ["config", "train_seconds", "prune_seconds"]
+        path = store.absolute(f"tables/{name}")
+        table = pq.read_table(path, filesystem=store.filesystem, columns=columns)
+        grouped = table.group_by("config").aggregate(
+            [("train_seconds", "sum"), ("prune_seconds", "sum"), ("train_seconds", "count")]
+        )
+        for row in grouped.to_pylist():
+            key = group(json.loads(row["config"]))
+            seconds, count = totals.get(key, (0.0, 0))
+            spent = row["train_seconds_sum"] + row["prune_seconds_sum"]
+            totals[key] = (seconds + spent, count + row["train_seconds_count"])
+    return {key: seconds / count for key, (seconds, count) in totals.items() if count}

@@ -1,0 +1,313 @@
+"""Scheduling: the plan's lineages as Ray Tune trials. The only module here that imports ray."""
+
+import logging
+import math
+import os
+import shutil
+import signal
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from orchestrator.planning import Plan, Task, wanted_snapshots
+from orchestrator.spec import Resources, StoreOptions
+from trainables.data import Dataset
+from trainables.lineage import Lineage
+from trainables.trainable import LineageTrainable, Work
+
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+}
+"""Ray's environment: no chatter, no log files of its own, no state that is never read."""
+
+AUTO_GPUS = 0.25
+"""`gpus_per_lineage: auto`: four small networks share a GPU."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A lineage that stopped, with the traceback of its last attempt."""
+
+    lineage: str
+    iteration: int
+    attempt: int
+    traceback: str
+
+
+class Observer(Protocol):
+    """Is told what happens in a run; it may fail, a lineage may not."""
+
+    def started(self, lineage: str, attempt: int) -> None: ...
+
+    def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
+
+    def finished(self, lineage: str) -> None: ...
+
+    def failed(self, failure: Failure, retried: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its failures, and whether it was interrupted."""
+
+    failures: tuple[Failure, ...]
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray has to offer."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(eq=False)
+class _Lineages(Searcher):
+    """Hands Tune the tasks whose shared iterations are committed, and hands back the failed ones.
+
+    Tune calls `suggest` for a new trial: None means not now.
+    """
+
+    tasks: tuple[Task, ...]
+    gpus: float
+    retries: int
+    observer: Observer
+    failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._committed: set[str] = set()
+        self._ready = deque((task, 1, self.gpus) for task in self.tasks if task.after is None)
+        self._waiting = [task for task in self.tasks if task.after is not None]
+        self._running: dict[str, tuple[Task, int, float]] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._running or self._ready or self._waiting)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._ready:
+            task, attempt, gpus = self._running[trial_id] = self._ready.popleft()
+            self._tell("started", task.lineage.id, attempt)
+            return {"lineage": task.lineage.id, "attempt": attempt, "gpus": gpus}
+        return None if self.unfinished else Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "key" in result:
+            self._tell("committed", self._running[trial_id][0].lineage.id, result)
+            self._release(result["key"])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if error:
+            return  # trial_failed follows, with the reason
+        # A trial's last result comes here only.
+        self.on_trial_result(trial_id, result or {})
+        task, _, _ = self._running.pop(trial_id)
+        self._tell("finished", task.lineage.id)
+
+    def trial_failed(self, trial_id: str, text: str) -> None:
+        """Hand the task of a failed trial out again, or give it up and what depends on it."""
+        task, attempt, gpus = self._running.pop(trial_id)
+        failure = Failure(task.lineage.id, self._reached(task), attempt, text)
+        retried = attempt <= self.retries
+        self._tell("failed", failure, retried)
+        if retried:
+            out_of_memory = "OutOfMemoryError" in text
+            self._ready.append((task, attempt + 1, min(1.0, gpus * 2) if out_of_memory else gpus))
+            return
+        self.failures.append(failure)
+        self._fail_dependents(task, failure)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher for a restore that never happens.
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """The store has all there is to know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a run always starts a fresh Tuner")
+
+    def _release(self, key: str) -> None:
+        self._committed.add(key)
+        released = [task for task in self._waiting if task.after == key]
+        self._waiting = [task for task in self._waiting if task.after != key]
+        self._ready.extend((task, 1, self.gpus) for task in released)
+
+    def _reached(self, task: Task) -> int:
+        keys = task.lineage.keys
+        return next(
+            (t for t in range(task.first, len(keys)) if keys[t] not in self._committed), len(keys)
+        )
+
+    def _fail_dependents(self, failed: Task, cause: Failure) -> None:
+        lost = set(failed.lineage.keys) - self._committed
+        dependents = [task for task in self._waiting if task.after in lost]
+        self._waiting = [task for task in self._waiting if task.after not in lost]
+        for task in dependents:
+            text = (
+                f"iteration {cause.iteration}, which it shares with {cause.lineage}, failed there:"
+                f"\n{cause.traceback}"
+            )
+            failure = Failure(task.lineage.id, cause.iteration, 0, text)
+            self.failures.append(failure)
+            self._tell("failed", failure, False)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        try:
+            getattr(self.observer, event)(*arguments)
+        except Exception:  # a broken view must not end the sweep
+            traceback.print_exc()
+
+
+@dataclass
+class _Errors(Callback):
+    """Brings the reason of a trial's failure to the searcher, which Tune does not tell it."""
+
+    lineages: _Lineages
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_error()
+        self.lineages.trial_failed(trial.trial_id, str(error or "stopped without an error message"))
+
+
+@contextmanager
+def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
+    """Connect to the cluster at `address`, or start one on this machine; leave it at the end."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"include_dashboard": False, "num_cpus": cpus}
+    ray.init(address=address or "local", configure_logging=True, **options)
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        resources = ray.cluster_resources()
+        yield Cluster(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+    finally:
+        ray.shutdown()
+
+
+def gpus_per_lineage(resources: Resources, cluster: Cluster) -> float:
+    """The share of a GPU that one lineage asks for; 0 runs on the CPU."""
+    if resources.gpus_per_lineage != "auto":
+        return float(resources.gpus_per_lineage)
+    if cluster.gpus == 0:
+        return 0.0
+    # More lineages than the CPUs can feed would only wait for each other.
+    fed = max(1, cluster.cpus // (resources.cpus_per_lineage * cluster.gpus))
+    return max(AUTO_GPUS, 1 / fed)
+
+
+def concurrency(resources: Resources, cluster: Cluster) -> int:
+    """How many lineages run at a time."""
+    gpus = gpus_per_lineage(resources, cluster)
+    slots = cluster.cpus // resources.cpus_per_lineage
+    if gpus > 0:
+        per_gpu = math.floor(1 / gpus + 1e-9)
+        slots = min(slots, per_gpu * cluster.gpus if gpus <= 1 else int(cluster.gpus // gpus))
+    return max(0, min(slots, resources.max_concurrent or slots))
+
+
+def train_plan(
+    plan: Plan,
+    *,
+    cluster: Cluster,
+    resources: Resources,
+    store_options: StoreOptions,
+    storage: str,
+    load: Callable[[Lineage], tuple[str, Dataset]],
+    observer: Observer,
+    git_sha: str | None,
+) -> Outcome:
+    """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
+
+    `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
+    dataset is decoded once, here, and shared with the workers. SIGINT and SIGTERM stop the run
+    between iterations; what is committed stays.
+    """
+    gpus = gpus_per_lineage(resources, cluster)
+    lineages = {task.lineage.id: task.lineage for task in plan.tasks}
+    work = Work(
+        lineages=lineages,
+        datasets=_shared_datasets(lineages, load),
+        snapshots=wanted_snapshots(plan.lineages),
+        storage=storage,
+        keep_weights=store_options.keep_weights,
+        checkpoint_minutes=store_options.checkpoint_minutes,
+        cpus=resources.cpus_per_lineage,
+        git_sha=git_sha,
+    )
+    searcher = _Lineages(plan.tasks, gpus, resources.retries, observer)
+    scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
+    try:
+        with _sigterm_as_sigint():
+            _tuner(work, searcher, resources, concurrency(resources, cluster), scratch).fit()
+        return Outcome(tuple(searcher.failures), interrupted=searcher.unfinished)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tuner(
+    work: Work, searcher: _Lineages, resources: Resources, concurrent: int, scratch: str
+) -> Tuner:
+    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
+        return tune.PlacementGroupFactory([{"CPU": resources.cpus_per_lineage, **gpus}])
+
+    trainable = tune.with_parameters(LineageTrainable, work=work)
+    return Tuner(
+        tune.with_resources(trainable, request),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name="run",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[_Errors(searcher)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+def _shared_datasets(
+    lineages: Mapping[str, Lineage], load: Callable[[Lineage], tuple[str, Dataset]]
+) -> dict[str, ray.ObjectRef]:
+    references: dict[str, ray.ObjectRef] = {}
+    seen: set[int] = set()
+    for lineage in lineages.values():
+        if id(lineage.dataset) not in seen:
+            seen.add(id(lineage.dataset))
+            identity, dataset = load(lineage)
+            references[identity] = ray.put(dataset)
+    return references
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Make SIGTERM do what Ctrl-C does; Tune handles only that."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,206 @@
+"""A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.planning import (
+    FilesOf,
+    Plan,
+    PlanError,
+    ResolvedDataset,
+    commit_bytes,
+    estimate_seconds,
+    make_plan,
+    sweep_lineages,
+    training_group,
+)
+from orchestrator.progress import RunProgress
+from orchestrator.records import git_sha, provenance, read_sweep, record_sweep, write_sweep
+from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.scheduling import (
+    Cluster,
+    Failure,
+    Outcome,
+    concurrency,
+    ray_cluster,
+    train_plan,
+)
+from orchestrator.spec import SweepSpec
+from trainables.artifacts import WEIGHTS
+from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
+from trainables.identity import canonical_json
+from trainables.lineage import Lineage
+from trainables.store import Damaged, Store, StoreError, iteration_path, sweep_path
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep with its plan, and what the plan is expected to take.
+
+    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times.
+    """
+
+    spec: SweepSpec
+    datasets: tuple[ResolvedDataset, ...]
+    plan: Plan
+    bytes: int
+    recorded: Mapping[str, float]
+
+    def seconds_on(self, concurrent: int) -> float | None:
+        """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
+        return estimate_seconds(self.plan, self.recorded, concurrent)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did: its plan, its outcome, and the damage found while tabulating."""
+
+    planned: PlannedSweep
+    outcome: Outcome
+    damage: tuple[Damaged, ...]
+
+
+def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
+    """Plan `spec` against what `store` has; trains and writes nothing.
+
+    Raises PlanError, DatasetNotFound, or StoreError.
+    """
+    datasets = resolve_datasets(spec, roots)
+    plan = make_plan(sweep_lineages(spec, datasets), committed_files(store))
+    return PlannedSweep(
+        spec=spec,
+        datasets=datasets,
+        plan=plan,
+        bytes=commit_bytes(plan, datasets, spec.store.keep_weights),
+        recorded=recorded_seconds(store, training_group),
+    )
+
+
+def run_sweep(
+    spec: SweepSpec,
+    store: Store,
+    roots: DataRoots,
+    progress: RunProgress,
+    *,
+    address: str | None,
+    command: Sequence[str],
+) -> RunSummary:
+    """Train what the store lacks of `spec` and rebuild its tables.
+
+    Raises PlanError, DatasetNotFound or StoreError before anything is written.
+    """
+    planned = plan_sweep(spec, store, roots)
+    _check_space(planned, store)
+    needed = _datasets_to_train(planned)
+    arrays = {key: load_dataset(found.config, roots) for key, found in needed.items()}
+    _begin_records(planned, store, command)
+    outcome = Outcome(failures=(), interrupted=False)
+    if planned.plan.tasks:
+        outcome = _train(planned, store, arrays, progress, address)
+    _record_failures(store, spec.name, outcome.failures)
+    if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
+        _drop_trunk_weights(planned.plan.lineages, store)
+    record = read_sweep(store, spec.name)
+    damage = compact(store, record) if record else []
+    return RunSummary(planned, outcome, tuple(damage))
+
+
+def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
+    """What is known of each dataset of the sweep; raises PlanError or DatasetNotFound."""
+    resolved = []
+    for number, config in enumerate(spec.dataset):
+        try:
+            info = describe_dataset(config, roots)
+        except ValueError as error:
+            raise PlanError(str(error), ("dataset", number)) from error
+        resolved.append(ResolvedDataset(config, info, identity(config, info)))
+    return tuple(resolved)
+
+
+def committed_files(store: Store) -> FilesOf:
+    """The files of every committed iteration, from one listing of the store."""
+    return store.committed("iterations").get
+
+
+def _train(
+    planned: PlannedSweep,
+    store: Store,
+    arrays: Mapping[str, Dataset],
+    progress: RunProgress,
+    address: str | None,
+) -> Outcome:
+    spec = planned.spec
+
+    def load(lineage: Lineage) -> tuple[str, Dataset]:
+        key = canonical_json(lineage.dataset)
+        return key, arrays[key]
+
+    with ray_cluster(address) as cluster:
+        concurrent = _checked_concurrency(spec, cluster)
+        with progress.running(planned.plan, concurrent, cluster):
+            return train_plan(
+                planned.plan,
+                cluster=cluster,
+                resources=spec.resources,
+                store_options=spec.store,
+                storage=store.location,
+                load=load,
+                observer=progress,
+                git_sha=git_sha(),
+            )
+
+
+def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:
+    concurrent = concurrency(spec.resources, cluster)
+    if concurrent == 0:
+        raise PlanError(
+            f"no lineage fits: one needs {spec.resources.cpus_per_lineage} CPUs and "
+            f"{spec.resources.gpus_per_lineage} GPUs, and the cluster has {cluster.cpus} CPUs and "
+            f"{cluster.gpus} GPUs; ask for less",
+            ("resources",),
+        )
+    return concurrent
+
+
+def _datasets_to_train(planned: PlannedSweep) -> dict[str, ResolvedDataset]:
+    known = {canonical_json(found.identity): found for found in planned.datasets}
+    wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
+    return {key: known[key] for key in sorted(wanted)}
+
+
+def _check_space(planned: PlannedSweep, store: Store) -> None:
+    free = store.free_bytes()
+    if free is not None and planned.bytes > free:
+        raise StoreError(
+            f"storage {store.location} has {free / 1e9:.1f} GB free, and this sweep needs about "
+            f"{planned.bytes / 1e9:.1f} GB; free some space, choose another --storage, or set "
+            "store.keep_weights: last"
+        )
+
+
+def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
+    name = planned.spec.name
+    write_sweep(store, record_sweep(planned.spec, planned.plan.lineages))
+    base = sweep_path(name)
+    history = store.read_json(f"{base}/provenance.json") or []
+    store.write_json(f"{base}/provenance.json", [*history, provenance(command)])
+
+
+def _record_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> None:
+    path = f"{sweep_path(sweep)}/failures.json"
+    store.write_json(path, [asdict(failure) for failure in failures])
+
+
+def _drop_trunk_weights(lineages: Sequence[Lineage], store: Store) -> None:
+    held = store.committed("iterations")
+    for trunk in {lineage.keys[0] for lineage in lineages}:
+        if WEIGHTS in held.get(trunk, ()):
+            store.drop_file(iteration_path(trunk), WEIGHTS)
+
+
+def read_failures(store: Store, sweep: str) -> list[Failure]:
+    """The failures of the sweep's last run."""
+    return [
+        Failure(**entry) for entry in store.read_json(f"{sweep_path(sweep)}/failures.json") or []
+    ]

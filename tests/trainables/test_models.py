@@ -1,0 +1,163 @@
+"""Models: parameter counts of the papers, initialization, cost."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from trainables.config import canonical
+from trainables.models import (
+    MODELS,
+    ModelConfig,
+    ModelOptions,
+    Shape,
+    build_model,
+    multiply_adds,
+    prunable,
+)
+
+FASHION: Shape = (1, 28, 28)
+CIFAR: Shape = (3, 32, 32)
+DIGITS: Shape = (1, 8, 8)
+
+
+def config(name: str, **options: object) -> ModelOptions:
+    return TypeAdapter(ModelConfig).validate_python({"name": name, **options})
+
+
+def build(name: str, shape: Shape, classes: int = 10, seed: int = 0, **options: object):
+    return build_model(config(name, **options), shape, classes, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "classes", "parameters", "weights"),
+    [
+        ("linear", {}, FASHION, 10, 7_850, 7_840),
+        ("linear", {}, CIFAR, 10, 30_730, 30_720),
+        ("mlp", {}, FASHION, 10, 136_074, 135_680),
+        ("mlp", {}, CIFAR, 10, 428_938, 428_544),
+        ("cnn", {}, FASHION, 10, 1_556_874, 1_553_984),
+        ("cnn", {}, CIFAR, 10, 1_558_026, 1_555_136),
+        ("resnet18", {}, FASHION, 10, 11_171_018, 11_163_200),
+        ("resnet18", {}, CIFAR, 10, 11_172_170, 11_164_352),
+        ("lenet_300_100", {}, FASHION, 10, 266_610, 266_200),
+        ("resnet20", {}, CIFAR, 10, 272_474, 270_896),
+        ("resnet20", {}, CIFAR, 100, 278_324, 276_656),
+        ("resnet20", {"width": 2}, CIFAR, 10, 1_084_586, 1_081_440),
+        ("vgg19", {}, CIFAR, 10, 20_040_522, 20_024_000),
+        ("vgg16", {}, CIFAR, 10, 14_728_266, 14_715_584),
+        ("vgg11", {}, CIFAR, 10, 9_231_114, 9_222_848),
+    ],
+)
+def test_parameter_counts_are_those_of_the_papers(
+    name: str, options: dict, shape: Shape, classes: int, parameters: int, weights: int
+) -> None:
+    model = build(name, shape, classes, **options)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert sum(p.numel() for p in prunable(model).values()) == weights
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", [FASHION, CIFAR])
+def test_logits_have_one_column_per_class(name: str, shape: Shape) -> None:
+    logits = build(name, shape, classes=7)(torch.zeros(2, *shape))
+    assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "lenet_300_100", "cnn", "resnet18", "resnet20"])
+def test_small_images_suit_models_without_deep_pooling(name: str) -> None:
+    assert build(name, DIGITS)(torch.zeros(2, *DIGITS)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("name", "minimum"), [("vgg11", 16), ("vgg19", 16), ("cnn", 8)])
+def test_an_image_too_small_is_refused_with_what_to_do(name: str, minimum: int) -> None:
+    assert build(name, (1, minimum, minimum))(torch.zeros(2, 1, minimum, minimum)).shape == (2, 10)
+    size = minimum - 1
+    with pytest.raises(ValueError, match=rf"{name} .*1x{size}x{size}.*{minimum}x{minimum}.*choose"):
+        build(name, (1, size, size))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20"])
+def test_initial_weights_come_from_the_seed_alone(name: str) -> None:
+    first = build(name, CIFAR, seed=3).state_dict()
+    torch.rand(5)
+    again = build(name, CIFAR, seed=3).state_dict()
+    other = build(name, CIFAR, seed=4)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], weight) for key, weight in prunable(other).items())
+
+
+def test_building_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    build("cnn", FASHION, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_initialization_is_that_of_sap() -> None:
+    model = build("vgg11", CIFAR)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 100_000:
+            expected = (2 / (9 * module.out_channels)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.02)
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.all(module.weight == 1)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            assert module.bias is not None
+            assert torch.all(module.bias == 0)
+    classifier = model.get_parameter("classifier.weight")
+    assert classifier.abs().max().item() <= 512**-0.5
+
+
+def test_prunable_names_are_those_of_the_state_dict_in_module_order() -> None:
+    model = build("resnet20", CIFAR)
+    names = list(prunable(model))
+    state = model.state_dict()
+    assert names == [name for name in state if name.endswith("weight") and state[name].ndim > 1]
+    assert names[0] == "conv.weight"
+    assert "stage2.block1.shortcut.conv.weight" in names
+    assert names[-1] == "classifier.weight"
+
+
+def test_multiply_adds_of_a_perceptron_are_its_weights() -> None:
+    model = build("mlp", DIGITS, hidden=[3, 5])
+    assert multiply_adds(model, DIGITS) == 64 * 3 + 3 * 5 + 5 * 10
+    kept = {"hidden1.weight": 7, "hidden2.weight": 0, "classifier.weight": 2}
+    assert multiply_adds(model, DIGITS, kept) == 9
+
+
+def test_multiply_adds_of_a_convolution_count_positions() -> None:
+    model = build("cnn", (2, 6, 4), hidden=[3, 5])
+    dense = 6 * 4 * (2 * 3 * 9) + 3 * 2 * (3 * 5 * 9) + 5 * 10
+    assert multiply_adds(model, (2, 6, 4)) == dense
+    kept = {"conv1.weight": 4, "conv2.weight": 3, "classifier.weight": 1}
+    assert multiply_adds(model, (2, 6, 4), kept) == 24 * 4 + 6 * 3 + 1
+
+
+def test_multiply_adds_follow_strides_and_shortcuts() -> None:
+    stem = 32 * 32 * (3 * 16 * 9)
+    stage1 = 32 * 32 * 6 * (16 * 16 * 9)
+    stage2 = 16 * 16 * (16 * 32 * 9 + 5 * 32 * 32 * 9 + 16 * 32)
+    stage3 = 8 * 8 * (32 * 64 * 9 + 5 * 64 * 64 * 9 + 32 * 64)
+    expected = stem + stage1 + stage2 + stage3 + 64 * 10
+    assert multiply_adds(build("resnet20", CIFAR), CIFAR) == expected
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = build("cnn", FASHION)
+    model.get_submodule("norm1").eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    multiply_adds(model, FASHION)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_configs_are_strict_and_carry_defaults() -> None:
+    assert canonical(config("mlp")) == {"name": "mlp", "hidden": [128, 256]}
+    with pytest.raises(ValidationError):
+        config("resnet20", width=0)
+    with pytest.raises(ValidationError):
+        config("linear", hidden=[3])
+    with pytest.raises(ValidationError):
+        config("alexnet")

@@ -1,0 +1,28 @@
+"""The 8x8 handwritten digits that scikit-learn carries (UCI, Alpaydin and Kaynak, 1998)."""
+
+import numpy as np
+
+from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
+from trainables.data.roots import DataRoots
+
+LEVELS_PER_UNIT = 15
+"""From the 0..16 of the source to 0..240 of a byte."""
+
+
+def describe(roots: DataRoots) -> DatasetInfo:
+    """What is known without loading."""
+    return DatasetInfo((1, 8, 8), classes=10, train_examples=1437, test_examples=360)
+
+
+def load(roots: DataRoots) -> Dataset:
+    """1,797 images [N, 1, 8, 8]; every fifth is a test example. Needs no file."""
+    # scikit-learn takes a second to import, and only this dataset needs it.
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = (images * LEVELS_PER_UNIT).astype(np.uint8).reshape(-1, 1, 8, 8)
+    everything = Split(pixels, np.asarray(labels, dtype=np.int64))
+    indices = np.arange(len(everything))
+    train, test = everything.take(indices[indices % 5 != 0]), everything.take(indices[::5])
+    mean, std = channel_statistics(train.images)
+    return Dataset("digits", train, None, test, 10, mean, std)

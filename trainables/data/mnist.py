@@ -1,0 +1,120 @@
+"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.dataset import Dataset, DatasetInfo, Split
+from trainables.data.download import download
+from trainables.data.idx import read_idx
+from trainables.data.roots import DataRoots, DatasetNotFound, not_found, place_it
+from trainables.data.torchvision_import import import_torchvision
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+TRAIN_EXAMPLES, TEST_EXAMPLES, SIDE, CLASSES = 60_000, 10_000, 28, 10
+
+
+@dataclass(frozen=True)
+class IdxDataset:
+    """A dataset in MNIST's four files.
+
+    `title` is torchvision's name for it. `first_labels` begin its training set: the files of
+    all such datasets have the same names, and one must not be taken for another.
+    """
+
+    name: str
+    title: str
+    urls: tuple[str, ...]
+    mean: float
+    std: float
+    first_labels: tuple[int, ...]
+
+    def describe(self, roots: DataRoots) -> DatasetInfo:
+        """What is known without any file."""
+        return DatasetInfo((1, SIDE, SIDE), CLASSES, TRAIN_EXAMPLES, TEST_EXAMPLES)
+
+    def load(self, roots: DataRoots) -> Dataset:
+        """Images [N, 1, 28, 28], from the first folder that has the four files, or downloaded.
+
+        Raises DatasetNotFound, and ValueError for damaged files.
+        """
+        paths = self._find(roots) or self._download(roots)
+        train = _read(paths[0], paths[1], TRAIN_EXAMPLES)
+        test = _read(paths[2], paths[3], TEST_EXAMPLES)
+        if tuple(train.labels[: len(self.first_labels)].tolist()) != self.first_labels:
+            raise ValueError(f"{paths[1].parent} holds another dataset than {self.name}")
+        return Dataset(self.name, train, None, test, CLASSES, (self.mean,), (self.std,))
+
+    def _folders(self, roots: DataRoots) -> Iterator[Path]:
+        for root in roots.candidates:
+            for folder in (root / self.title, root / self.name, root):
+                yield folder / "raw"
+                yield folder
+
+    def _find(self, roots: DataRoots) -> list[Path] | None:
+        for folder in self._folders(roots):
+            paths = [_present(folder, name) for name in FILES]
+            if all(paths):
+                return [path for path in paths if path]
+        return None
+
+    def _download(self, roots: DataRoots) -> list[Path]:
+        reason = "the download is incomplete"
+        try:
+            download(self.urls, self.title, roots.cache, self._fetch)
+        except (OSError, RuntimeError, ImportError) as error:
+            reason = str(error)
+        downloaded = self._find(DataRoots((roots.cache,), roots.cache))
+        if downloaded is None:
+            raise self._not_found(roots, reason)
+        return downloaded
+
+    def _fetch(self, root: Path) -> None:
+        getattr(import_torchvision().datasets, self.title)(str(root), download=True)
+
+    def _not_found(self, roots: DataRoots, reason: str) -> DatasetNotFound:
+        return not_found(
+            f"{self.name} not found: a folder with {', '.join(FILES)} (plain or .gz)",
+            self._folders(roots),
+            f"{place_it(self.title)}, or run once where it can be downloaded to {roots.cache} "
+            f"(tried: {reason})",
+        )
+
+
+MNIST = IdxDataset(
+    "mnist",
+    "MNIST",
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",),
+    mean=0.1307,
+    std=0.3081,
+    first_labels=(5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
+)
+FASHION_MNIST = IdxDataset(
+    "fashion_mnist",
+    "FashionMNIST",
+    ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",),
+    mean=0.2860,
+    std=0.3530,
+    first_labels=(9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
+)
+
+
+def _present(folder: Path, name: str) -> Path | None:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _read(images: Path, labels: Path, count: int) -> Split:
+    return Split(
+        read_idx(images, (count, SIDE, SIDE))[:, None],
+        read_idx(labels, (count,)).astype(np.int64),
+    )

@@ -1,0 +1,46 @@
+"""Where datasets are looked for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+ENVIRONMENT_VARIABLE = "PRUNESWEEP_DATA"
+
+
+@dataclass(frozen=True)
+class DataRoots:
+    """Folders to look in, in order, and the folder that downloads and digests go to."""
+
+    candidates: tuple[Path, ...]
+    cache: Path
+
+
+class DatasetNotFound(Exception):
+    """A dataset's files are in none of the places they may be, and cannot be downloaded."""
+
+
+def data_roots(data_root: str | None, environ: Mapping[str, str]) -> DataRoots:
+    """`data_root` if given, then $PRUNESWEEP_DATA if set, then the user's cache folder.
+
+    Paths are made absolute here: the processes of a cluster have other working folders.
+    """
+    cache = Path(user_cache_dir("prunesweep"))
+    named = (data_root, environ.get(ENVIRONMENT_VARIABLE))
+    folders = [Path(name).expanduser().absolute() for name in named if name]
+    return DataRoots(candidates=(*dict.fromkeys([*folders, cache]),), cache=cache)
+
+
+def not_found(missing: str, places: Iterable[Path], remedy: str) -> DatasetNotFound:
+    """The error that says what is missing, where it was looked for and what to do."""
+    looked = "\n".join(f"  {place}" for place in places)
+    return DatasetNotFound(f"{missing}; looked in\n{looked}\n{remedy}")
+
+
+def place_it(what: str) -> str:
+    """The remedy for a dataset that has to be put somewhere."""
+    return (
+        f"set `data_root:` in the sweep file or the environment variable {ENVIRONMENT_VARIABLE} "
+        f"to the folder that holds {what}"
+    )

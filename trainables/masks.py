@@ -1,0 +1,43 @@
+"""Masks: boolean tensors named and shaped as the prunable weights; True means kept."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+
+
+def dense_masks(weights: Mapping[str, Tensor]) -> Masks:
+    """Masks that keep everything."""
+    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+
+
+def kept_counts(masks: Masks) -> dict[str, int]:
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+def density(masks: Masks) -> float:
+    """Kept prunable weights / all prunable weights."""
+    return sum(kept_counts(masks).values()) / sum(mask.numel() for mask in masks.values())
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: Masks) -> None:
+    """Set the pruned weights of `model` to exactly zero."""
+    parameters = dict(model.named_parameters())
+    for name, mask in masks.items():
+        # Not a product: a pruned weight that is negative or NaN must become +0 as well.
+        parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
+
+
+def packed(mask: Tensor) -> np.ndarray:
+    """The mask as bits, in row-major order, the first weight in the highest bit of byte 0."""
+    return np.packbits(mask.cpu().numpy().reshape(-1))
+
+
+def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `packed` for a mask of `shape`."""
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool).reshape(shape))

@@ -1,0 +1,49 @@
+"""Fully connected networks on flattened images."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from trainables.config import Listed
+from trainables.models.shape import Shape
+
+Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
+
+
+def linear(shape: Shape, classes: int) -> nn.Module:
+    """Multinomial logistic regression (SAP Table 3, "Linear").
+
+    Maps images [N, C, H, W] to logits [N, classes].
+    """
+    return _perceptron(shape, classes, hidden=())
+
+
+def mlp(shape: Shape, classes: int, *, hidden: Widths = (128, 256)) -> nn.Module:
+    """Perceptron with a ReLU after each of the `hidden` layers (SAP Table 3, "MLP").
+
+    Maps images [N, C, H, W] to logits [N, classes].
+    """
+    return _perceptron(shape, classes, hidden)
+
+
+def lenet_300_100(shape: Shape, classes: int) -> nn.Module:
+    """LeNet-300-100 (LeCun et al., 1998), the usual perceptron of the pruning literature.
+
+    Maps images [N, C, H, W] to logits [N, classes].
+    """
+    return _perceptron(shape, classes, hidden=(300, 100))
+
+
+def _perceptron(shape: Shape, classes: int, hidden: Sequence[int]) -> nn.Module:
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    inputs = math.prod(shape)
+    for index, width in enumerate(hidden, start=1):
+        layers[f"hidden{index}"] = nn.Linear(inputs, width)
+        layers[f"relu{index}"] = nn.ReLU()
+        inputs = width
+    layers["classifier"] = nn.Linear(inputs, classes)
+    return nn.Sequential(layers)

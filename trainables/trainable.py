@@ -1,0 +1,99 @@
+"""LineageTrainable: a lineage as a Ray Tune trial. One step is one iteration."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from trainables.data import Dataset
+from trainables.identity import canonical_json
+from trainables.lineage import Bench, Lineage, run_lineage
+from trainables.store import Store
+from trainables.training import DeviceData
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every trial of a run is given once: the lineages by id, and how to run them.
+
+    `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
+    `snapshots` are, for each trunk key, the steps whose weights it leaves behind.
+    """
+
+    lineages: Mapping[str, Lineage]
+    datasets: Mapping[str, ray.ObjectRef]
+    snapshots: Mapping[str, frozenset[int]]
+    storage: str
+    keep_weights: str
+    checkpoint_minutes: float | None
+    cpus: int
+    git_sha: str | None
+
+
+class LineageTrainable(tune.Trainable):
+    """Thin: it picks the lineage, its data and device, and yields to `run_lineage`.
+
+    A trial's config is `{"lineage": id, "attempt": n, "gpus": share of a GPU}`. Nothing of a
+    lineage outlives it in the actor but datasets, which are read-only.
+    """
+
+    def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
+        assert work is not None
+        self._work = work
+        self._data: dict[tuple[str, torch.device], DeviceData] = {}
+        self._iterations: Generator[dict[str, Any]] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._iterations is None:
+            self._begin(self.config)
+        metrics = next(self._iterations, None)
+        if metrics is None:
+            return {"done": True}
+        shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
+        last = metrics["iteration"] == len(self._lineage.keys) - 1
+        return {name: metrics[name] for name in shown} | {"done": last}
+
+    def cleanup(self) -> None:
+        if self._iterations is not None:
+            self._iterations.close()
+            self._iterations = None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        work = self._work
+        torch.set_num_threads(work.cpus)
+        device = _device(config["gpus"])
+        self._lineage = work.lineages[config["lineage"]]
+        bench = Bench(
+            store=Store(work.storage),
+            data=self._device_data(self._lineage, device),
+            device=device,
+            snapshots=work.snapshots.get(self._lineage.keys[0], frozenset()),
+            keep_weights=work.keep_weights,
+            checkpoint_minutes=work.checkpoint_minutes,
+            attempt=config["attempt"],
+            git_sha=work.git_sha,
+        )
+        self._iterations = run_lineage(self._lineage, bench)
+
+    def _device_data(self, lineage: Lineage, device: torch.device) -> DeviceData:
+        identity = canonical_json(lineage.dataset)
+        if (identity, device) not in self._data:
+            self._data.clear()
+            dataset: Dataset = ray.get(self._work.datasets[identity])
+            self._data[identity, device] = DeviceData.of(dataset, device)
+        return self._data[identity, device]
+
+
+def _device(gpus: float) -> torch.device:
+    # Ray leaves every GPU visible to an actor that asked for none.
+    if gpus == 0 or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_per_process_memory_fraction(min(gpus, 1.0))
+    return torch.device("cuda")
