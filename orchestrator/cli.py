@@ -82,9 +82,7 @@ def run(
 
 
 @app.command
-def status(
-    name: SweepName, *, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False
-) -> int:
+def status(name: SweepName, *, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
     """Show how far a sweep is, at rest or in flight, from any terminal."""
     from orchestrator import printing
     from orchestrator.status import sweep_status
@@ -110,10 +108,10 @@ def results(
 ) -> int:
     """Query a sweep's results with SQL (DuckDB)."""
     from orchestrator import printing
-    from orchestrator.results.query import query
+    from orchestrator.results.query import EVERY_ITERATION, query
     from trainables.store import Store
 
-    table = query(Store(storage), name, sql)
+    table = query(Store(storage), name, sql or EVERY_ITERATION)
     printing.show_table(table, _out(), format, output)
     return OK
 

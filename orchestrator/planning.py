@@ -150,9 +150,7 @@ def training_group(config: Mapping[str, Any]) -> str:
     return canonical_json({name: config[name] for name in ("dataset", "model", "train")})
 
 
-def estimate_seconds(
-    plan: Plan, recorded: Mapping[str, float], concurrency: int
-) -> float | None:
+def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int) -> float | None:
     """Wall-clock seconds for `plan` with `concurrency` lineages at a time.
 
     `recorded` maps training groups to the mean seconds of an iteration; None when a group that has

@@ -17,7 +17,7 @@ from rich.table import Table
 from orchestrator.catalogue import Entry
 from orchestrator.doctor import Check
 from orchestrator.progress import duration
-from orchestrator.results.query import FINAL, query
+from orchestrator.results.query import LAST_ITERATION, query
 from orchestrator.scheduling import Failure
 from orchestrator.status import SweepStatus
 from orchestrator.sweep import PlannedSweep, RunSummary
@@ -74,7 +74,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
             }
         )
         return
-    out.print(_rich_table(query(store, name, FINAL)))
+    out.print(_rich_table(query(store, name, LAST_ITERATION)))
     _print_failures(outcome.failures, out)
     for damage in summary.damage:
         out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")

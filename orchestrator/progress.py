@@ -63,7 +63,7 @@ class RunProgress:
     counts: Counts = field(default_factory=Counts)
     lineages: dict[str, Running] = field(default_factory=dict)
     concurrent: int = 0
-    cluster: Cluster = Cluster(0, 0)
+    cluster: Cluster | None = None
     _last: dict[str, int] = field(default_factory=dict)
     _started: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -159,7 +159,7 @@ class RunProgress:
     def _headline(self, counts: Counts, running: int) -> Text:
         eta = self.eta_seconds()
         cpus = f"CPU {psutil.cpu_percent():.0f}%"
-        gpus = f" · {self.cluster.gpus} GPUs" if self.cluster.gpus else ""
+        gpus = f" · {self.cluster.gpus} GPUs" if self.cluster and self.cluster.gpus else ""
         return Text.assemble(
             (self.sweep, "bold"),
             f"  {counts.iterations}/{counts.to_train} iterations · lineages: {counts.done} done, ",

@@ -84,7 +84,7 @@ def git_sha() -> str | None:
 
 
 def provenance(command: Iterable[str]) -> dict[str, Any]:
-    """Versions, hardware, git and command of a run; no environment variables, which hold secrets."""
+    """Versions, hardware, git and command of a run; no environment, which holds secrets."""
     return {
         "started_at": datetime.now(UTC).isoformat(),
         "command": list(command),

@@ -99,7 +99,7 @@ class _Lineages(Searcher):
     def unfinished(self) -> bool:
         return bool(self._running or self._ready or self._waiting)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self._ready:
             task, attempt, gpus = self._running[trial_id] = self._ready.popleft()
             self._tell("started", task.lineage.id, attempt)

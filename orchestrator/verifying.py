@@ -73,9 +73,7 @@ def _table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
             yield Damaged(path, f"it cannot be read ({reason}); `run` rebuilds it from the commits")
             continue
         expected = sum(
-            store.is_committed(iteration_path(key))
-            for line in record.lineages
-            for key in line.keys
+            store.is_committed(iteration_path(key)) for line in record.lineages for key in line.keys
         )
         if table == "iterations" and rows != expected:
             yield Damaged(

@@ -19,7 +19,7 @@ class Config(BaseModel):
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
-                    known = [name for name in cls.model_fields]
+                    known = list(cls.model_fields)
                     raise PydanticCustomError(
                         "unknown_key", "unknown key", {"key": key, "known": known}
                     )

@@ -34,7 +34,7 @@ from trainables.config import Config, canonical
 from trainables.identity import canonical_json, next_key, snapshot_key, trunk_key
 from trainables.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.measure import Sparsity, measure_sparsity
-from trainables.models import build_model, multiply_adds, prunable
+from trainables.models import ModelConfig, build_model, multiply_adds, prunable
 from trainables.pruning import METHODS, MethodConfig, Pruning, prune, rewind_step
 from trainables.recipe import Recipe
 from trainables.store import Damaged, Store, iteration_path, snapshot_path
@@ -115,7 +115,7 @@ class Lineage:
 
     id: str
     dataset: dict[str, Any]
-    model: Config
+    model: ModelConfig
     recipe: Recipe
     pruning: Pruning
     method: MethodConfig
@@ -135,7 +135,7 @@ class Lineage:
 
 
 def trunk_config(
-    dataset: dict[str, Any], model: Config, recipe: Recipe, seed: int
+    dataset: dict[str, Any], model: ModelConfig, recipe: Recipe, seed: int
 ) -> dict[str, Any]:
     """What key_0 covers."""
     return {
@@ -163,7 +163,7 @@ def lineage_keys(trunk: str, step: str, iterations: int) -> tuple[str, ...]:
 
 def make_lineage(
     dataset: dict[str, Any],
-    model: Config,
+    model: ModelConfig,
     recipe: Recipe,
     pruning: Pruning,
     method: MethodConfig,

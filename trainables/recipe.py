@@ -61,7 +61,9 @@ class StepDecay(Config):
 LearningRateSchedule = Annotated[Constant | Cosine | StepDecay, Field(discriminator="name")]
 
 
-def learning_rate(base: float, schedule: Constant | Cosine | StepDecay, epoch: int, epochs: int) -> float:
+def learning_rate(
+    base: float, schedule: Constant | Cosine | StepDecay, epoch: int, epochs: int
+) -> float:
     """The learning rate of `epoch` (0-based) in a run of `epochs`."""
     match schedule:
         case Constant():

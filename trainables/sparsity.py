@@ -13,7 +13,7 @@ GINI_OFFSET = 1e-7
 
 
 def power_sums(values: Tensor, kept: Tensor, exponents: list[float]) -> Tensor:
-    """Σ|w|^r over the kept entries of each row, for each exponent r; float64 [exponents, groups]."""
+    """Σ|w|^r of the kept entries of each row, for each exponent; float64 [exponents, groups]."""
     magnitudes = values.detach().abs().to(torch.float64)
     return torch.stack([row_sums(magnitudes.pow(r), kept) for r in exponents])
 

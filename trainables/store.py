@@ -62,10 +62,16 @@ class Store:
 
     location: str
 
+    def __post_init__(self) -> None:
+        if "://" not in self.location:
+            # Workers have working folders of their own.
+            path = os.path.abspath(os.path.expanduser(self.location))
+            object.__setattr__(self, "location", path)
+
     @cached_property
     def _root(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.location:
-            return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.location))
+            return fs.LocalFileSystem(), self.location
         try:
             return fs.FileSystem.from_uri(self.location)
         except (ValueError, OSError) as error:

@@ -52,7 +52,7 @@ class LineageTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._iterations is None:
-            self._begin(self.config)
+            self._iterations = self._begin(self.config)
         metrics = next(self._iterations, None)
         if metrics is None:
             return {"done": True}
@@ -65,7 +65,7 @@ class LineageTrainable(tune.Trainable):
             self._iterations.close()
             self._iterations = None
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Any]]:
         work = self._work
         torch.set_num_threads(work.cpus)
         device = _device(config["gpus"])
@@ -80,7 +80,7 @@ class LineageTrainable(tune.Trainable):
             attempt=config["attempt"],
             git_sha=work.git_sha,
         )
-        self._iterations = run_lineage(self._lineage, bench)
+        return run_lineage(self._lineage, bench)
 
     def _device_data(self, lineage: Lineage, device: torch.device) -> DeviceData:
         identity = canonical_json(lineage.dataset)

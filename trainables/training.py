@@ -159,9 +159,8 @@ def train(
     """
     optimizer = _optimizer(model, recipe)
     per_epoch = steps_per_epoch(len(data.train), recipe.batch_size)
-    progress = (checkpoint and checkpoint.load(model, optimizer)) or Progress(
-        epoch=start_step // per_epoch
-    )
+    resumed = checkpoint.load(model, optimizer) if checkpoint else None
+    progress = resumed or Progress(epoch=start_step // per_epoch)
     masked = _masked_parameters(model, masks)
     resumed_seconds, started = progress.seconds, time.perf_counter()
     while progress.epoch < recipe.epochs:

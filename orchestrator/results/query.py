@@ -7,24 +7,19 @@ from orchestrator.records import SweepRecord, existing_sweep
 from orchestrator.results.tables import compact, is_current, open_tables
 from trainables.store import Store
 
-SUMMARY = """
-SELECT dataset, model, method{swept}, scope, iteration,
-       round(100 * avg(density), 2) AS percent_remaining,
-       round(100 * avg(test_accuracy), 2) AS accuracy,
-       round(100 * stddev_samp(test_accuracy), 2) AS accuracy_std,
-       round(100 * avg(pruned_test_accuracy), 2) AS pruned_accuracy,
+EVERY_ITERATION = """
+SELECT {cell}, iteration,
+       round(100 * avg(density), 2) AS "remaining %",
+       round(100 * avg(test_accuracy), 2) AS "accuracy %",
+       round(100 * stddev_samp(test_accuracy), 2) AS "± std",
+       round(100 * avg(pruned_test_accuracy), 2) AS "pruned %",
        count(*) AS seeds
 FROM iterations GROUP BY ALL ORDER BY ALL
 """
-"""Mean and standard deviation over seeds of every iteration, in percent."""
+"""Means and standard deviations over seeds, in percent, at every iteration."""
 
-
-class QueryError(ValueError):
-    """The SQL is wrong; the text is DuckDB's."""
-
-
-FINAL = """
-SELECT dataset, model, method{swept}, scope, iteration AS iterations,
+LAST_ITERATION = """
+SELECT {cell}, iteration AS iterations,
        round(100 * avg(density), 1) AS "remaining %",
        round(100 * avg(test_accuracy), 2) AS "accuracy %",
        round(100 * stddev_samp(test_accuracy), 2) AS "± std",
@@ -33,25 +28,38 @@ SELECT dataset, model, method{swept}, scope, iteration AS iterations,
 FROM (SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last FROM iterations)
 WHERE iteration = last GROUP BY ALL ORDER BY ALL
 """
-"""The last iteration of every lineage, over seeds. `{swept}` stands for the swept columns."""
+"""The same at the last iteration of every lineage."""
 
 
-def query(store: Store, sweep: str, sql: str | None) -> pa.Table:
-    """The result of `sql` over the sweep's tables, or of SUMMARY.
+class QueryError(ValueError):
+    """The SQL is wrong; the text is DuckDB's."""
 
-    Tables that lag behind the commits are rebuilt first. Raises NoSuchSweep, QueryError, Damaged.
+
+def query(store: Store, sweep: str, sql: str = EVERY_ITERATION) -> pa.Table:
+    """The result of `sql` over the sweep's tables.
+
+    `{cell}` in it stands for what tells the sweep's cells apart, seeds aside. Tables that lag
+    behind the commits are rebuilt first. Raises NoSuchSweep, QueryError, Damaged.
     """
     record = existing_sweep(store, sweep)
     if not is_current(store, record):
         compact(store, record)
     connection = open_tables(store, [sweep])
-    text = (sql or SUMMARY).replace("{swept}", _swept_columns(record))
     try:
-        return connection.execute(text).to_arrow_table()
+        relation = connection.sql(sql.replace("{cell}", _cell(record)))
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
+    if relation is None:
+        raise QueryError("the SQL returns no rows to show; give a SELECT")
+    return relation.to_arrow_table()
 
 
-def _swept_columns(record: SweepRecord) -> str:
-    names = (name.replace(".", "_") for name in record.swept if name != "prune.scope")
-    return "".join(f', "{name}"' for name in names)
+def _cell(record: SweepRecord) -> str:
+    """The dataset and model where they vary, and the method with its swept options in one."""
+    varying = [
+        name
+        for name in ("dataset", "model")
+        if len({line.config[name]["name"] for line in record.lineages}) > 1
+    ]
+    options = [f"'{name.split('.')[-1]}=' || \"{name.replace('.', '_')}\"" for name in record.swept]
+    return ", ".join([*varying, f"concat_ws(' ', {', '.join(['method', *options])}) AS method"])

@@ -21,7 +21,7 @@ Ratio = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Rewind(Config):
-    """Where retraining starts from: step 0 is the initialization, step k the trunk after k steps."""
+    """Where retraining starts: step 0 is the initialization, step k the trunk after k steps."""
 
     step: Annotated[int, Field(ge=0)] = 0
 
