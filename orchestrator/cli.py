@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,7 +48,8 @@ def plan(
     from trainables.store import Store
 
     spec = load_sweep(file, set_ or [])
-    planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
+    with _located(file, set_ or []):
+        planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
     printing.show_plan(planned, _out(), as_json)
     return OK
 
@@ -74,7 +77,8 @@ def run(
     store = Store(storage)
     progress = RunProgress(store, spec.name, Console(stderr=True))
     roots = data_roots(spec.data_root, os.environ)
-    summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
+    with _located(file, set_ or []):
+        summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
     printing.show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED
@@ -191,6 +195,18 @@ def main() -> None:
         sys.exit(WRONG_INPUT)
 
 
+@contextmanager
+def _located(file: Path, overrides: list[str]) -> Iterator[None]:
+    """Says of a sweep that cannot be run where the mistake was written."""
+    from orchestrator.planning import PlanError
+    from orchestrator.yaml_source import SweepFileError, locate
+
+    try:
+        yield
+    except PlanError as error:
+        raise SweepFileError(f"{locate(file, overrides, error.field)}: {error}") from error
+
+
 def _is_users(error: Exception) -> bool:
     """Whether the error is about what the user gave, and its text all there is to say."""
     from orchestrator.errors import INPUT_ERRORS
@@ -199,4 +215,5 @@ def _is_users(error: Exception) -> bool:
 
 
 def _out() -> Console:
-    return Console()
+    # Where nobody looks, a table is not squeezed into 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 200)

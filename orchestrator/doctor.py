@@ -2,10 +2,8 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainables.data import data_roots
 from trainables.store import Store
@@ -70,11 +68,8 @@ def _data(environ: Mapping[str, str]) -> str:
 
 
 def _storage(store: Store) -> str:
+    store.require_writable()
     free = store.free_bytes()
-    if store.local_root is None or free is None:
+    if free is None:
         return store.location
-    folder: Path = store.local_root
-    while not folder.exists():
-        folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder):
-        return f"{store.location} is writable, {free / 1e9:.1f} GB free"
+    return f"{store.location} is writable, {free / 1e9:.1f} GB free"

@@ -216,7 +216,7 @@ def _check_rewind(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 steps = recipe_steps(recipe, dataset.info)
                 if step > steps:
                     raise PlanError(
-                        f"rewind.step: {step} is past the end of training: {recipe.epochs} epochs "
+                        f"step {step} is past the end of training: {recipe.epochs} epochs "
                         f"of {dataset.config.name} are {steps} steps; choose a step up to {steps}",
                         ("methods", number, "rewind", "step"),
                     )

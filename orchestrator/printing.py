@@ -178,7 +178,7 @@ def _rich_table(table: pa.Table) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for field in table.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        shown.add_column(field.name, justify="right" if number else "left", no_wrap=True)
+        shown.add_column(field.name, justify="right" if number else "left", overflow="fold")
     for row in table.to_pylist():
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     return shown

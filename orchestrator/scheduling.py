@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -32,6 +34,8 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
 }
 """Ray's environment: no chatter, no log files of its own, no state that is never read."""
+
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""
@@ -125,7 +129,8 @@ class _Lineages(Searcher):
         """Hand the task of a failed trial out again, or give it up and what depends on it."""
         task, attempt, gpus = self._running.pop(trial_id)
         failure = Failure(task.lineage.id, self._reached(task), attempt, text)
-        retried = attempt <= self.retries
+        # A run that diverged would diverge again: its numbers follow from its seed.
+        retried = attempt <= self.retries and "training.Diverged:" not in text
         self._tell("failed", failure, retried)
         if retried:
             out_of_memory = "OutOfMemoryError" in text
@@ -183,8 +188,11 @@ class _Errors(Callback):
     lineages: _Lineages
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        self.lineages.trial_failed(trial.trial_id, str(error or "stopped without an error message"))
+        try:
+            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
+        except OSError:
+            text = "stopped without an error message"
+        self.lineages.trial_failed(trial.trial_id, text)
 
 
 @contextmanager

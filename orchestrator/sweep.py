@@ -1,6 +1,7 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from orchestrator.planning import (
@@ -90,9 +91,8 @@ def run_sweep(
     Raises PlanError, DatasetNotFound or StoreError before anything is written.
     """
     planned = plan_sweep(spec, store, roots)
-    _check_space(planned, store)
-    needed = _datasets_to_train(planned)
-    arrays = {key: load_dataset(found.config, roots) for key, found in needed.items()}
+    _check_storage(planned, store)
+    arrays = _load_datasets(planned, roots)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
@@ -109,10 +109,8 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
     """What is known of each dataset of the sweep; raises PlanError or DatasetNotFound."""
     resolved = []
     for number, config in enumerate(spec.dataset):
-        try:
+        with _dataset_mistakes(number):
             info = describe_dataset(config, roots)
-        except ValueError as error:
-            raise PlanError(str(error), ("dataset", number)) from error
         resolved.append(ResolvedDataset(config, info, identity(config, info)))
     return tuple(resolved)
 
@@ -162,13 +160,29 @@ def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:
     return concurrent
 
 
-def _datasets_to_train(planned: PlannedSweep) -> dict[str, ResolvedDataset]:
-    known = {canonical_json(found.identity): found for found in planned.datasets}
+def _load_datasets(planned: PlannedSweep, roots: DataRoots) -> dict[str, Dataset]:
+    """The datasets that the plan trains on, by their identity as JSON."""
     wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
-    return {key: known[key] for key in sorted(wanted)}
+    arrays: dict[str, Dataset] = {}
+    for number, found in enumerate(planned.datasets):
+        key = canonical_json(found.identity)
+        if key in wanted and key not in arrays:
+            with _dataset_mistakes(number):
+                arrays[key] = load_dataset(found.config, roots)
+    return arrays
 
 
-def _check_space(planned: PlannedSweep, store: Store) -> None:
+@contextmanager
+def _dataset_mistakes(number: int) -> Iterator[None]:
+    """Makes files or options that do not fit the sweep's dataset `number` a PlanError."""
+    try:
+        yield
+    except ValueError as error:
+        raise PlanError(str(error), ("dataset", number)) from error
+
+
+def _check_storage(planned: PlannedSweep, store: Store) -> None:
+    store.require_writable()
     free = store.free_bytes()
     if free is not None and planned.bytes > free:
         raise StoreError(

@@ -37,6 +37,25 @@ def load_sweep(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec
     Raises SweepFileError for a file that cannot be read and for anything wrong in it or in an
     override: the first mistake, and how many more there are.
     """
+    document = _document(path, overrides)
+    try:
+        return SweepSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise SweepFileError(_first_mistake(error, document)) from None
+
+
+def locate(path: str | FilePath, overrides: Sequence[str], field: Path) -> str:
+    """Where `field`, a path into the spec of this sweep, was written: `file:line:column: field`.
+
+    Of what was not written, and has its default, the nearest thing around it. Raises
+    SweepFileError when the file cannot be read any more.
+    """
+    document = _document(path, overrides)
+    written = _written(field, _grids(document.data))
+    return f"{document.place(written)}: {_dotted(written)}"
+
+
+def _document(path: str | FilePath, overrides: Sequence[str]) -> "Document":
     document = _parsed(_text(FilePath(path)), lambda line, column: _place(path, line, column))
     if not isinstance(document.data, dict):
         raise SweepFileError(
@@ -45,10 +64,7 @@ def load_sweep(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec
         )
     for override in overrides:
         document = _overridden(document, override)
-    try:
-        return SweepSpec.model_validate(document.data)
-    except ValidationError as error:
-        raise SweepFileError(_first_mistake(error, document)) from None
+    return document
 
 
 @dataclass(frozen=True, order=True)
@@ -390,14 +406,19 @@ def _mistake(
     path: Path = (*details["loc"], *context.get("at", ()))
     if details["type"] == "repeated":
         return _repetition(path, context["first"], context["second"], grids, document)
-    match path:
-        case (str(section), int(index), *inner) if section in grids:
-            path = (section, *grids[section].where(index, tuple(inner)))
-    path = (*path, *context.get("path", ()))
+    path = (*_written(path, grids), *context.get("path", ()))
     if details["type"] == "unknown_key":
         path = (*path, context["key"])
         return path, document.key_place(path), _unknown(context["key"], context["known"], "key")
     return path, document.place(path), _reason(details, path)
+
+
+def _written(path: Path, grids: dict[str, Grid]) -> Path:
+    """The path in the YAML of what is at `path` in the spec."""
+    match path:
+        case (str(section), int(index), *inner) if section in grids:
+            return (section, *grids[section].where(index, tuple(inner)))
+    return path
 
 
 def _repetition(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -57,12 +58,14 @@ class Store:
     """A storage root, as a path or a URI that `pyarrow.fs` understands (`s3://…`, `gs://…`).
 
     Paths given to its methods are relative to the root. Raises StoreError when the location
-    cannot be understood.
+    cannot be understood, is a file, or cannot be listed.
     """
 
     location: str
 
     def __post_init__(self) -> None:
+        if not self.location:
+            raise StoreError("storage is empty; give a folder or a URI such as s3://bucket/folder")
         if "://" not in self.location:
             # Workers have working folders of their own.
             path = os.path.abspath(os.path.expanduser(self.location))
@@ -71,6 +74,8 @@ class Store:
     @cached_property
     def _root(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.location:
+            if not _nearest_existing(Path(self.location)).is_dir():
+                raise StoreError(f"storage {self.location} is not a folder; choose another one")
             return fs.LocalFileSystem(), self.location
         try:
             return fs.FileSystem.from_uri(self.location)
@@ -105,9 +110,7 @@ class Store:
     def committed(self, folder: str) -> dict[str, frozenset[str]]:
         """The names of the commits in `folder`, each with its files, from one listing."""
         base = self.absolute(folder)
-        found = self.filesystem.get_file_info(
-            fs.FileSelector(base, recursive=True, allow_not_found=True)
-        )
+        found = self._listed(fs.FileSelector(base, recursive=True, allow_not_found=True))
         files: dict[str, set[str]] = {}
         for info in found:
             name, _, file = os.path.relpath(info.path, base).partition("/")
@@ -216,16 +219,31 @@ class Store:
     def names(self, folder: str) -> list[str]:
         """The names of the files and folders directly in `folder`, sorted."""
         selector = fs.FileSelector(self.absolute(folder), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in self._listed(selector))
 
     def free_bytes(self) -> int | None:
         """Free space under the root; None where a store has no such figure."""
         if self.local_root is None:
             return None
-        existing = self.local_root
-        while not existing.exists():
-            existing = existing.parent
-        return shutil.disk_usage(existing).free
+        return shutil.disk_usage(_nearest_existing(self.local_root)).free
+
+    def require_writable(self) -> None:
+        """Raise StoreError unless files can be made under a local root; leaves nothing behind."""
+        if self.local_root is None:
+            return
+        try:
+            with tempfile.TemporaryFile(dir=_nearest_existing(self.local_root)):
+                pass
+        except OSError as error:
+            raise StoreError(
+                f"storage {self.location} cannot be written ({error.strerror}); choose another one"
+            ) from error
+
+    def _listed(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        try:
+            return self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
 
     def _is_file(self, path: str) -> bool:
         return self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.File
@@ -267,6 +285,12 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync_folder(target.parent)
         return True
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:

@@ -33,10 +33,12 @@ def pq_amount(
     number, its rounding decides whether the floor is that number or one less. Groups of more than
     2^24 weights, which float32 cannot count, use float64.
     """
-    d = kept.sum(dim=1)
+    kept_counts = kept.sum(dim=1)
     dtype = torch.float32 if values.shape[1] <= FLOAT32_EXACT_INTEGERS else torch.float64
     index = pq_index(values, kept, p, q).to(dtype)
-    d = d.to(dtype)
+    d = kept_counts.to(dtype)
     retained = d * (1 + eta) ** (-q / (q - p)) * (1 - index) ** (q * p / (q - p))
     share = (gamma * (1 - retained.ceil() / d)).clamp(max=beta)
-    return (d * share).floor().clamp(min=0).nan_to_num(0.0).to(torch.int64)
+    amounts = (d * share).floor().nan_to_num(0.0).to(torch.int64)
+    # β < 1 leaves every group a weight, but a β near 1 is 1 in float32.
+    return amounts.minimum(kept_counts - 1).clamp(min=0)

@@ -1,0 +1,298 @@
+"""Whole sweeps on `digits` through the command: real Ray processes, real files, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from orchestrator.planning import sweep_lineages
+from orchestrator.results.tables import SCHEMAS, TABLES, table_path
+from orchestrator.sweep import resolve_datasets
+from orchestrator.yaml_source import load_sweep
+from trainables.artifacts import MASK, WEIGHTS
+from trainables.data import data_roots, load_dataset
+from trainables.lineage import Bench, run_lineage
+from trainables.store import Store, iteration_path
+from trainables.training import DeviceData
+
+COMMAND = str(Path(sys.executable).with_name("prunesweep"))
+TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
+"""What two runs of one sweep may differ in."""
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "dataset": "digits",
+    "model": {"name": "mlp", "hidden": [32]},
+    "seeds": [0, 1],
+    "train": {"epochs": 2, "batch_size": 50},
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", {"name": "sap", "p": [0.5, 0.9]}],
+}
+LONGER = SWEEP | {
+    "name": "longer",
+    "seeds": [0],
+    "train": {"epochs": 40, "batch_size": 10},
+    "methods": ["one_shot", "lottery_ticket"],
+}
+"""Long enough (about 2 s an iteration) to be interrupted in the middle."""
+
+
+def write(folder: Path, sweep: dict[str, Any]) -> Path:
+    """A sweep file; JSON is YAML too."""
+    file = folder / f"{sweep['name']}.yaml"
+    file.write_text(json.dumps(sweep))
+    return file
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"COLUMNS": "150"}
+    return subprocess.Popen(
+        [COMMAND, *arguments], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def command(folder: Path, *arguments: str, expect: int = 0) -> str:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == expect, f"exit code {process.returncode}\n{out}\n{err}"
+    return out
+
+
+def run(folder: Path, sweep: dict[str, Any], *arguments: str, expect: int = 0) -> dict[str, Any]:
+    """Run `sweep` with the default, relative, storage of `folder`; the summary."""
+    out = command(folder, "run", str(write(folder, sweep)), "--json", *arguments, expect=expect)
+    return json.loads(out)
+
+
+def planned(folder: Path, sweep: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(command(folder, "plan", str(write(folder, sweep)), "--json"))
+
+
+def store_of(folder: Path) -> Store:
+    return Store(str(folder / "prunesweep-store"))
+
+
+def table(folder: Path, sweep: str, name: str) -> pa.Table:
+    return pq.read_table(store_of(folder).absolute(table_path(name, sweep)))
+
+
+def comparable(folder: Path, sweep: str, name: str) -> list[dict[str, Any]]:
+    read = table(folder, sweep, name)
+    return read.drop_columns(sorted(TIMES & set(read.column_names))).to_pylist()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def commits(folder: Path) -> set[str]:
+    return set(store_of(folder).committed("iterations"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `small` run to its end in its default storage."""
+    folder = tmp_path_factory.mktemp("finished")
+    summary = run(folder, SWEEP)
+    assert summary["planned"] == 2 + 2 * 3 * 2
+    assert summary["failures"] == []
+    return folder
+
+
+def test_the_tables_are_complete(finished: Path) -> None:
+    iterations = table(finished, "small", "iterations")
+    expected = SCHEMAS["iterations"]
+    assert iterations.schema.names == [*expected.names, "method_p"]
+    assert iterations.select(expected.names).schema.equals(expected)
+    assert len(iterations) == 6 * 3
+    assert len(table(finished, "small", "layers")) == 6 * 3 * 2
+    assert len(table(finished, "small", "epochs")) == 6 * 3 * 2
+    # Global, two layers and two layers' neurons, on a 10 × 11 grid; pruned from iteration 1 on.
+    assert len(table(finished, "small", "sparsity")) == 6 * 5 * (5 * 110)
+    for name in TABLES[1:]:
+        assert table(finished, "small", name).schema.equals(SCHEMAS[name])
+    dense = [row for row in iterations.to_pylist() if row["iteration"] == 0]
+    assert {row["density"] for row in dense} == {1.0}
+    assert {row["pruned_test_accuracy"] for row in dense} == {None}
+    assert len({row["key"] for row in dense}) == 2
+
+
+def test_a_second_run_trains_nothing(finished: Path) -> None:
+    before = commits(finished)
+    manifests = {key: (store_of(finished).manifest(iteration_path(key))) for key in before}
+    assert run(finished, SWEEP)["planned"] == 0
+    assert manifests == {k: store_of(finished).manifest(iteration_path(k)) for k in before}
+
+
+def test_what_is_outside_the_identity_trains_nothing(finished: Path) -> None:
+    elsewhere = SWEEP | {
+        "wandb": {"project": "another"},
+        "data_root": str(finished),
+        "resources": {"cpus_per_lineage": 2},
+        "name": "renamed",
+    }
+    assert planned(finished, elsewhere)["to_train"] == 0
+
+
+def test_a_new_seed_trains_only_its_lineages(finished: Path, tmp_path: Path) -> None:
+    with_seed = SWEEP | {"seeds": [0, 1, 2]}
+    assert planned(finished, with_seed)["to_train"] == 1 + 3 * 2
+    assert planned(finished, SWEEP | {"prune": {"iterations": 3}})["to_train"] == 6
+    before = commits(finished)
+    assert run(finished, with_seed | {"name": "more"})["planned"] == 1 + 3 * 2
+    new = commits(finished) - before
+    seeds = {row["seed"] for row in table(finished, "more", "iterations").to_pylist()
+             if row["key"] in new}  # fmt: skip
+    assert seeds == {2}
+
+
+def test_actors_that_were_reused_compute_what_fresh_ones_do(finished: Path, tmp_path: Path) -> None:
+    """The run's six lineages went through at most two actors; here each has a plain process."""
+    spec = load_sweep(write(tmp_path, SWEEP))
+    roots = data_roots(None, os.environ)
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    data = DeviceData.of(load_dataset(spec.dataset[0], roots), device)
+    fresh = Store(str(tmp_path / "fresh"))
+    for lineage in sweep_lineages(spec, resolve_datasets(spec, roots)):
+        list(run_lineage(lineage, Bench(fresh, data, device)))
+        for key in lineage.keys:
+            for file in (WEIGHTS, MASK):
+                path = iteration_path(key)
+                assert fresh.read(path, file) == store_of(finished).read(path, file)
+
+
+def test_results_answers_sql_in_every_format(finished: Path, tmp_path: Path) -> None:
+    sql = "SELECT method, count(*) AS n FROM iterations GROUP BY ALL ORDER BY ALL"
+    rows = json.loads(
+        command(finished, "results", "small", "--sql", sql, "--format", "json")
+    )
+    assert rows == [{"method": "one_shot", "n": 6}, {"method": "sap", "n": 12}]
+    csv = command(finished, "results", "small", "--sql", sql, "--format", "csv")
+    assert csv.splitlines() == ['"method","n"', '"one_shot",6', '"sap",12']
+    file = tmp_path / "out.parquet"
+    command(finished, "results", "small", "--format", "parquet", "--output", str(file))
+    assert len(pq.read_table(file)) == 3 * 3
+    assert "sap p=0.9" in command(finished, "results", "small")
+
+
+def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
+    status = json.loads(command(finished, "status", "small", "--json"))
+    assert (status["state"], status["lineages_done"], status["iterations_stored"]) == (
+        "finished", 6, 14,
+    )  # fmt: skip
+    verified = json.loads(command(finished, "verify", "--json"))
+    assert verified["damage"] == []
+    lineage = table(finished, "small", "iterations").to_pylist()[0]["lineage"]
+    command(finished, "export", "small", lineage, "--iteration", "2", "--output", str(tmp_path))
+    state = torch.load(tmp_path / "state_dict.pt", weights_only=True)
+    kept = table(finished, "small", "iterations").to_pylist()[2]["params_kept"]
+    weights = [tensor for name, tensor in state.items() if name.endswith("weight")]
+    assert sum(int((weight != 0).sum()) for weight in weights) == kept
+
+
+def test_a_failing_lineage_stops_nothing_else(tmp_path: Path) -> None:
+    sweep = SWEEP | {
+        "name": "half",
+        "seeds": [0],
+        "train": {"epochs": 2, "optimizer": [
+            {"name": "sgd", "lr": 0.1}, {"name": "sgd", "lr": 1e30},
+        ]},
+        "methods": ["one_shot", "lottery_ticket"],
+    }  # fmt: skip
+    summary = run(tmp_path, sweep, expect=1)
+    failures = summary["failures"]
+    assert len(failures) == 2
+    assert [failure["attempt"] for failure in failures] == [1, 0]
+    assert all("Diverged" in failure["traceback"] for failure in failures)
+    assert "which it shares with" in failures[1]["traceback"]
+    assert len(table(tmp_path, "half", "iterations")) == 2 * 3
+    assert len(json.loads(command(tmp_path, "status", "half", "--json"))["failures"]) == 2
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_resumes_to_the_same_tables(
+    tmp_path: Path, uninterrupted: Path, signal_number: int
+) -> None:
+    process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
+    wait_for(lambda: len(commits(tmp_path)) >= 2)
+    process.send_signal(signal_number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command resumes" in out
+    done = commits(tmp_path)
+    assert 2 <= len(done) < 5
+    assert run(tmp_path, LONGER)["planned"] == 5 - len(done)
+    assert_equal_results(tmp_path, uninterrupted, "longer")
+
+
+def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted: Path) -> None:
+    process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
+    wait_for(lambda: len(commits(tmp_path)) >= 2)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "LineageTrainable" in " ".join(child.cmdline())
+    ]
+    assert workers
+    workers[0].kill()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "will be tried again" in err
+    assert_equal_results(tmp_path, uninterrupted, "longer")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(folder, LONGER)
+    return folder
+
+
+def assert_equal_results(one: Path, other: Path, sweep: str) -> None:
+    """Weights, masks and tables are equal bit for bit, times apart."""
+    for name in TABLES:
+        assert comparable(one, sweep, name) == comparable(other, sweep, name), name
+    for key in commits(other):
+        for file in (WEIGHTS, MASK):
+            path = iteration_path(key)
+            assert store_of(one).read(path, file) == store_of(other).read(path, file)
+
+
+def test_fractions_of_a_gpu_are_scheduled_and_zero_is_the_cpu(tmp_path: Path) -> None:
+    """Ray believes in two GPUs that are not there: quarters of them run eight at a time at most,
+    and what runs finds no CUDA and uses the CPU."""
+    code = """
+import json, sys
+import ray
+from orchestrator.scheduling import Cluster, concurrency, gpus_per_lineage
+from orchestrator.spec import Resources
+cluster = Cluster(cpus=16, gpus=2)
+for asked in ("auto", 0.0, 0.25, 0.5, 1.0, 2.0):
+    resources = Resources(gpus_per_lineage=asked)
+    print(asked, gpus_per_lineage(resources, cluster), concurrency(resources, cluster))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines() == [
+        "auto 0.25 8",
+        "0.0 0.0 16",
+        "0.25 0.25 8",
+        "0.5 0.5 4",
+        "1.0 1.0 2",
+        "2.0 2.0 1",
+    ]

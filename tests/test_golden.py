@@ -1,0 +1,120 @@
+"""What must not change unnoticed: keys, the tables' columns, the commands.
+
+After a change that is meant, `python -m pytest tests/test_golden.py --regenerate-golden` rewrites
+the files in tests/golden/; their diff belongs to the change.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from orchestrator.planning import make_plan, sweep_lineages
+from orchestrator.results.tables import SCHEMAS
+from orchestrator.sweep import resolve_datasets
+from orchestrator.yaml_source import load_sweep
+from trainables.data import data_roots
+from trainables.lineage import Lineage
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
+COMMANDS = ("plan", "run", "status", "results", "verify", "export", "list", "doctor")
+
+KEYS = (
+    "A key is the name under which an iteration is stored. A CHANGED KEY MAKES EVERY USER'S STORED"
+    " RESULTS UNREACHABLE: all of it is trained again. Only a change of what the code computes"
+    " (SCHEMA_VERSION in trainables/identity.py) may do that."
+)
+TABLES = "Users' queries name these columns; adding one is harmless, the rest breaks them."
+HELP = "Scripts use these commands and flags."
+
+Golden: TypeAlias = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compares text with the golden file of that name; the last argument is why it matters."""
+
+    def compare(name: str, text: str, why: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--regenerate-golden"):
+            path.write_text(text)
+            return
+        expected = path.read_text()
+        if text != expected:
+            lines = difflib.unified_diff(
+                expected.splitlines(), text.splitlines(), f"tests/golden/{name}", "now", n=1
+            )
+            difference = "\n".join([*lines][:60])
+            pytest.fail(
+                f"{why}\nIf it is meant: pytest tests/test_golden.py --regenerate-golden\n"
+                f"{difference}",
+                pytrace=False,
+            )
+
+    return compare
+
+
+def test_every_sweep_file_keeps_its_plan_and_its_keys(golden: Golden) -> None:
+    files = sorted((ROOT / "sweeps").rglob("*.yaml"))
+    plans = {str(file.relative_to(ROOT)): figures(lineages(file)) for file in files}
+    golden("sweeps.json", as_json(plans), KEYS)
+
+
+def test_the_quickstart_keeps_every_key(golden: Golden) -> None:
+    quickstart = lineages(ROOT / "sweeps/quickstart.yaml")
+    golden("quickstart-keys.json", as_json({line.id: line.keys for line in quickstart}), KEYS)
+
+
+def test_the_tables_keep_their_columns(golden: Golden) -> None:
+    text = "".join(f"# {name}\n{schema.to_string()}\n\n" for name, schema in SCHEMAS.items())
+    golden("tables.txt", text, TABLES)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_help_of_every_command(golden: Golden, command: str, tmp_path: Path) -> None:
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    shown = subprocess.run(
+        [PRUNESWEEP, *command.split(), "--help"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not shown.stderr
+    assert all(len(line) <= 100 for line in shown.stdout.splitlines())
+    text = "".join(f"{line.rstrip()}\n" for line in shown.stdout.splitlines())
+    golden(f"help-{command or 'prunesweep'}.txt", text, HELP)
+
+
+def test_every_command_has_its_golden_help() -> None:
+    from orchestrator.cli import app
+
+    assert {name for name in app if not name.startswith("-")} == set(COMMANDS)
+
+
+def lineages(file: Path) -> tuple[Lineage, ...]:
+    spec = load_sweep(file)
+    return sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+
+
+def figures(of: Sequence[Lineage]) -> dict[str, Any]:
+    """What `plan` counts on an empty store, and one hash over all ids and keys in order."""
+    plan = make_plan(of, lambda key: None)
+    text = "".join(f"{line.id} {' '.join(line.keys)}\n" for line in of)
+    return {
+        "lineages": len(of),
+        "iterations": plan.rows,
+        "shared": plan.shared,
+        "to_train": len(plan.to_train),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=1) + "\n"
