@@ -27,7 +27,11 @@ SweepName = Annotated[str, Parameter(help="The sweep's name.")]
 Storage = Annotated[str, Parameter(help="Where results are: a folder or a URI (s3://…).")]
 Overrides = Annotated[
     list[str] | None,
-    Parameter(name="--set", help="Override a key of the file, as in train.epochs=2; repeatable."),
+    Parameter(
+        name="--set",
+        negative="",
+        help="Override a key of the file, as in train.epochs=2; repeatable.",
+    ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]
 
@@ -115,7 +119,7 @@ def results(
     from orchestrator.results.query import EVERY_ITERATION, query
     from trainables.store import Store
 
-    table = query(Store(storage), name, sql or EVERY_ITERATION)
+    table = query(Store(storage), name, EVERY_ITERATION if sql is None else sql)
     printing.show_table(table, _out(), format, output)
     return OK
 

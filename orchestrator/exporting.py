@@ -11,7 +11,7 @@ from trainables.store import Store, iteration_path
 
 
 class ExportError(ValueError):
-    """What was asked for is not in the store."""
+    """What was asked for is not in the store, or cannot be written where it was asked for."""
 
 
 def export_iteration(
@@ -39,7 +39,10 @@ def export_iteration(
     weights = decode_tensors(store.read(path, WEIGHTS))
     masks = decode_masks(store.read(path, MASK))
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {folder}: {error.strerror}") from error
     files = [folder / name for name in ("weights.safetensors", "mask.safetensors", "state_dict.pt")]
     safetensors.torch.save_file(weights, files[0])
     safetensors.torch.save_file({n: m.to(torch.uint8) for n, m in masks.items()}, files[1])

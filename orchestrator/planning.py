@@ -9,9 +9,9 @@ from trainables.data import DatasetInfo
 from trainables.identity import canonical_json, trunk_key
 from trainables.lineage import (
     Lineage,
-    first_missing,
     lineage_id,
     lineage_keys,
+    missing_iterations,
     step_json,
     trunk_config,
 )
@@ -47,8 +47,8 @@ class ResolvedDataset:
 class Task:
     """A lineage with something to train.
 
-    It trains iterations `first`…T, but not before `after`, the last of its missing iterations that
-    another lineage trains, is committed.
+    It trains what is missing from iteration `first` on, but not before `after`, the last of its
+    missing iterations that another lineage trains, is committed.
     """
 
     lineage: Lineage
@@ -118,12 +118,12 @@ def make_plan(lineages: Sequence[Lineage], files_of: FilesOf) -> Plan:
     owner: dict[str, int] = {}
     tasks = []
     for number, lineage in enumerate(lineages):
-        first = first_missing(lineage.keys, files_of)
-        if first is None:
+        missing = missing_iterations(lineage.keys, files_of)
+        if not missing:
             continue
-        missing = lineage.keys[first:]
-        others = [key for key in missing if owner.setdefault(key, number) != number]
-        tasks.append(Task(lineage, first, others[-1] if others else None))
+        keys = (lineage.keys[t] for t in missing)
+        others = [key for key in keys if owner.setdefault(key, number) != number]
+        tasks.append(Task(lineage, missing[0], others[-1] if others else None))
     every = {key for lineage in lineages for key in lineage.keys}
     return Plan(
         lineages=tuple(lineages),
@@ -159,13 +159,14 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     total, longest = 0.0, 0.0
     counted: set[str] = set()
     for task in plan.tasks:
-        mine = [key for key in task.lineage.keys[task.first :] if key not in counted]
+        needed = [key for key in task.lineage.keys if key in plan.to_train]
+        mine = [key for key in needed if key not in counted]
         counted.update(mine)
         seconds = recorded.get(training_group(task.lineage.config()))
         if seconds is None:
             return None
         total += seconds * len(mine)
-        longest = max(longest, seconds * (len(task.lineage.keys) - task.first))
+        longest = max(longest, seconds * len(needed))
     return max(total / concurrency, longest)
 
 
@@ -184,7 +185,7 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
         if (about, lineage.model) not in sizes:
             sizes[about, lineage.model] = _model_bytes(lineage, shapes[about])
         weights, mask = sizes[about, lineage.model]
-        new = [key for key in lineage.keys[task.first :] if key not in counted]
+        new = [key for key in lineage.keys if key in plan.to_train and key not in counted]
         counted.update(new)
         kept = len(new) if keep_weights == "all" else min(len(new), 2)
         # A trunk leaves w_init beside its own weights.

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from orchestrator.catalogue import Entry
 from orchestrator.doctor import Check
+from orchestrator.exporting import ExportError
 from orchestrator.progress import duration
 from orchestrator.results.query import LAST_ITERATION, query
 from orchestrator.scheduling import Failure
@@ -115,15 +116,16 @@ def show_table(
     format: Literal["table", "csv", "json", "parquet"],
     output: Path | None,
 ) -> None:
-    if format == "table":
-        target = Console(file=open(output, "w"), width=200) if output else out  # noqa: SIM115
-        target.print(_rich_table(table))
-        return
-    data = _encoded(table, format)
+    """Raises ExportError when `output` cannot be written."""
     if output is not None:
-        output.write_bytes(data)
+        try:
+            output.write_bytes(_encoded(table, format))
+        except OSError as error:
+            raise ExportError(f"cannot write {output}: {error.strerror}") from error
+    elif format == "table":
+        out.print(_rich_table(table))
     else:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(_encoded(table, format))
         sys.stdout.buffer.flush()
 
 
@@ -184,9 +186,13 @@ def _rich_table(table: pa.Table) -> Table:
     return shown
 
 
-def _encoded(table: pa.Table, format: Literal["csv", "json", "parquet"]) -> bytes:
+def _encoded(table: pa.Table, format: Literal["table", "csv", "json", "parquet"]) -> bytes:
     sink = io.BytesIO()
-    if format == "csv":
+    if format == "table":
+        text = io.StringIO()
+        Console(file=text, width=200).print(_rich_table(table))
+        sink.write(text.getvalue().encode())
+    elif format == "csv":
         pyarrow.csv.write_csv(table, sink)
     elif format == "parquet":
         pq.write_table(table, sink, write_page_checksum=True)

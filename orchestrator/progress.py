@@ -70,9 +70,9 @@ class RunProgress:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def running(self, plan: Plan, concurrent: int, cluster: Cluster) -> Iterator[None]:
+    def running(self, plan: Plan) -> Iterator[None]:
         """Show the run and keep its heartbeat while the block runs."""
-        self._begin(plan, concurrent, cluster)
+        self._begin(plan)
         beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
         try:
@@ -82,6 +82,10 @@ class RunProgress:
             self._stop.set()
             beat.join()
             self._write("ended")
+
+    def on(self, cluster: Cluster, concurrent: int) -> None:
+        """The run has its cluster, and room for `concurrent` lineages there."""
+        self.cluster, self.concurrent = cluster, concurrent
 
     def started(self, lineage: str, attempt: int) -> None:
         with self._lock:
@@ -118,6 +122,11 @@ class RunProgress:
         what = "will be tried again" if retried else "failed"
         self._line(f"{failure.lineage} {what} at iteration {failure.iteration}: {reason}")
 
+    def stopping(self) -> None:
+        self.console.print(
+            "stopping when the iterations in flight are committed; press Ctrl-C again to stop now"
+        )
+
     def eta_seconds(self) -> float | None:
         """Seconds to the end at the pace so far; None before the first commit."""
         with self._lock:
@@ -131,15 +140,12 @@ class RunProgress:
         with self._lock:
             running = dict(self.lineages)
             counts = Counts(**asdict(self.counts))
-        return Group(
-            self._headline(counts, len(running)),
-            ProgressBar(total=max(counts.to_train, 1), completed=counts.iterations, width=60),
-            _running_table(running),
-        )
+        bar = Table.grid()
+        bar.add_row(ProgressBar(max(counts.to_train, 1), counts.iterations, width=60))
+        return Group(self._headline(counts, len(running)), bar, _running_table(running))
 
-    def _begin(self, plan: Plan, concurrent: int, cluster: Cluster) -> None:
+    def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
-        self.concurrent, self.cluster = concurrent, cluster
         self._last = {task.lineage.id: len(task.lineage.keys) - 1 for task in plan.tasks}
         self.counts = Counts(
             lineages=len(plan.lineages),
@@ -157,9 +163,11 @@ class RunProgress:
             yield
 
     def _headline(self, counts: Counts, running: int) -> Text:
+        if self.cluster is None:
+            return Text.assemble((self.sweep, "bold"), "  starting Ray…")
         eta = self.eta_seconds()
         cpus = f"CPU {psutil.cpu_percent():.0f}%"
-        gpus = f" · {self.cluster.gpus} GPUs" if self.cluster and self.cluster.gpus else ""
+        gpus = f" · {self.cluster.gpus} GPUs" if self.cluster.gpus else ""
         return Text.assemble(
             (self.sweep, "bold"),
             f"  {counts.iterations}/{counts.to_train} iterations · lineages: {counts.done} done, ",

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
 from orchestrator.planning import Plan, Task, wanted_snapshots
@@ -32,8 +32,10 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-"""Ray's environment: no chatter, no log files of its own, no state that is never read."""
+"""Ray's environment: no chatter, no log files of its own, no state that is never read, and no
+signal handler in the place of ours."""
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -61,6 +63,8 @@ class Observer(Protocol):
     def finished(self, lineage: str) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None: ...
+
+    def stopping(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,21 @@ class _Lineages(Searcher):
         self._waiting = [task for task in self.tasks if task.after is not None]
         self._running: dict[str, tuple[Task, int, float]] = {}
 
+        self.stopping = False
+        self._stopped: list[Task] = []
+
     @property
     def unfinished(self) -> bool:
-        return bool(self._running or self._ready or self._waiting)
+        return bool(self._running or self._ready or self._waiting or self._stopped)
+
+    def stop(self) -> None:
+        """Hand out nothing more; what runs ends after the iteration it is at."""
+        self.stopping = True
+        self._tell("stopping")
 
     def suggest(self, trial_id: str) -> Any:
+        if self.stopping:
+            return Searcher.FINISHED
         if self._ready:
             task, attempt, gpus = self._running[trial_id] = self._ready.popleft()
             self._tell("started", task.lineage.id, attempt)
@@ -123,7 +137,10 @@ class _Lineages(Searcher):
         # A trial's last result comes here only.
         self.on_trial_result(trial_id, result or {})
         task, _, _ = self._running.pop(trial_id)
-        self._tell("finished", task.lineage.id)
+        if task.lineage.keys[-1] in self._committed:
+            self._tell("finished", task.lineage.id)
+        else:
+            self._stopped.append(task)
 
     def trial_failed(self, trial_id: str, text: str) -> None:
         """Hand the task of a failed trial out again, or give it up and what depends on it."""
@@ -193,6 +210,19 @@ class _Errors(Callback):
         except OSError:
             text = "stopped without an error message"
         self.lineages.trial_failed(trial.trial_id, text)
+
+
+@dataclass
+class _Stop(Stopper):
+    """Ends trials at their next result once the run is being stopped."""
+
+    lineages: _Lineages
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.lineages.stopping
+
+    def stop_all(self) -> bool:
+        return False
 
 
 @contextmanager
@@ -265,7 +295,7 @@ def train_plan(
     searcher = _Lineages(plan.tasks, gpus, resources.retries, observer)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
-        with _sigterm_as_sigint():
+        with _stopped_by_signals(searcher):
             _tuner(work, searcher, resources, concurrency(resources, cluster), scratch).fit()
         return Outcome(tuple(searcher.failures), interrupted=searcher.unfinished)
     finally:
@@ -293,6 +323,7 @@ def _tuner(
             storage_path=scratch,
             verbose=0,
             callbacks=[_Errors(searcher)],
+            stop=_Stop(searcher),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -312,10 +343,18 @@ def _shared_datasets(
 
 
 @contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Make SIGTERM do what Ctrl-C does; Tune handles only that."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+def _stopped_by_signals(lineages: _Lineages) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lets iterations in flight end; the second stops at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if lineages.stopping:
+            raise KeyboardInterrupt
+        lineages.stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

@@ -133,19 +133,18 @@ def _train(
         key = canonical_json(lineage.dataset)
         return key, arrays[key]
 
-    with ray_cluster(address) as cluster:
-        concurrent = _checked_concurrency(spec, cluster)
-        with progress.running(planned.plan, concurrent, cluster):
-            return train_plan(
-                planned.plan,
-                cluster=cluster,
-                resources=spec.resources,
-                store_options=spec.store,
-                storage=store.location,
-                load=load,
-                observer=progress,
-                git_sha=git_sha(),
-            )
+    with progress.running(planned.plan), ray_cluster(address) as cluster:
+        progress.on(cluster, _checked_concurrency(spec, cluster))
+        return train_plan(
+            planned.plan,
+            cluster=cluster,
+            resources=spec.resources,
+            store_options=spec.store,
+            storage=store.location,
+            load=load,
+            observer=progress,
+            git_sha=git_sha(),
+        )
 
 
 def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:

@@ -348,8 +348,10 @@ def _overridden(document: Document, override: str) -> Document:
     def outside(places: dict[Path, Place]) -> dict[Path, Place]:
         return {at: each for at, each in places.items() if at[: len(path)] != path}
 
-    values = {**outside(document.values), path: place}
-    return Document(data, values, {**outside(document.keys), path: place})
+    # the mappings around it that are not in the file were written by the override too
+    above = (path[:length] for length in range(1, len(path)))
+    made = {at: place for at in (*above, path) if at == path or at not in document.values}
+    return Document(data, outside(document.values) | made, outside(document.keys) | made)
 
 
 def _with(data: Any, keys: list[str], value: Any, path: Path, label: str) -> tuple[Any, Path]:

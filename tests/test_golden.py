@@ -69,6 +69,14 @@ def test_every_sweep_file_keeps_its_plan_and_its_keys(golden: Golden) -> None:
     golden("sweeps.json", as_json(plans), KEYS)
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "sweeps/sap").glob("*.yaml")), ids=lambda f: f.stem)
+def test_a_sap_file_says_what_it_costs(file: Path) -> None:
+    spec, plan = load_sweep(file), figures(lineages(file))
+    runs, epochs = f"{plan['to_train']:,}", spec.train[0].epochs
+    cost = f"# {plan['lineages']} lineages, {runs} iterations of {epochs} epochs."
+    assert cost in file.read_text().splitlines()
+
+
 def test_the_quickstart_keeps_every_key(golden: Golden) -> None:
     quickstart = lineages(ROOT / "sweeps/quickstart.yaml")
     golden("quickstart-keys.json", as_json({line.id: line.keys for line in quickstart}), KEYS)

@@ -220,9 +220,10 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[dict[str, Any]]:
     """
     while True:
         try:
-            t = first_missing(lineage.keys, stored_files(bench.store))
-            if t is None:
+            missing = missing_iterations(lineage.keys, stored_files(bench.store))
+            if not missing:
                 return
+            t = missing[0]
             metrics = run_iteration(lineage, t, bench)
         except Damaged as damage:
             bench.store.set_aside(damage.path)
@@ -231,24 +232,24 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[dict[str, Any]]:
         yield metrics
 
 
-def first_missing(
+def missing_iterations(
     keys: Sequence[str], files_of: Callable[[str], Collection[str] | None]
-) -> int | None:
-    """The first iteration that has to be trained, or None when all are stored.
+) -> list[int]:
+    """The iterations that have to be trained, in order.
 
     `files_of(key)` are the files of an iteration's commit, None without one. An iteration whose
     weights were not kept is complete in itself, but is trained again when its child is missing.
     """
-    missing = None
+    missing: list[int] = []
     for t in reversed(range(len(keys))):
         files = files_of(keys[t])
-        if files is None or (missing == t + 1 and WEIGHTS not in files):
-            missing = t
-    return missing
+        if files is None or (WEIGHTS not in files and missing[-1:] == [t + 1]):
+            missing.append(t)
+    return missing[::-1]
 
 
 def stored_files(store: Store) -> Callable[[str], Collection[str] | None]:
-    """`files_of` for `first_missing`, looking each iteration up in the store."""
+    """`files_of` for `missing_iterations`, looking each iteration up in the store."""
 
     def files_of(key: str) -> Collection[str] | None:
         path = iteration_path(key)

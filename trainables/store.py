@@ -157,6 +157,9 @@ class Store:
             raise Damaged(path, f"its manifest is not JSON ({error})") from error
         if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
             raise Damaged(path, "its manifest has no list of files")
+        for name, entry in manifest["files"].items():
+            if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+                raise Damaged(path, f"its manifest lacks the size or SHA-256 of {name}")
         if manifest.get("format") != STORE_FORMAT:
             raise Damaged(
                 path, f"its format is {manifest.get('format')}, this version reads {STORE_FORMAT}"
@@ -174,8 +177,11 @@ class Store:
         """Move a damaged commit to `quarantine/`, where it is kept; returns its new path."""
         aside = f"quarantine/{path.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}"
         aside = f"{aside}-{uuid.uuid4().hex[:6]}"
-        self.filesystem.create_dir(self.absolute("quarantine"), recursive=True)
-        self.filesystem.move(self.absolute(path), self.absolute(aside))
+        if self.local_root is None:
+            self._move_file_by_file(path, aside)
+        else:
+            self.filesystem.create_dir(self.absolute("quarantine"), recursive=True)
+            self.filesystem.move(self.absolute(path), self.absolute(aside))
         return aside
 
     def remove(self, path: str) -> None:
@@ -256,7 +262,21 @@ class Store:
         with self.filesystem.open_output_stream(self.absolute(path), compression=None) as stream:
             stream.write(data)
 
+    def _move_file_by_file(self, path: str, target: str) -> None:
+        """Object stores cannot move folders. The manifest is the last file to arrive, the first
+        to go."""
+        names = sorted(self.names(path), key=lambda name: name == MANIFEST)
+        self.filesystem.create_dir(self.absolute(target), recursive=True)
+        for name in names:
+            self.filesystem.copy_file(
+                self.absolute(f"{path}/{name}"), self.absolute(f"{target}/{name}")
+            )
+        for name in reversed(names):
+            self.filesystem.delete_file(self.absolute(f"{path}/{name}"))
+        self.remove(path)
+
     def _write_in_place(self, path: str, files: Mapping[str, bytes], manifest: bytes) -> None:
+        self.remove(path)
         self.filesystem.create_dir(self.absolute(path), recursive=True)
         for name, data in files.items():
             self._put(f"{path}/{name}", data)

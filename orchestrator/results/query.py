@@ -47,11 +47,11 @@ def query(store: Store, sweep: str, sql: str = EVERY_ITERATION) -> pa.Table:
     connection = open_tables(store, [sweep])
     try:
         relation = connection.sql(sql.replace("{cell}", _cell(record)))
+        if relation is None:
+            raise QueryError("the SQL returns no rows to show; give a SELECT")
+        return relation.to_arrow_table()
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
-    if relation is None:
-        raise QueryError("the SQL returns no rows to show; give a SELECT")
-    return relation.to_arrow_table()
 
 
 def _cell(record: SweepRecord) -> str:

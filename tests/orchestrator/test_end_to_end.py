@@ -247,7 +247,7 @@ def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted:
     workers = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "LineageTrainable" in " ".join(child.cmdline())
+        if "Trainable" in " ".join(child.cmdline())
     ]
     assert workers
     workers[0].kill()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator import yaml_source
 from orchestrator.spec import SweepSpec, cells, parameter, swept_parameters
-from orchestrator.yaml_source import SweepFileError, load_sweep
+from orchestrator.yaml_source import SweepFileError, load_sweep, locate
 
 SMALLEST = "name: a\ndataset: fashion_mnist\nmodel: mlp\nmethods: [one_shot]\n"
 
@@ -555,3 +555,29 @@ def test_any_bytes_load_or_raise_a_sweep_file_error(tmp_path: Path, content: byt
 def _as_flow(data: dict[str, object]) -> str:
     text = {"name": "a", "dataset": "fashion_mnist", "model": "mlp", "methods": ["sap"], **data}
     return json.dumps(text).replace("NaN", ".nan").replace("Infinity", ".inf")
+
+
+@pytest.mark.parametrize(
+    ("field", "overrides", "where"),
+    [
+        (("name",), (), "s.yaml:1:7: name"),
+        (("methods", 0), (), "s.yaml:15:5: methods.0"),
+        (("methods", 2, "p"), (), "s.yaml:17:20: methods.2.p"),
+        (("methods", 2, "q"), ("methods.2.q=[1, 2]",), "--set methods.2.q: methods.2.q.0"),
+        (("methods", 3, "q"), ("methods.2.q=[1, 2]",), "--set methods.2.q: methods.2.q.1"),
+        # an axis before it moves its number in the spec, not in the file
+        (("methods", 4, "p"), ("methods.2.q=[1, 2]",), "s.yaml:18:20: methods.3.p"),
+        (("prune", 1, "scope"), (), "s.yaml:13:19: prune.scope.1"),
+        (("resources",), (), "s.yaml:1:1: resources"),
+    ],
+)
+def test_a_field_of_the_spec_is_found_where_it_was_written(
+    load: Load, field: tuple[str | int, ...], overrides: tuple[str, ...], where: str
+) -> None:
+    load(EXAMPLE.replace("resources", "# resources"), *overrides)
+    assert locate("s.yaml", overrides, field) == where
+
+
+def test_a_section_that_only_an_override_writes_is_found_there(refused: Refused) -> None:
+    message = refused(SMALLEST, "trian.epochs=2")
+    assert message == '--set trian.epochs: trian: unknown key "trian"; did you mean "train"?'

@@ -1,0 +1,630 @@
+"""Training: reproducibility, steps and rates, masks, augmentation, checkpoints, evaluation."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.checkpoint import STATE, EpochCheckpoint
+from trainables.data import DatasetOptions, load_dataset
+from trainables.data.roots import DataRoots
+from trainables.masks import Masks, apply_masks
+from trainables.models import prunable
+from trainables.recipe import Augment, Constant, Cosine, Recipe, StepDecay, learning_rate
+from trainables.store import Store, checkpoint_path
+from trainables.training import (
+    DeviceData,
+    Diverged,
+    Examples,
+    Progress,
+    Randomness,
+    State,
+    augmented,
+    evaluate,
+    steps_per_epoch,
+    train,
+)
+
+CPU = torch.device("cpu")
+
+
+def digits(subset: int, holdout: int = 0) -> DeviceData:
+    options = DatasetOptions(name="digits", subset=subset, holdout=holdout)
+    return DeviceData.of(load_dataset(options, DataRoots((), Path())), CPU)
+
+
+@pytest.fixture(scope="module")
+def data() -> DeviceData:
+    return digits(subset=150)
+
+
+def recipe(**options: Any) -> Recipe:
+    return Recipe.model_validate({"epochs": 3, "batch_size": 40, **options})
+
+
+def plain_net() -> nn.Module:
+    """A perceptron without BatchNorm or dropout; the same weights at every call."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+
+
+def full_net() -> nn.Module:
+    """A net with every kind of state: convolution, BatchNorm, dropout."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Dropout(0.3), nn.Linear(16, 10),
+    )  # fmt: skip
+
+
+def half_masks(model: nn.Module) -> Masks:
+    generator = torch.Generator().manual_seed(1)
+    return {n: torch.rand(w.shape, generator=generator) < 0.5 for n, w in prunable(model).items()}
+
+
+def run(
+    data: DeviceData,
+    recipe: Recipe,
+    net: Callable[[], nn.Module] = plain_net,
+    masks: Masks | None = None,
+    seed: int = 0,
+    iteration: int = 0,
+    **options: Any,
+) -> tuple[State, Progress]:
+    model = net()
+    progress = train(model, masks, data, recipe, Randomness(seed, iteration), **options)
+    return model.state_dict(), progress
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+# Reproducibility
+
+EVERYTHING = {"horizontal_flip": True, "crop_padding": 1}
+
+
+def test_two_runs_are_bit_identical(data: DeviceData) -> None:
+    used = recipe(augment=EVERYTHING, clip_grad_norm=1.0)
+    (one, first), (other, second) = (run(data, used, full_net) for _ in range(2))
+    assert same(one, other)
+    assert first.rows == second.rows
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"iteration": 1}], ids=str)
+def test_another_seed_or_iteration_takes_another_path(data: DeviceData, changed: dict) -> None:
+    assert not same(run(data, recipe())[0], run(data, recipe(), **changed)[0])
+
+
+def test_what_was_drawn_before_does_not_matter(data: DeviceData) -> None:
+    def disturbed() -> nn.Module:
+        model = full_net()
+        torch.manual_seed(99)
+        torch.rand(7)
+        return model
+
+    assert same(run(data, recipe(), full_net)[0], run(data, recipe(), disturbed)[0])
+
+
+# Rates and steps
+
+
+def test_a_constant_rate_stays() -> None:
+    rates = [learning_rate(0.3, Constant(name="constant"), e, 4) for e in range(4)]
+    assert rates == [0.3] * 4
+
+
+def test_a_cosine_rate_starts_at_the_base_and_would_be_zero_after_the_last_epoch() -> None:
+    rates = [learning_rate(0.1, Cosine(name="cosine"), e, 4) for e in range(5)]
+    half = math.sqrt(2) / 4
+    assert rates == pytest.approx([0.1, 0.1 * (0.5 + half), 0.05, 0.1 * (0.5 - half), 0])
+
+
+def test_a_step_rate_falls_after_its_milestones() -> None:
+    schedule = StepDecay(name="step", milestones=(2, 3), factor=0.1)
+    rates = [learning_rate(0.5, schedule, e, 5) for e in range(5)]
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.005, 0.005])
+
+
+def test_the_cosine_rate_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
+    for epoch in range(50):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(0.1, Cosine(name="cosine"), epoch, 50) == pytest.approx(expected)
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "steps"),
+    [(100, 50, 2), (99, 50, 2), (102, 50, 3), (101, 50, 2), (30, 50, 1), (1, 50, 1), (3, 1, 3)],
+)
+def test_a_last_batch_of_one_example_is_left_out(examples: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(examples, batch) == steps
+
+
+@pytest.mark.parametrize(("batch_size", "steps", "left_out"), [(50, 3, 0), (149, 1, 1), (60, 3, 0)])
+def test_rows_count_epochs_and_steps_from_one(
+    data: DeviceData, batch_size: int, steps: int, left_out: int
+) -> None:
+    seen: list[int] = []
+    used = recipe(batch_size=batch_size, epochs=2, optimizer={"name": "sgd", "lr": 0.01})
+    _, progress = run(data, used, snapshot=seen.append)
+    assert [row["epoch"] for row in progress.rows] == [1, 2]
+    assert [row["step"] for row in progress.rows] == [steps, 2 * steps]
+    assert [row["lr"] for row in progress.rows] == pytest.approx([0.01, 0.005])
+    assert seen == list(range(2 * steps + 1))
+    # An accuracy is a number of examples over those that were seen.
+    hits = progress.rows[0]["train_accuracy"] * (150 - left_out)
+    assert hits == pytest.approx(round(hits), abs=1e-9)
+
+
+def test_batchnorm_survives_a_last_batch_of_one_example() -> None:
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 10))
+
+    _, progress = run(digits(subset=41), recipe(epochs=1), net)
+    assert progress.rows[0]["step"] == 1
+
+
+def test_an_epoch_takes_every_example_once_in_an_order_of_its_own(data: DeviceData) -> None:
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+            self.seen: list[Tensor] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training:
+                self.seen.append(images)
+            return self.head(images.flatten(1))
+
+    model = Recorder()
+    train(model, None, data, recipe(epochs=2), Randomness(0, 0))
+    assert [len(batch) for batch in model.seen] == [40, 40, 40, 30] * 2
+    first, second = torch.cat(model.seen[:4]), torch.cat(model.seen[4:])
+    expected = sorted(data.train.normalized(data.train.images).flatten(1).tolist())
+    assert sorted(first.flatten(1).tolist()) == expected
+    assert sorted(second.flatten(1).tolist()) == expected
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 8])
+def test_a_run_from_step_k_takes_the_steps_that_an_unbroken_one_takes(
+    data: DeviceData, step: int
+) -> None:
+    # Without momentum a fresh optimizer is no break.
+    used = recipe(
+        augment=EVERYTHING,
+        optimizer={"name": "sgd", "lr": 0.05, "momentum": 0.0, "nesterov": False},
+    )
+    kept: dict[int, State] = {}
+    model = plain_net()
+
+    def keep(at: int) -> None:
+        kept[at] = {name: t.clone() for name, t in model.state_dict().items()}
+
+    train(model, None, data, used, Randomness(0, 0), snapshot=keep)
+    assert sorted(kept) == list(range(13))
+    later = plain_net()
+    later.load_state_dict(kept[step])
+    progress = train(later, None, data, used, Randomness(0, 0), start_step=step)
+    assert same(later.state_dict(), kept[12])
+    assert [row["epoch"] for row in progress.rows] == list(range(step // 4 + 1, 4))
+
+
+# Masks
+
+OPTIMIZERS = [
+    {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.1},
+    {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+    {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    {"name": "adam", "lr": 0.01, "weight_decay": 0.0},
+    {"name": "adam", "lr": 0.01, "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_pruned_weights_are_exactly_zero_at_every_step(
+    data: DeviceData, optimizer: dict, clip: float | None
+) -> None:
+    model = full_net()
+    masks = half_masks(model)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    steps = 0
+
+    def check(step: int) -> None:
+        nonlocal steps
+        steps += 1
+        for name, mask in masks.items():
+            assert (model.state_dict()[name][~mask] == 0).all()
+
+    used = recipe(optimizer=optimizer, clip_grad_norm=clip)
+    train(model, masks, data, used, Randomness(0, 1), snapshot=check)
+    assert steps == 13
+    for name, mask in masks.items():
+        kept = model.state_dict()[name][mask]
+        assert (kept != before[name][mask]).any()
+        assert (kept != 0).all()
+
+
+def test_a_mask_that_keeps_everything_trains_as_no_mask_does(data: DeviceData) -> None:
+    dense = {
+        name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(plain_net()).items()
+    }
+    assert same(run(data, recipe())[0], run(data, recipe(), masks=dense)[0])
+
+
+@pytest.mark.parametrize("clip", [0.05, 1e6], ids=["clipped", "far from clipped"])
+def test_gradients_are_clipped_after_masking(data: DeviceData, clip: float) -> None:
+    model = plain_net()
+    masks = half_masks(model)
+    apply_masks(model, masks)
+    images, labels = data.train.normalized(data.train.images), data.train.labels
+    F.cross_entropy(model(images), labels).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    unmasked = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
+    for name, mask in masks.items():
+        gradients[name] *= mask
+    norm = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
+    assert norm < 0.9 * unmasked
+    expected = {
+        name: p.detach() - 0.5 * gradients[name] * min(1, clip / norm)
+        for name, p in model.named_parameters()
+    }
+    used = recipe(
+        epochs=1,
+        batch_size=150,
+        clip_grad_norm=clip,
+        lr_schedule={"name": "constant"},
+        optimizer={
+            "name": "sgd", "lr": 0.5, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0
+        },
+    )  # fmt: skip
+    state, _ = run(data, used, masks=masks)
+    for name, weight in expected.items():
+        assert torch.allclose(state[name], weight, rtol=1e-4, atol=1e-7)
+
+
+# Augmentation
+
+IMAGE = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
+
+
+def crop(offset: tuple[int, int], mode: str) -> list[list[int]]:
+    augment = Augment(crop_padding=1, padding_mode=mode)  # type: ignore[arg-type]
+    return augmented(IMAGE, augment, {"offset": torch.tensor([offset])})[0, 0].tolist()
+
+
+def test_a_flip_mirrors_columns_of_the_chosen_images_only() -> None:
+    images = torch.cat([IMAGE, IMAGE])
+    drawn = {"flip": torch.tensor([False, True])}
+    flipped = augmented(images, Augment(horizontal_flip=True), drawn)
+    assert flipped[0].tolist() == IMAGE[0].tolist()
+    assert flipped[1, 0].tolist() == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
+
+
+def test_a_crop_in_the_middle_of_the_padding_is_the_image() -> None:
+    for mode in ("reflect", "zeros"):
+        assert crop((1, 1), mode) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+def test_a_crop_at_the_corner_shows_the_padding() -> None:
+    assert crop((0, 0), "zeros") == [[0, 0, 0], [0, 1, 2], [0, 4, 5]]
+    assert crop((0, 0), "reflect") == [[5, 4, 5], [2, 1, 2], [5, 4, 5]]
+    assert crop((2, 1), "zeros") == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
+    assert crop((1, 2), "reflect") == [[2, 3, 2], [5, 6, 5], [8, 9, 8]]
+
+
+def test_each_image_is_cropped_at_its_own_offset_with_all_its_channels() -> None:
+    images = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
+    offsets = torch.tensor([[0, 3], [2, 1]])
+    augment = Augment(crop_padding=2, padding_mode="zeros")
+    cropped = augmented(images, augment, {"offset": offsets})
+    for image, (row, column), result in zip(images, offsets.tolist(), cropped, strict=True):
+        padded = F.pad(image, (2, 2, 2, 2))
+        assert torch.equal(result, padded[:, row : row + 4, column : column + 5])
+
+
+def test_augmented_images_are_drawn_alike_again_and_anew_at_every_epoch(data: DeviceData) -> None:
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+            self.seen: list[Tensor] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training:
+                self.seen.append(images)
+            return self.head(images.flatten(1))
+
+    def seen() -> list[list[float]]:
+        model = Recorder()
+        used = recipe(epochs=2, augment=EVERYTHING)
+        train(model, None, data, used, Randomness(0, 0))
+        return torch.cat(model.seen).flatten(1).tolist()
+
+    once = seen()
+    assert seen() == once
+    originals = data.train.normalized(data.train.images).flatten(1).tolist()
+    assert sorted(once[:150]) != sorted(originals)
+    assert sorted(once[:150]) != sorted(once[150:])
+
+
+# What is kept
+
+
+def test_the_best_epoch_is_kept_and_the_first_of_equals(data: DeviceData) -> None:
+    # A rate that is too large makes later epochs worse than earlier ones.
+    used = recipe(epochs=8, optimizer={"name": "sgd", "lr": 1.0}, lr_schedule={"name": "constant"})
+    states: dict[int, State] = {}
+    model = plain_net()
+
+    def keep(step: int) -> None:
+        states[step] = {name: t.clone() for name, t in model.state_dict().items()}
+
+    kept = used.model_copy(update={"keep": "best_test"})
+    progress = train(model, None, data, kept, Randomness(0, 0), snapshot=keep)
+    accuracies = [row["test_accuracy"] for row in progress.rows]
+    best = accuracies.index(max(accuracies))
+    assert best < 7
+    assert same(model.state_dict(), states[4 * (best + 1)])
+    assert evaluate(model, data.test).accuracy == max(accuracies)
+    assert same(run(data, used)[0], states[32])
+
+
+def test_the_best_epoch_by_validation_is_that_of_the_held_out_examples() -> None:
+    data = digits(subset=150, holdout=60)
+    used = recipe(
+        epochs=8,
+        optimizer={"name": "sgd", "lr": 1.0},
+        lr_schedule={"name": "constant"},
+        keep="best_validation",
+    )
+    model = plain_net()
+    progress = train(model, None, data, used, Randomness(0, 0))
+    accuracies = [row["validation_accuracy"] for row in progress.rows]
+    assert data.validation is not None
+    assert evaluate(model, data.validation).accuracy == max(accuracies) > accuracies[-1]
+
+
+def test_validation_columns_are_filled_with_a_holdout_only(data: DeviceData) -> None:
+    _, without = run(data, recipe())
+    assert all(row["validation_loss"] is None for row in without.rows)
+    assert all(row["validation_accuracy"] is None for row in without.rows)
+    held = digits(subset=150, holdout=60)
+    state, with_holdout = run(held, recipe())
+    model = plain_net()
+    model.load_state_dict(state)
+    assert held.validation is not None
+    assert len(held.validation) == 60
+    measured = evaluate(model, held.validation)
+    last = with_holdout.rows[-1]
+    assert (last["validation_loss"], last["validation_accuracy"]) == (
+        measured.loss,
+        measured.accuracy,
+    )
+
+
+def test_a_diverging_run_says_so(data: DeviceData) -> None:
+    used = recipe(optimizer={"name": "sgd", "lr": 1e30})
+    with pytest.raises(Diverged, match=r"epoch 1 of 3 \(learning rate 1e\+30\)"):
+        run(data, used)
+
+
+# Evaluation
+
+
+def examples(pixels: list[int], labels: list[int]) -> Examples:
+    return Examples(
+        torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 1, 1),
+        torch.tensor(labels),
+        mean=torch.zeros(1, 1, 1, 1),
+        std=torch.ones(1, 1, 1, 1),
+    )
+
+
+def two_logits() -> nn.Module:
+    """Logits (x, 0) for one pixel x in 0…1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    model[1].weight.data = torch.tensor([[1.0], [0.0]])  # type: ignore[union-attr]
+    return model
+
+
+def test_evaluation_worked_out_by_hand() -> None:
+    result = evaluate(two_logits(), examples([255, 255, 51], [0, 1, 0]))
+    losses = [math.log(1 + math.exp(-1)), math.log(1 + math.e), math.log(1 + math.exp(-0.2))]
+    assert result.loss == pytest.approx(sum(losses) / 3)
+    assert result.accuracy == 2 / 3
+
+
+@given(st.integers(1, 2600))
+def test_every_example_is_evaluated_once_whatever_their_number(count: int) -> None:
+    # The last one alone is wrong.
+    result = evaluate(two_logits(), examples([255] * count, [0] * (count - 1) + [1]))
+    assert result.accuracy == (count - 1) / count
+    right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.e)
+    assert result.loss == pytest.approx((right * (count - 1) + wrong) / count, rel=1e-6)
+
+
+def test_images_are_normalized_by_the_mean_and_deviation_of_the_data() -> None:
+    split = Examples(
+        torch.tensor([[[[0]], [[255]]]], dtype=torch.uint8),
+        torch.tensor([0]),
+        mean=torch.tensor([0.5, 0.25]).view(1, 2, 1, 1),
+        std=torch.tensor([0.5, 0.125]).view(1, 2, 1, 1),
+    )
+    assert split.normalized(split.images).flatten().tolist() == [-1, 6]
+
+
+def test_evaluation_changes_nothing_and_uses_the_running_statistics(data: DeviceData) -> None:
+    model = full_net()
+    model.train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    first = evaluate(model, data.test)
+    assert same(model.state_dict(), before)
+    assert evaluate(model, data.test) == first
+
+
+# Checkpoints
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(step: int) -> Callable[[int], None]:
+    def snapshot(at: int) -> None:
+        if at == step:
+            raise Interrupted
+
+    return snapshot
+
+
+def checkpoint(tmp_path: Path, minutes: float = 0.0) -> EpochCheckpoint:
+    return EpochCheckpoint(Store(str(tmp_path)), "key", minutes)
+
+
+RESUMED = {
+    "sgd": {"augment": EVERYTHING, "clip_grad_norm": 1.0},
+    "sgd without momentum": {
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False}
+    },
+    "adam": {"optimizer": {"name": "adam"}, "lr_schedule": {"name": "step", "milestones": [2]}},
+    # The best epoch is neither the last nor, with the interruption below, one that comes after it.
+    "best": {
+        "keep": "best_test",
+        "optimizer": {"name": "sgd", "lr": 30.0},
+        "lr_schedule": {"name": "constant"},
+    },
+}
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("step", [5, 8, 11], ids=lambda step: f"step {step}")
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    data: DeviceData, tmp_path: Path, options: dict, step: int
+) -> None:
+    used = recipe(epochs=4, **options)
+    masks = half_masks(full_net())
+    unbroken, expected = run(data, used, full_net, masks)
+    with pytest.raises(Interrupted):
+        run(
+            data, used, full_net, masks,
+            checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step),
+        )  # fmt: skip
+    steps: list[int] = []
+    resumed, progress = run(
+        data, used, full_net, masks, checkpoint=checkpoint(tmp_path), snapshot=steps.append
+    )
+    assert steps[0] == 4 * (step // 4)
+    assert same(resumed, unbroken)
+    assert progress.rows == expected.rows
+    if used.keep == "best_test":
+        accuracies = [row["test_accuracy"] for row in expected.rows]
+        assert accuracies.index(max(accuracies)) < step // 4
+
+
+def test_a_run_interrupted_again_and_again_ends_as_an_unbroken_one(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    used = recipe(epochs=4)
+    unbroken, expected = run(data, used, full_net)
+    for step in (2, 6, 7, 13):
+        with pytest.raises(Interrupted):
+            run(
+                data, used, full_net,
+                checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step),
+            )  # fmt: skip
+    resumed, progress = run(data, used, full_net, checkpoint=checkpoint(tmp_path))
+    assert same(resumed, unbroken)
+    assert progress.rows == expected.rows
+
+
+def test_a_run_from_step_k_is_resumed_too(data: DeviceData, tmp_path: Path) -> None:
+    used = recipe(epochs=4)
+    unbroken, expected = run(data, used, start_step=6)
+    with pytest.raises(Interrupted):
+        run(
+            data, used, start_step=6,
+            checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(10),
+        )  # fmt: skip
+    resumed, progress = run(data, used, start_step=6, checkpoint=checkpoint(tmp_path))
+    assert same(resumed, unbroken)
+    assert progress.rows == expected.rows
+
+
+def test_time_spent_before_an_interruption_counts(data: DeviceData, tmp_path: Path) -> None:
+    run(data, recipe(), checkpoint=checkpoint(tmp_path))
+    saved = checkpoint(tmp_path).load(plain_net(), torch.optim.SGD(plain_net().parameters()))
+    assert saved is not None
+    _, resumed = run(data, recipe(), checkpoint=checkpoint(tmp_path))
+    assert resumed.epoch == 3
+    assert resumed.seconds >= saved.seconds > 0
+
+
+def test_only_the_newest_checkpoint_is_kept(data: DeviceData, tmp_path: Path) -> None:
+    run(data, recipe(), checkpoint=checkpoint(tmp_path))
+    assert Store(str(tmp_path)).names("checkpoints/key") == ["000003"]
+
+
+def test_no_checkpoint_is_written_before_its_time(data: DeviceData, tmp_path: Path) -> None:
+    run(data, recipe(), checkpoint=checkpoint(tmp_path, minutes=60))
+    assert Store(str(tmp_path)).names("checkpoints/key") == []
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_again(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    used = recipe(epochs=4, keep="best_test")
+    unbroken, expected = run(data, used, full_net)
+    with pytest.raises(Interrupted):
+        run(data, used, full_net, checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(9))
+    file = tmp_path / checkpoint_path("key", 2) / STATE
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    steps: list[int] = []
+    resumed, progress = run(
+        data, used, full_net, checkpoint=checkpoint(tmp_path), snapshot=steps.append
+    )
+    assert steps[0] == 0
+    assert same(resumed, unbroken)
+    assert progress.rows == expected.rows
+    assert len(Store(str(tmp_path)).names("quarantine")) == 1
+
+
+def test_of_two_checkpoints_the_newer_is_used_unless_it_is_damaged(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    store, used = Store(str(tmp_path)), recipe(epochs=4)
+    older = checkpoint_path("key", 1)
+    for step in (4, 8):
+        with pytest.raises(Interrupted):
+            run(data, used, checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step))
+        if step == 4:
+            saved = {name: store.read(older, name) for name in store.manifest(older)["files"]}
+    # As a writer leaves it that was killed before it removed the older one.
+    store.commit(older, saved)
+    assert store.names("checkpoints/key") == ["000001", "000002"]
+
+    def first_epoch() -> int:
+        progress = checkpoint(tmp_path).load(
+            model := plain_net(), torch.optim.SGD(model.parameters(), momentum=0.9)
+        )
+        assert progress is not None
+        return progress.epoch
+
+    assert first_epoch() == 2
+    (tmp_path / checkpoint_path("key", 2) / STATE).write_bytes(b"")
+    assert first_epoch() == 1
