@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from trainables.batches import DeviceData, Randomness
 from trainables.data import (
     DATASETS,
     Dataset,
@@ -25,7 +26,7 @@ from trainables.masks import apply_masks
 from trainables.models import MODELS, prunable
 from trainables.randomness import stream
 from trainables.recipe import SGD, Recipe
-from trainables.training import DeviceData, Randomness, train
+from trainables.training import train
 
 
 def fashion_mnist() -> Dataset:
@@ -100,9 +101,7 @@ def bare_epoch(dataset: Dataset, device: torch.device) -> float:
 
 def our_epoch(data: DeviceData, device: torch.device) -> float:
     model, masks = network(device)
-    recipe = Recipe(
-        epochs=1, batch_size=250, optimizer=SGD(name="sgd", lr=0.1), clip_grad_norm=1.0
-    )
+    recipe = Recipe(epochs=1, batch_size=250, optimizer=SGD(name="sgd", lr=0.1), clip_grad_norm=1.0)
     _wait(device)
     return train(model, masks, data, recipe, Randomness(0, 1)).seconds
 

@@ -29,9 +29,10 @@ def export_iteration(
             f"{found} of {sweep.name} match {lineage!r}; it has, for example, "
             f"{', '.join(line.id for line in (matching or sweep.lineages)[:5])}"
         )
-    keys = matching[0].keys
-    t = len(keys) - 1 if iteration is None else iteration
-    if not 0 <= t < len(keys) or not store.is_committed(iteration_path(keys[t])):
+    line = matching[0]
+    keys = dict(zip(line.iterations, line.keys, strict=True))
+    t = line.iterations[-1] if iteration is None else iteration
+    if t not in keys or not store.is_committed(iteration_path(keys[t])):
         raise ExportError(f"{matching[0].id} has no committed iteration {t}")
     path = iteration_path(keys[t])
     if WEIGHTS not in store.manifest(path)["files"]:

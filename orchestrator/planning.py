@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from orchestrator.spec import SweepSpec, cells
+from trainables.batches import steps_per_epoch
 from trainables.data import DatasetInfo
 from trainables.identity import canonical_json, trunk_key
 from trainables.lineage import (
@@ -12,13 +14,11 @@ from trainables.lineage import (
     lineage_id,
     lineage_keys,
     missing_iterations,
-    step_json,
     trunk_config,
 )
 from trainables.models import build_model, prunable
-from trainables.pruning import rewind_step
+from trainables.pruning import Step, lineage_steps, needs_global_scope, rewind_step
 from trainables.recipe import Recipe
-from trainables.training import steps_per_epoch
 
 TABLE_BYTES = 64_000
 """About what the measures of one iteration take."""
@@ -81,9 +81,10 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     Raises PlanError when a lineage would rewind past the end of training.
     """
     _check_rewind(spec, datasets)
+    _check_scope(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunk_texts: dict[tuple[Any, ...], str] = {}
-    steps: dict[tuple[Any, ...], str] = {}
+    steps: dict[tuple[Any, ...], tuple[Step, ...]] = {}
     lineages = []
     for cell in cells(spec):
         identity = by_config[cell.dataset]
@@ -93,18 +94,20 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             trunk_texts[trunk_of] = trunk_key(config)
         step_of = (id(cell.method), id(cell.pruning))
         if step_of not in steps:
-            steps[step_of] = step_json(cell.method, cell.pruning)
-        trunk, step = trunk_texts[trunk_of], steps[step_of]
+            steps[step_of] = lineage_steps(cell.method, cell.pruning)
+        trunk = trunk_texts[trunk_of]
         lineages.append(
             Lineage(
-                id=lineage_id(cell.method, cell.pruning, cell.seed, trunk, step),
+                id=lineage_id(cell.method, cell.pruning, cell.seed, trunk),
                 dataset=identity,
                 model=cell.model,
                 recipe=cell.recipe,
                 pruning=cell.pruning,
                 method=cell.method,
                 seed=cell.seed,
-                keys=lineage_keys(trunk, step, cell.pruning.iterations),
+                trunk=trunk,
+                steps=steps[step_of],
+                keys=lineage_keys(trunk, steps[step_of]),
             )
         )
     return tuple(lineages)
@@ -138,8 +141,18 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
     """For each trunk key, the steps whose weights its lineages rewind to."""
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
-        steps.setdefault(lineage.keys[0], set()).add(rewind_step(lineage.method))
+        for trunk in {lineage.trunk, lineage.keys[0]}:
+            steps.setdefault(trunk, set()).add(rewind_step(lineage.method))
     return {trunk: frozenset(found) for trunk, found in steps.items()}
+
+
+def branch_points(lineages: Iterable[Lineage]) -> frozenset[str]:
+    """The keys that lineages go on from in different ways."""
+    children: dict[str, set[str]] = {}
+    for lineage in lineages:
+        for parent, child in pairwise(lineage.keys):
+            children.setdefault(parent, set()).add(child)
+    return frozenset(parent for parent, found in children.items() if len(found) > 1)
 
 
 def training_group(config: Mapping[str, Any]) -> str:
@@ -209,15 +222,27 @@ def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
     return recipe.epochs * steps_per_epoch(info.train_examples, recipe.batch_size)
 
 
+def _check_scope(spec: SweepSpec) -> None:
+    for cell in cells(spec):
+        if needs_global_scope(cell.method) and cell.pruning.scope != "global":
+            raise PlanError(
+                f"{cell.method.name} compares all weights with each other, so it has no scope "
+                f"{cell.pruning.scope}; exclude it there: "
+                f"exclude: [{{method: {cell.method.name}, scope: {cell.pruning.scope}}}]",
+                ("methods", spec.methods.index(cell.method)),
+            )
+
+
 def _check_rewind(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     for number, method in enumerate(spec.methods):
         step = rewind_step(method)
         for dataset in datasets:
             for recipe in spec.train:
                 steps = recipe_steps(recipe, dataset.info)
-                if step > steps:
+                if step >= steps:
                     raise PlanError(
                         f"step {step} is past the end of training: {recipe.epochs} epochs "
-                        f"of {dataset.config.name} are {steps} steps; choose a step up to {steps}",
+                        f"of {dataset.config.name} are {steps} steps; "
+                        f"choose a step up to {steps - 1}",
                         ("methods", number, "rewind", "step"),
                     )

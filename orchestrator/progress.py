@@ -146,7 +146,7 @@ class RunProgress:
 
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
-        self._last = {task.lineage.id: len(task.lineage.keys) - 1 for task in plan.tasks}
+        self._last = {task.lineage.id: task.lineage.steps[-1].iteration for task in plan.tasks}
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=len(plan.lineages) - len(plan.tasks),

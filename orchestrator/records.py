@@ -24,6 +24,7 @@ class LineageRecord:
     id: str
     config: dict[str, Any]
     swept: dict[str, Any]
+    iterations: tuple[int, ...]
     keys: tuple[str, ...]
 
 
@@ -49,7 +50,13 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
         spec=spec.model_dump(mode="json"),
         swept=swept,
         lineages=tuple(
-            LineageRecord(line.id, line.config(), values(cell), line.keys)
+            LineageRecord(
+                line.id,
+                line.config(),
+                values(cell),
+                tuple(step.iteration for step in line.steps),
+                line.keys,
+            )
             for cell, line in zip(cells(spec), lineages, strict=True)
         ),
     )
@@ -69,7 +76,14 @@ def read_sweep(store: Store, name: str) -> SweepRecord | None:
     if spec is None or written is None:
         return None
     lineages = tuple(
-        LineageRecord(**{**line, "keys": tuple(line["keys"])}) for line in written["lineages"]
+        LineageRecord(
+            line["id"],
+            line["config"],
+            line["swept"],
+            tuple(line["iterations"]),
+            tuple(line["keys"]),
+        )
+        for line in written["lineages"]
     )
     return SweepRecord(name, spec, tuple(written["swept"]), lineages)
 

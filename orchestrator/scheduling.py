@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from orchestrator.planning import Plan, Task, wanted_snapshots
+from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
 from trainables.data import Dataset
 from trainables.lineage import Lineage
@@ -173,9 +173,14 @@ class _Lineages(Searcher):
         self._ready.extend((task, 1, self.gpus) for task in released)
 
     def _reached(self, task: Task) -> int:
-        keys = task.lineage.keys
+        lineage = task.lineage
         return next(
-            (t for t in range(task.first, len(keys)) if keys[t] not in self._committed), len(keys)
+            (
+                step.iteration
+                for step, key in list(zip(lineage.steps, lineage.keys, strict=True))[task.first :]
+                if key not in self._committed
+            ),
+            lineage.steps[-1].iteration,
         )
 
     def _fail_dependents(self, failed: Task, cause: Failure) -> None:
@@ -286,6 +291,7 @@ def train_plan(
         lineages=lineages,
         datasets=_shared_datasets(lineages, load),
         snapshots=wanted_snapshots(plan.lineages),
+        branch_points=branch_points(plan.lineages),
         storage=storage,
         keep_weights=store_options.keep_weights,
         checkpoint_minutes=store_options.checkpoint_minutes,

@@ -14,7 +14,7 @@ from orchestrator.axes import Grid, axis_error, grid
 from trainables.config import Config, Listed
 from trainables.data import DatasetConfig
 from trainables.models import ModelConfig
-from trainables.pruning.methods import MethodConfig, Pruning
+from trainables.pruning.configs import MethodConfig, Pruning
 from trainables.recipe import Recipe
 
 MAX_CELLS = 1_000_000

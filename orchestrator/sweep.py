@@ -9,6 +9,7 @@ from orchestrator.planning import (
     Plan,
     PlanError,
     ResolvedDataset,
+    branch_points,
     commit_bytes,
     estimate_seconds,
     make_plan,
@@ -99,7 +100,7 @@ def run_sweep(
         outcome = _train(planned, store, arrays, progress, address)
     _record_failures(store, spec.name, outcome.failures)
     if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
-        _drop_trunk_weights(planned.plan.lineages, store)
+        _drop_shared_weights(planned.plan.lineages, store)
     record = read_sweep(store, spec.name)
     damage = compact(store, record) if record else []
     return RunSummary(planned, outcome, tuple(damage))
@@ -204,11 +205,11 @@ def _record_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> N
     store.write_json(path, [asdict(failure) for failure in failures])
 
 
-def _drop_trunk_weights(lineages: Sequence[Lineage], store: Store) -> None:
+def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:
     held = store.committed("iterations")
-    for trunk in {lineage.keys[0] for lineage in lineages}:
-        if WEIGHTS in held.get(trunk, ()):
-            store.drop_file(iteration_path(trunk), WEIGHTS)
+    for key in branch_points(lineages) | {lineage.trunk for lineage in lineages}:
+        if WEIGHTS in held.get(key, ()):
+            store.drop_file(iteration_path(key), WEIGHTS)
 
 
 def read_failures(store: Store, sweep: str) -> list[Failure]:

@@ -7,7 +7,7 @@ writes its own. It needs no cluster and runs in a plain Python process.
 import resource
 import socket
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,24 +29,28 @@ from trainables.artifacts import (
     encode_table,
     encode_tensors,
 )
+from trainables.batches import DeviceData, Inputs, Randomness
 from trainables.checkpoint import EpochCheckpoint
-from trainables.config import Config, canonical
+from trainables.config import canonical
 from trainables.identity import canonical_json, next_key, snapshot_key, trunk_key
 from trainables.masks import Masks, apply_masks, dense_masks, kept_counts
-from trainables.measure import Sparsity, measure_sparsity
+from trainables.measure import Sparsity, kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, multiply_adds, prunable
-from trainables.pruning import METHODS, MethodConfig, Pruning, prune, rewind_step
+from trainables.pruning import (
+    METHODS,
+    MethodConfig,
+    Pruning,
+    Step,
+    lineage_steps,
+    prune,
+    prune_at_init,
+    rewind_step,
+)
+from trainables.pruning.configs import IterativePruning, PruningAtInit
+from trainables.randomness import stream
 from trainables.recipe import Recipe
 from trainables.store import Damaged, Store, iteration_path, snapshot_path
-from trainables.training import (
-    DeviceData,
-    Evaluation,
-    Progress,
-    Randomness,
-    State,
-    evaluate,
-    train,
-)
+from trainables.training import Evaluation, Progress, State, evaluate, train
 
 EPOCH_SCHEMA = pa.schema(
     [
@@ -69,6 +73,9 @@ LAYER_SCHEMA = pa.schema(
         ("total", pa.int64()),
         ("pq_index", pa.float64()),
         ("gini", pa.float64()),
+        ("init_magnitude_share", pa.float64()),
+        ("uniform_share", pa.float64()),
+        ("init_norm_kept", pa.float64()),
     ]
 )
 
@@ -80,6 +87,7 @@ METRICS_SCHEMA = pa.schema(
         ("density_target", pa.float64()),
         ("params_prunable", pa.int64()),
         ("params_kept", pa.int64()),
+        ("collapsed_layers", pa.string()),
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),
         ("validation_loss", pa.float64()),
@@ -108,9 +116,10 @@ METRICS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Lineage:
-    """One cell of a sweep's grid and the keys of its iterations 0…T.
+    """One cell of a sweep's grid: its steps, and the key of each.
 
     `dataset` is the dataset's identity as JSON values; where its files lie is no part of it.
+    `trunk` is key_0 of dense training on real data, whose snapshots the final weights start from.
     """
 
     id: str
@@ -120,6 +129,8 @@ class Lineage:
     pruning: Pruning
     method: MethodConfig
     seed: int
+    trunk: str
+    steps: tuple[Step, ...]
     keys: tuple[str, ...]
 
     def config(self) -> dict[str, Any]:
@@ -146,19 +157,20 @@ def trunk_config(
     }
 
 
-def step_json(method: Config, pruning: Pruning) -> str:
-    """The canonical JSON of one pruning step: what key_t adds to key_{t−1}."""
-    pruned = canonical(pruning)
-    del pruned["iterations"]
-    return canonical_json({"method": canonical(method), "prune": pruned})
-
-
-def lineage_keys(trunk: str, step: str, iterations: int) -> tuple[str, ...]:
-    """key_0…key_T from key_0 and the canonical JSON of the step."""
-    keys = [trunk]
-    for _ in range(iterations):
-        keys.append(next_key(keys[-1], step))
+def lineage_keys(trunk: str, steps: Sequence[Step]) -> tuple[str, ...]:
+    """The key of each step, from key_0 of dense training on real data."""
+    keys: list[str] = []
+    for step in steps:
+        if step.kind == "train":
+            keys.append(trunk if step.inputs == "real" else random_trunk_key(trunk))
+        else:
+            keys.append(next_key(keys[-1] if keys else trunk, step.identity))
     return tuple(keys)
+
+
+def random_trunk_key(trunk: str) -> str:
+    """key_0 of the same training on random inputs and labels."""
+    return next_key(trunk, canonical_json({"inputs": "random"}))
 
 
 def make_lineage(
@@ -171,30 +183,34 @@ def make_lineage(
 ) -> Lineage:
     """The lineage of one cell, with its keys and its readable id."""
     trunk = trunk_key(trunk_config(dataset, model, recipe, seed))
-    step = step_json(method, pruning)
-    keys = lineage_keys(trunk, step, pruning.iterations)
+    steps = lineage_steps(method, pruning)
     return Lineage(
-        lineage_id(method, pruning, seed, trunk, step),
-        dataset, model, recipe, pruning, method, seed, keys,
+        lineage_id(method, pruning, seed, trunk),
+        dataset, model, recipe, pruning, method, seed, trunk, steps, lineage_keys(trunk, steps),
     )  # fmt: skip
 
 
-def lineage_id(method: Config, pruning: Pruning, seed: int, trunk: str, step: str) -> str:
+def lineage_id(method: MethodConfig, pruning: Pruning, seed: int, trunk: str) -> str:
     """A readable name that stays the same when the lineage is made longer."""
-    return f"{method.name}-{pruning.scope}-s{seed}-{next_key(trunk, step)[:10]}"  # type: ignore[attr-defined]
+    pruned = {name: value for name, value in canonical(pruning).items() if name != "iterations"}
+    digest = next_key(trunk, canonical_json({"method": canonical(method), "prune": pruned}))
+    return f"{method.name}-{pruning.scope}-s{seed}-{digest[:10]}"
 
 
 @dataclass(frozen=True)
 class Bench:
     """What a lineage works with: the store, the data on its device, and what is outside identity.
 
-    `snapshots` are the training steps k whose weights w_k the trunk leaves behind for rewinding.
+    `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
+    for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
+    weights are not for one of them to drop.
     """
 
     store: Store
     data: DeviceData
     device: torch.device
-    snapshots: frozenset[int] = frozenset()
+    snapshots: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    branch_points: frozenset[str] = frozenset()
     keep_weights: str = "all"
     checkpoint_minutes: float | None = None
     attempt: int = 1
@@ -223,19 +239,19 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[dict[str, Any]]:
             missing = missing_iterations(lineage.keys, stored_files(bench.store))
             if not missing:
                 return
-            t = missing[0]
-            metrics = run_iteration(lineage, t, bench)
+            index = missing[0]
+            metrics = run_iteration(lineage, index, bench)
+            _retire_weights(lineage, index, bench)
         except Damaged as damage:
             bench.store.set_aside(damage.path)
             continue
-        _retire_weights(lineage, t, bench)
         yield metrics
 
 
 def missing_iterations(
     keys: Sequence[str], files_of: Callable[[str], Collection[str] | None]
 ) -> list[int]:
-    """The iterations that have to be trained, in order.
+    """The indexes of the keys that have to be trained, in order.
 
     `files_of(key)` are the files of an iteration's commit, None without one. An iteration whose
     weights were not kept is complete in itself, but is trained again when its child is missing.
@@ -258,34 +274,43 @@ def stored_files(store: Store) -> Callable[[str], Collection[str] | None]:
     return files_of
 
 
-def run_iteration(lineage: Lineage, t: int, bench: Bench) -> dict[str, Any]:
-    """Train, measure and commit iteration `t`, whose parent is committed; returns its metrics."""
+def run_iteration(lineage: Lineage, index: int, bench: Bench) -> dict[str, Any]:
+    """Train, measure and commit the step at `index`, whose parent is committed; its metrics."""
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
-    model = build_model(lineage.model, bench.data.shape, bench.data.classes, lineage.seed)
-    model.to(bench.device)
-    if t == 0:
-        iteration = _train_trunk(lineage, model, bench)
+    step = lineage.steps[index]
+    model = _initial_model(lineage, bench)
+    initial = {name: weight.clone() for name, weight in _prunable_tensors(model).items()}
+    if step.kind == "train":
+        iteration = _train_trunk(lineage, step, model, bench)
     else:
-        iteration = _prune_and_rewind(lineage, t, model, bench)
+        prepare = {"prune": _prune, "prune_at_init": _prune_at_init, "retrain": _take_parent_masks}
+        iteration = prepare[step.kind](lineage, index, model, bench)
         iteration.progress = train(
             model,
             iteration.masks,
             bench.data,
             lineage.recipe,
-            Randomness(lineage.seed, t),
+            Randomness(lineage.seed, step.iteration),
+            inputs=step.inputs,
             start_step=rewind_step(lineage.method),
-            checkpoint=_checkpoint(lineage, t, bench),
+            checkpoint=_checkpoint(lineage, index, bench),
         )
-    return _commit(lineage, t, model, iteration, bench)
+    return _commit(lineage, index, model, initial, iteration, bench)
 
 
-def _train_trunk(lineage: Lineage, model: nn.Module, bench: Bench) -> _Iteration:
-    wanted = bench.snapshots | {0}
+def _initial_model(lineage: Lineage, bench: Bench) -> nn.Module:
+    model = build_model(lineage.model, bench.data.shape, bench.data.classes, lineage.seed)
+    return model.to(bench.device)
 
-    def snapshot(step: int) -> None:
-        if step in wanted:
-            _commit_snapshot(lineage, step, model.state_dict(), bench.store)
+
+def _train_trunk(lineage: Lineage, step: Step, model: nn.Module, bench: Bench) -> _Iteration:
+    trunk = lineage.keys[0]
+    wanted = bench.snapshots.get(trunk, frozenset()) | {0}
+
+    def snapshot(at: int) -> None:
+        if at in wanted:
+            _commit_snapshot(trunk, at, model.state_dict(), bench.store)
 
     progress = train(
         model,
@@ -293,52 +318,86 @@ def _train_trunk(lineage: Lineage, model: nn.Module, bench: Bench) -> _Iteration
         bench.data,
         lineage.recipe,
         Randomness(lineage.seed, 0),
+        inputs=step.inputs,
         snapshot=snapshot,
         checkpoint=_checkpoint(lineage, 0, bench),
     )
     return _Iteration(dense_masks(_prunable_tensors(model)), progress=progress)
 
 
-def _prune_and_rewind(lineage: Lineage, t: int, model: nn.Module, bench: Bench) -> _Iteration:
+def _prune(lineage: Lineage, index: int, model: nn.Module, bench: Bench) -> _Iteration:
     """Leave `model` as m_t ⊙ the rewound weights, having measured the pruned model on the way."""
     started = time.perf_counter()
-    store, device = bench.store, bench.device
-    parent_path = iteration_path(lineage.keys[t - 1])
-    parent_state = decode_tensors(store.read(parent_path, WEIGHTS))
-    scored_state = parent_state
-    if METHODS[lineage.method.name].scored == "dense" and t > 1:
-        scored_state = decode_tensors(store.read(iteration_path(lineage.keys[0]), WEIGHTS))
-    parent_masks = _to(decode_masks(store.read(parent_path, MASK)), device)
-
-    model.load_state_dict(scored_state)
-    weights = _prunable_tensors(model)
+    step = lineage.steps[index]
+    parent = decode_tensors(bench.store.read(iteration_path(lineage.keys[index - 1]), WEIGHTS))
+    scored = parent
+    if METHODS[lineage.method.name].scored == "dense" and index > 1:
+        scored = decode_tensors(bench.store.read(iteration_path(lineage.keys[0]), WEIGHTS))
+    model.load_state_dict(scored)
+    assert isinstance(lineage.method, IterativePruning)
     masks = prune(
-        lineage.method, lineage.pruning.scope, weights, {n: parent_masks[n] for n in weights}
+        lineage.method,
+        lineage.pruning.scope,
+        model,
+        _parent_masks(lineage, index, bench),
+        step.density,
+        stream(lineage.seed, "selection", step.iteration),
     )
-    apply_masks(model, masks)
-    iteration = _Iteration(masks)
-    iteration.pruned = evaluate(model, bench.data.test)
-    iteration.pruned_sparsity = measure_sparsity(_prunable_tensors(model), masks)
-
-    rewound = _rewound_state(lineage, rewind_step(lineage.method), bench)
+    iteration = _measured_pruned(model, masks, bench)
+    rewound = _rewound_state(lineage, lineage.keys[0], lineage.steps[0].inputs, bench)
     if not lineage.pruning.rewind_batchnorm:
-        rewound |= {name: parent_state[name] for name, _ in model.named_buffers()}
+        rewound |= {name: parent[name] for name, _ in model.named_buffers()}
     model.load_state_dict(rewound)
-    apply_masks(model, masks)
     iteration.prune_seconds = time.perf_counter() - started
     return iteration
 
 
-def _rewound_state(lineage: Lineage, step: int, bench: Bench) -> State:
-    """w_k of the trunk: from its snapshot, or trained again for k steps when there is none."""
-    path = snapshot_path(snapshot_key(lineage.keys[0], step))
+def _prune_at_init(lineage: Lineage, index: int, model: nn.Module, bench: Bench) -> _Iteration:
+    """Leave `model`, which has its initial weights, as it is and find its masks."""
+    started = time.perf_counter()
+    _commit_snapshot(lineage.trunk, 0, model.state_dict(), bench.store)
+    assert isinstance(lineage.method, PruningAtInit)
+    masks = prune_at_init(lineage.method, model, bench.data, lineage.seed)
+    iteration = _measured_pruned(model, masks, bench)
+    iteration.prune_seconds = time.perf_counter() - started
+    return iteration
+
+
+def _take_parent_masks(lineage: Lineage, index: int, model: nn.Module, bench: Bench) -> _Iteration:
+    """Leave `model` with the weights of the trunk on real data, and take the parent's masks."""
+    started = time.perf_counter()
+    masks = _parent_masks(lineage, index, bench)
+    model.load_state_dict(_rewound_state(lineage, lineage.trunk, "real", bench))
+    iteration = _measured_pruned(model, masks, bench)
+    model.load_state_dict(_rewound_state(lineage, lineage.trunk, "real", bench))
+    iteration.prune_seconds = time.perf_counter() - started
+    return iteration
+
+
+def _parent_masks(lineage: Lineage, index: int, bench: Bench) -> Masks:
+    parent = bench.store.read(iteration_path(lineage.keys[index - 1]), MASK)
+    return {name: mask.to(bench.device) for name, mask in decode_masks(parent).items()}
+
+
+def _measured_pruned(model: nn.Module, masks: Masks, bench: Bench) -> _Iteration:
+    apply_masks(model, masks)
+    return _Iteration(
+        masks=masks,
+        pruned=evaluate(model, bench.data.test),
+        pruned_sparsity=measure_sparsity(_prunable_tensors(model), masks),
+    )
+
+
+def _rewound_state(lineage: Lineage, trunk: str, inputs: Inputs, bench: Bench) -> State:
+    """w_k of a trunk: from its snapshot, or trained again for k steps when there is none."""
+    step = rewind_step(lineage.method)
+    path = snapshot_path(snapshot_key(trunk, step))
     if bench.store.is_committed(path):
         return decode_tensors(bench.store.read(path, WEIGHTS))
-    model = build_model(lineage.model, bench.data.shape, bench.data.classes, lineage.seed)
-    model.to(bench.device)
+    model = _initial_model(lineage, bench)
     if step > 0:
-        _train_until(model, step, lineage, bench)
-    _commit_snapshot(lineage, step, model.state_dict(), bench.store)
+        _train_until(model, step, lineage, inputs, bench)
+    _commit_snapshot(trunk, step, model.state_dict(), bench.store)
     return model.state_dict()
 
 
@@ -346,31 +405,41 @@ class _Reached(Exception):
     """Leaves a training run at the step it was wanted for."""
 
 
-def _train_until(model: nn.Module, step: int, lineage: Lineage, bench: Bench) -> None:
+def _train_until(
+    model: nn.Module, step: int, lineage: Lineage, inputs: Inputs, bench: Bench
+) -> None:
     def stop(at: int) -> None:
         if at == step:
             raise _Reached
 
     try:
         randomness = Randomness(lineage.seed, 0)
-        train(model, None, bench.data, lineage.recipe, randomness, snapshot=stop)
+        train(model, None, bench.data, lineage.recipe, randomness, inputs=inputs, snapshot=stop)
     except _Reached:
         return
 
 
-def _commit_snapshot(lineage: Lineage, step: int, state: State, store: Store) -> None:
-    path = snapshot_path(snapshot_key(lineage.keys[0], step))
+def _commit_snapshot(trunk: str, step: int, state: State, store: Store) -> None:
+    path = snapshot_path(snapshot_key(trunk, step))
     if not store.is_committed(path):
         store.commit(path, {WEIGHTS: encode_tensors(state)})
 
 
 def _commit(
-    lineage: Lineage, t: int, model: nn.Module, iteration: _Iteration, bench: Bench
+    lineage: Lineage,
+    index: int,
+    model: nn.Module,
+    initial: dict[str, Tensor],
+    iteration: _Iteration,
+    bench: Bench,
 ) -> dict[str, Any]:
     sparsity = measure_sparsity(_prunable_tensors(model), iteration.masks)
-    metrics = _metrics(lineage, t, model, iteration, sparsity, bench)
-    layers = [vars(layer) for layer in sparsity.layers]
-    path = iteration_path(lineage.keys[t])
+    metrics = _metrics(lineage, index, model, iteration, sparsity, bench)
+    layers = [
+        vars(layer) | vars(kept_magnitude(initial[layer.layer], iteration.masks[layer.layer]))
+        for layer in sparsity.layers
+    ]
+    path = iteration_path(lineage.keys[index])
     if bench.store.is_committed(path):
         # Its weights were not kept and are needed after all.
         bench.store.set_aside(path)
@@ -385,13 +454,13 @@ def _commit(
             SPARSITY: encode_table(_sparsity_table(sparsity, iteration.pruned_sparsity)),
         },
     )
-    bench.store.remove(f"checkpoints/{lineage.keys[t]}")
+    bench.store.remove(f"checkpoints/{lineage.keys[index]}")
     return metrics
 
 
 def _metrics(
     lineage: Lineage,
-    t: int,
+    index: int,
     model: nn.Module,
     iteration: _Iteration,
     sparsity: Sparsity,
@@ -401,12 +470,13 @@ def _metrics(
     total = sum(mask.numel() for mask in iteration.masks.values())
     pruned, pruned_sparsity = iteration.pruned, iteration.pruned_sparsity
     return {
-        "key": lineage.keys[t],
-        "iteration": t,
+        "key": lineage.keys[index],
+        "iteration": lineage.steps[index].iteration,
         "density": sum(kept.values()) / total,
-        "density_target": None,
+        "density_target": lineage.steps[index].density,
         "params_prunable": total,
         "params_kept": sum(kept.values()),
+        "collapsed_layers": ", ".join(name for name in kept if kept[name] == 0) or None,
         **_final_measures(lineage.recipe, iteration.progress),
         "pruned_test_loss": pruned and pruned.loss,
         "pruned_test_accuracy": pruned and pruned.accuracy,
@@ -444,30 +514,26 @@ def _sparsity_table(retrained: Sparsity, pruned: Sparsity | None) -> pa.Table:
     )
 
 
-def _retire_weights(lineage: Lineage, t: int, bench: Bench) -> None:
-    """Drop the weights that `keep_weights` does not keep, now that iteration `t` is committed.
+def _retire_weights(lineage: Lineage, index: int, bench: Bench) -> None:
+    """Drop the weights that `keep_weights` does not keep, now that the step is committed."""
+    if bench.keep_weights == "all":
+        return
+    done = [index - 1] if index >= 1 else []
+    if bench.keep_weights == "none" and index == len(lineage.keys) - 1:
+        done.append(index)
+    for key in (lineage.keys[i] for i in done):
+        if key not in bench.branch_points and key != lineage.trunk:
+            bench.store.drop_file(iteration_path(key), WEIGHTS)
 
-    The trunk's are shared by other lineages, so it is not for one of them to drop them.
-    """
-    last = len(lineage.keys) - 1
-    if bench.keep_weights != "all" and t >= 2:
-        bench.store.drop_file(iteration_path(lineage.keys[t - 1]), WEIGHTS)
-    if bench.keep_weights == "none" and t == last and t >= 1:
-        bench.store.drop_file(iteration_path(lineage.keys[t]), WEIGHTS)
 
-
-def _checkpoint(lineage: Lineage, t: int, bench: Bench) -> EpochCheckpoint | None:
+def _checkpoint(lineage: Lineage, index: int, bench: Bench) -> EpochCheckpoint | None:
     if bench.checkpoint_minutes is None:
         return None
-    return EpochCheckpoint(bench.store, lineage.keys[t], bench.checkpoint_minutes)
+    return EpochCheckpoint(bench.store, lineage.keys[index], bench.checkpoint_minutes)
 
 
 def _prunable_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in prunable(model).items()}
-
-
-def _to(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -79,6 +79,30 @@ def measure_sparsity(weights: dict[str, Tensor], masks: Masks) -> Sparsity:
     )
 
 
+@dataclass(frozen=True)
+class KeptMagnitude:
+    """How large at initialization the weights are that a mask keeps (sketching paper, Fig. 1, 2).
+
+    `init_magnitude_share` is the kept share of Σ|w_init|, `uniform_share` what a uniformly random
+    mask of the same size keeps on average, and `init_norm_kept` is ‖w_init ⊙ m‖.
+    """
+
+    init_magnitude_share: float
+    uniform_share: float
+    init_norm_kept: float
+
+
+def kept_magnitude(initial: Tensor, mask: Tensor) -> KeptMagnitude:
+    """Of one layer's initial weights and its mask."""
+    magnitudes = initial.abs().to(torch.float64)
+    kept = magnitudes[mask]
+    return KeptMagnitude(
+        init_magnitude_share=(kept.sum() / magnitudes.sum()).item(),
+        uniform_share=mask.sum().item() / mask.numel(),
+        init_norm_kept=kept.norm().item(),
+    )
+
+
 def _power_sums(weight: Tensor, mask: Tensor, exponents: int) -> Tensor:
     """Σ|w|^r of each neuron for r = 0.1, 0.2, …; float64 [exponents, neurons].
 

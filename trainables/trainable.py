@@ -8,11 +8,11 @@ import ray
 import torch
 from ray import tune
 
+from trainables.batches import DeviceData
 from trainables.data import Dataset
 from trainables.identity import canonical_json
 from trainables.lineage import Bench, Lineage, run_lineage
 from trainables.store import Store
-from trainables.training import DeviceData
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,13 @@ class Work:
     """What every trial of a run is given once: the lineages by id, and how to run them.
 
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
-    `snapshots` are, for each trunk key, the steps whose weights it leaves behind.
+    `snapshots` and `branch_points` are those of `Bench`.
     """
 
     lineages: Mapping[str, Lineage]
     datasets: Mapping[str, ray.ObjectRef]
     snapshots: Mapping[str, frozenset[int]]
+    branch_points: frozenset[str]
     storage: str
     keep_weights: str
     checkpoint_minutes: float | None
@@ -57,7 +58,7 @@ class LineageTrainable(tune.Trainable):
         if metrics is None:
             return {"done": True}
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
-        last = metrics["iteration"] == len(self._lineage.keys) - 1
+        last = metrics["key"] == self._lineage.keys[-1]
         return {name: metrics[name] for name in shown} | {"done": last}
 
     def cleanup(self) -> None:
@@ -74,7 +75,8 @@ class LineageTrainable(tune.Trainable):
             store=Store(work.storage),
             data=self._device_data(self._lineage, device),
             device=device,
-            snapshots=work.snapshots.get(self._lineage.keys[0], frozenset()),
+            snapshots=work.snapshots,
+            branch_points=work.branch_points,
             keep_weights=work.keep_weights,
             checkpoint_minutes=work.checkpoint_minutes,
             attempt=config["attempt"],

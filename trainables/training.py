@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.data import Dataset, Split
+from trainables.batches import (
+    DeviceData,
+    Examples,
+    Inputs,
+    Randomness,
+    batches,
+    steps_per_epoch,
+)
 from trainables.masks import Masks, apply_masks
-from trainables.randomness import stream, stream_seed
-from trainables.recipe import Adam, Augment, Recipe, learning_rate
+from trainables.recipe import Adam, Recipe, learning_rate
 
 EVALUATION_BATCH = 1000
 
@@ -23,70 +28,7 @@ Row = dict[str, Any]
 
 
 class Diverged(Exception):
-    """The training loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A split on the device: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def normalized(self, images: Tensor) -> Tensor:
-        """uint8 images as float32 with the data's mean and standard deviation taken out."""
-        return images.to(torch.float32).div_(255.0).sub_(self.mean).div_(self.std)
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """A dataset whose splits are decoded and resident on one device."""
-
-    shape: tuple[int, int, int]
-    classes: int
-    train: Examples
-    test: Examples
-    validation: Examples | None
-
-    @classmethod
-    def of(cls, dataset: Dataset, device: torch.device) -> "DeviceData":
-        channel = (1, -1, 1, 1)
-        mean = torch.tensor(dataset.mean, device=device).view(channel)
-        std = torch.tensor(dataset.std, device=device).view(channel)
-
-        def examples(split: Split) -> Examples:
-            images = torch.from_numpy(np.array(split.images)).to(device)
-            labels = torch.from_numpy(np.array(split.labels)).to(device)
-            return Examples(images, labels, mean, std)
-
-        _, channels, height, width = dataset.train.images.shape
-        return cls(
-            shape=(channels, height, width),
-            classes=dataset.classes,
-            train=examples(dataset.train),
-            test=examples(dataset.test),
-            validation=examples(dataset.validation) if dataset.validation else None,
-        )
-
-
-@dataclass(frozen=True)
-class Randomness:
-    """Which streams a run draws from: those of one seed and one iteration."""
-
-    seed: int
-    iteration: int
-
-    def generator(self, purpose: str, epoch: int) -> torch.Generator:
-        return stream(self.seed, purpose, self.iteration, epoch)
-
-    def seed_global(self, epoch: int) -> None:
-        """Seed the global generators, from which layers such as dropout draw."""
-        torch.manual_seed(stream_seed(self.seed, "layers", self.iteration, epoch))
+    """The training or the test loss is no longer a finite number."""
 
 
 @dataclass
@@ -130,13 +72,6 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     return Evaluation(loss.item() / len(examples), correct.item() / len(examples))
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Training steps in an epoch. The last batch may be smaller; a last batch of one example is
-    left out, since BatchNorm cannot normalize it."""
-    full, rest = divmod(examples, batch_size)
-    return full + (rest > 1 or full == 0)
-
-
 def train(
     model: nn.Module,
     masks: Masks | None,
@@ -144,6 +79,7 @@ def train(
     recipe: Recipe,
     randomness: Randomness,
     *,
+    inputs: Inputs = "real",
     start_step: int = 0,
     snapshot: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -155,7 +91,7 @@ def train(
     rates and their places in the data order, and a fresh optimizer. `snapshot(step)` is called
     before every step and once after the last.
 
-    Raises Diverged when an epoch's loss is not finite.
+    Raises Diverged when the loss of an epoch, in training or on the test set, is not finite.
     """
     optimizer = _optimizer(model, recipe)
     per_epoch = steps_per_epoch(len(data.train), recipe.batch_size)
@@ -164,10 +100,12 @@ def train(
     masked = _masked_parameters(model, masks)
     resumed_seconds, started = progress.seconds, time.perf_counter()
     while progress.epoch < recipe.epochs:
+        randomness.seed_global(progress.epoch)
         first = max(start_step - progress.epoch * per_epoch, 0)
-        row = _epoch(
-            model, masked, data, recipe, randomness, optimizer, progress.epoch, first, snapshot
-        )
+        steps = range(first, per_epoch)
+        drawn = batches(data, recipe, randomness, progress.epoch, steps, inputs)
+        numbered = zip((progress.epoch * per_epoch + step for step in steps), drawn, strict=True)
+        row = _epoch(model, masked, data, recipe, optimizer, progress.epoch, numbered, snapshot)
         progress.rows.append(row)
         progress.epoch += 1
         _keep_best(model, recipe, progress)
@@ -186,27 +124,23 @@ def _epoch(
     masked: list[tuple[nn.Parameter, Tensor]],
     data: DeviceData,
     recipe: Recipe,
-    randomness: Randomness,
     optimizer: torch.optim.Optimizer,
     epoch: int,
-    first_step: int,
+    numbered: Iterator[tuple[int, tuple[Tensor, Tensor]]],
     snapshot: Callable[[int], None] | None,
 ) -> Row:
     rate = learning_rate(recipe.optimizer.lr, recipe.lr_schedule, epoch, recipe.epochs)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    randomness.seed_global(epoch)
     device = data.train.labels.device
-    per_epoch = steps_per_epoch(len(data.train), recipe.batch_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
+    seen = steps = 0
     parameters = list(model.parameters())
-    batches = _batches(data.train, recipe, randomness, epoch, first_step, per_epoch)
     model.train()
-    for step, (images, labels) in enumerate(batches, start=first_step):
+    for step, (images, labels) in numbered:
         if snapshot:
-            snapshot(epoch * per_epoch + step)
+            snapshot(step)
         optimizer.zero_grad(set_to_none=True)
         logits = model(images)
         loss = F.cross_entropy(logits, labels)
@@ -221,17 +155,19 @@ def _epoch(
             loss_sum += loss * len(labels)
             correct += (logits.argmax(dim=1) == labels).sum()
         seen += len(labels)
+        steps = step + 1
     train_loss = loss_sum.item() / seen
-    if not math.isfinite(train_loss):
-        raise Diverged(
-            f"the training loss is {train_loss} in epoch {epoch + 1} of {recipe.epochs} "
-            f"(learning rate {rate:g}); try a smaller train.optimizer.lr or train.clip_grad_norm"
-        )
     test = evaluate(model, data.test)
+    if not (math.isfinite(train_loss) and math.isfinite(test.loss)):
+        raise Diverged(
+            f"the training loss is {train_loss:g} and the test loss {test.loss:g} in epoch "
+            f"{epoch + 1} of {recipe.epochs} (learning rate {rate:g}); try a smaller "
+            "train.optimizer.lr or train.clip_grad_norm"
+        )
     validation = evaluate(model, data.validation) if data.validation else None
     return {
         "epoch": epoch + 1,
-        "step": (epoch + 1) * per_epoch,
+        "step": steps,
         "lr": rate,
         "train_loss": train_loss,
         "train_accuracy": correct.item() / seen,
@@ -240,61 +176,6 @@ def _epoch(
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
     }
-
-
-def _batches(
-    examples: Examples,
-    recipe: Recipe,
-    randomness: Randomness,
-    epoch: int,
-    first_step: int,
-    per_epoch: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    device = examples.labels.device
-    order = torch.randperm(len(examples), generator=randomness.generator("order", epoch))
-    order = order.to(device)
-    augmentation = _draw(recipe.augment, len(examples), randomness.generator("augment", epoch))
-    augmentation = {name: drawn.to(device) for name, drawn in augmentation.items()}
-    for step in range(first_step, per_epoch):
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        images = examples.images.index_select(0, chosen)
-        drawn = {name: values.index_select(0, chosen) for name, values in augmentation.items()}
-        images = augmented(images, recipe.augment, drawn)
-        yield examples.normalized(images), examples.labels.index_select(0, chosen)
-
-
-def _draw(augment: Augment, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    drawn: dict[str, Tensor] = {}
-    if augment.horizontal_flip:
-        drawn["flip"] = torch.rand(count, generator=generator) < 0.5
-    if augment.crop_padding:
-        span = 2 * augment.crop_padding + 1
-        drawn["offset"] = torch.randint(span, (count, 2), generator=generator)
-    return drawn
-
-
-def augmented(images: Tensor, augment: Augment, drawn: dict[str, Tensor]) -> Tensor:
-    """A batch of uint8 images [B, C, H, W] flipped where `drawn["flip"]` [B] says so and cropped
-    at `drawn["offset"]` [B, 2] (rows, columns) of the padded image."""
-    if augment.horizontal_flip:
-        images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
-    if not augment.crop_padding:
-        return images
-    batch, _, height, width = images.shape
-    padded = _padded(images, augment)
-    rows = drawn["offset"][:, 0, None] + torch.arange(height, device=images.device)
-    columns = drawn["offset"][:, 1, None] + torch.arange(width, device=images.device)
-    example = torch.arange(batch, device=images.device)
-    cropped = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2).contiguous()
-
-
-def _padded(images: Tensor, augment: Augment) -> Tensor:
-    sides = (augment.crop_padding,) * 4
-    if augment.padding_mode == "zeros":
-        return F.pad(images, sides)
-    # Reflection is not implemented for uint8; float32 holds 0…255 exactly.
-    return F.pad(images.to(torch.float32), sides, mode="reflect").to(torch.uint8)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -53,8 +53,9 @@ def _joined(*schemas: pa.Schema) -> pa.Schema:
 
 ITERATIONS_COLUMNS = (
     "sweep", "lineage", "key", "dataset", "model", "method", "scope", "data", "selection", "seed",
-    "iteration", "density", "density_target", "params_prunable", "params_kept", "train_loss",
-    "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+    "iteration", "density", "density_target", "params_prunable", "params_kept",
+    "collapsed_layers", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+    "test_loss", "test_accuracy",
     "pruned_test_loss", "pruned_test_accuracy", "pq_index", "pq_index_pruned", "gini",
     "gini_pruned", "macs_dense", "macs_kept", "train_seconds", "prune_seconds",
     "peak_memory_bytes", "attempt", "device", "host", "finished_at", "git_sha", "config",
@@ -89,7 +90,7 @@ def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
         present = [
             (line, t, parts[key])
             for line in sweep.lineages
-            for t, key in enumerate(line.keys)
+            for t, key in zip(line.iterations, line.keys, strict=True)
             if key in parts
         ]
         build = _iterations if table == "iterations" else _details
@@ -176,10 +177,17 @@ def _identity(sweep: str, line: LineageRecord) -> dict[str, Any]:
         "method": config["method"]["name"],
         "scope": config["prune"]["scope"],
         "data": config["method"].get("data"),
-        "selection": config["method"].get("selection", "threshold"),
+        "selection": _selection(config["method"]),
         "seed": config["seed"],
         "config": json.dumps(config, sort_keys=True),
     }
+
+
+def _selection(method: Mapping[str, Any]) -> str:
+    """`sampled` alone means that the last of several scoring rounds was sampled."""
+    selection = method.get("selection", "threshold")
+    every = selection == "sampled" and method.get("sampled_rounds") == "every"
+    return "sampled at every round" if every else selection
 
 
 def _plain(value: Any) -> Any:

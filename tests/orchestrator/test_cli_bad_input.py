@@ -27,10 +27,10 @@ model: mlp
 train: {epochs: 2, batch_size: 50}
 methods:
   - one_shot
-  - {name: lottery_ticket, rewind: {step: [0, 59]}}
+  - {name: lottery_ticket, rewind: {step: [0, 58]}}
 """
 PAST_THE_END = (
-    "step 59 is past the end of training: 2 epochs of digits are 58 steps; choose a step up to 58"
+    "step 58 is past the end of training: 2 epochs of digits are 58 steps; choose a step up to 57"
 )
 TOO_SMALL = (
     "vgg11 pools a 1x8x8 image (channels x height x width) down to nothing: it needs at least"
@@ -139,7 +139,7 @@ class TestSweepFile:
         assert message == f"prunesweep: {where}: {PAST_THE_END}\n"
 
     def test_that_rewinds_past_the_end_by_an_override(self, refused: Refused, command: str) -> None:
-        message = refused(command, written(REWOUND), "--set", "methods.1.rewind.step=59")
+        message = refused(command, written(REWOUND), "--set", "methods.1.rewind.step=58")
         where = "--set methods.1.rewind.step: methods.1.rewind.step"
         assert message == f"prunesweep: {where}: {PAST_THE_END}\n"
 
@@ -148,7 +148,7 @@ class TestSweepFile:
     ) -> None:
         file = written(REWOUND.replace("epochs: 2", "epochs: 3"))
         message = refused(command, file, "--set", "train.epochs=2")
-        assert message.startswith("prunesweep: s.yaml:7:47: methods.1.rewind.step.1: step 59")
+        assert message.startswith("prunesweep: s.yaml:7:47: methods.1.rewind.step.1: step 58")
 
     def test_whose_model_does_not_fit(self, refused: Refused, command: str) -> None:
         message = refused(command, written(GOOD.replace("mlp", "vgg11")))

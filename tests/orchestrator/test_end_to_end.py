@@ -21,10 +21,10 @@ from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.sweep import resolve_datasets
 from orchestrator.yaml_source import load_sweep
 from trainables.artifacts import MASK, WEIGHTS
+from trainables.batches import DeviceData
 from trainables.data import data_roots, load_dataset
 from trainables.lineage import Bench, run_lineage
 from trainables.store import Store, iteration_path
-from trainables.training import DeviceData
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
@@ -179,9 +179,7 @@ def test_actors_that_were_reused_compute_what_fresh_ones_do(finished: Path, tmp_
 
 def test_results_answers_sql_in_every_format(finished: Path, tmp_path: Path) -> None:
     sql = "SELECT method, count(*) AS n FROM iterations GROUP BY ALL ORDER BY ALL"
-    rows = json.loads(
-        command(finished, "results", "small", "--sql", sql, "--format", "json")
-    )
+    rows = json.loads(command(finished, "results", "small", "--sql", sql, "--format", "json"))
     assert rows == [{"method": "one_shot", "n": 6}, {"method": "sap", "n": 12}]
     csv = command(finished, "results", "small", "--sql", sql, "--format", "csv")
     assert csv.splitlines() == ['"method","n"', '"one_shot",6', '"sap",12']

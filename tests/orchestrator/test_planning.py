@@ -314,16 +314,16 @@ class TestWhatCannotBeRun:
         (dataset,) = resolved(spec)
         steps = recipe_steps(spec.train[0], dataset.info)
         assert steps == 2 * 29  # ⌈1437 / 50⌉ = 29
-        lineages(methods=[{"name": "lottery_ticket", "rewind": {"step": steps}}])
+        lineages(methods=[{"name": "lottery_ticket", "rewind": {"step": steps - 1}}])
         with pytest.raises(PlanError) as caught:
-            lineages(methods=["sap", {"name": "lottery_ticket", "rewind": {"step": steps + 1}}])
+            lineages(methods=["sap", {"name": "lottery_ticket", "rewind": {"step": steps}}])
         assert caught.value.field == ("methods", 1, "rewind", "step")
-        for part in ("step 59", "2 epochs", "digits", "58 steps", "up to 58"):
+        for part in ("step 58", "2 epochs", "digits", "58 steps", "up to 57"):
             assert part in str(caught.value)
 
     def test_the_shortest_recipe_limits_the_rewinding(self) -> None:
         train = {"epochs": [5, 2], "batch_size": 50}
-        with pytest.raises(PlanError, match="up to 58"):
+        with pytest.raises(PlanError, match="up to 57"):
             lineages(train=train, methods=[{"name": "lottery_ticket", "rewind": {"step": 100}}])
 
     def test_a_model_too_deep_for_the_images(self) -> None:

@@ -4,7 +4,9 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from trainables.data import (
     DATASETS,
     DataRoots,
     DatasetConfig,
+    DatasetInfo,
     DatasetNotFound,
     DatasetOptions,
     data_roots,
@@ -254,6 +257,114 @@ class TestCifar:
         folder.mkdir(parents=True)
         with pytest.raises(ValueError, match=rf"{folder} is incomplete or damaged"):
             load_dataset(config("cifar100"), roots)
+
+
+class TestTinyImageNet:
+    CLASSES = ("n02", "n01", "n03")
+    TRAIN, TEST = pictures(6, seed=5, shape=(64, 64, 3)), pictures(4, seed=6, shape=(64, 64, 3))
+
+    def write(self, roots: DataRoots, name: str = "tiny-imagenet-200") -> Path:
+        """Two training images per class, the last of them gray; test images of any class."""
+        folder = roots.candidates[0] / name
+        (folder / "val/images").mkdir(parents=True)
+        (folder / "wnids.txt").write_text("\n".join(self.CLASSES) + "\n")
+        for index, pixels in enumerate(self.TRAIN):
+            category = self.CLASSES[index // 2]
+            path = folder / f"train/{category}/images/{category}_{index % 2}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(pixels if index < 5 else pixels[:, :, 0]))
+        lines = []
+        for index, (pixels, label) in enumerate(zip(self.TEST, (2, 0, 1, 0), strict=True)):
+            (folder / f"val/images/val_{index}.JPEG").write_bytes(encode(pixels))
+            lines.append(f"val_{index}.JPEG\t{self.CLASSES[label]}\t0\t0\t62\t62\n")
+        (folder / "val/val_annotations.txt").write_text("".join(lines))
+        return folder
+
+    @pytest.mark.parametrize("name", ["tiny-imagenet-200", "tiny_imagenet"])
+    def test_is_read_as_published(self, roots: DataRoots, name: str) -> None:
+        self.write(roots, name)
+        tiny = load_dataset(config("tiny_imagenet"), roots)
+        assert np.array_equal(tiny.train.images[:5], self.TRAIN[:5].transpose(0, 3, 1, 2))
+        assert all(
+            np.array_equal(channel, self.TRAIN[5, :, :, 0]) for channel in tiny.train.images[5]
+        )
+        assert np.array_equal(tiny.test.images, self.TEST.transpose(0, 3, 1, 2))
+        assert tiny.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert tiny.test.labels.tolist() == [2, 0, 1, 0]
+        assert (tiny.classes, tiny.mean) == (3, (0.480, 0.448, 0.398))
+
+    def test_a_jpeg_is_decoded(self, roots: DataRoots) -> None:
+        file = self.write(roots) / "train/n02/images/n02_0.JPEG"
+        file.write_bytes(encode(np.full((64, 64), 7, np.uint8), "JPEG"))
+        assert np.all(load_dataset(config("tiny_imagenet"), roots).train.images[0] == 7)
+
+    def test_without_files_the_description_is_that_of_the_published_set(self, roots) -> None:
+        info = describe_dataset(config("tiny_imagenet", holdout=5_000), roots)
+        assert (info.shape, info.classes) == ((3, 64, 64), 200)
+        assert (info.train_examples, info.test_examples) == (95_000, 10_000)
+        assert info.fingerprint is None
+
+    def test_another_set_is_described_and_fingerprinted(self, roots: DataRoots) -> None:
+        folder = self.write(roots)
+        info = describe_dataset(config("tiny_imagenet"), roots)
+        assert (info.classes, info.train_examples, info.test_examples) == (3, 6, 4)
+        annotations = folder / "val/val_annotations.txt"
+        annotations.write_text(annotations.read_text().replace("n01", "n03"))
+        again = describe_dataset(config("tiny_imagenet"), roots)
+        assert info.fingerprint
+        assert again.fingerprint not in (None, info.fingerprint)
+
+    def test_the_published_set_has_its_name_for_identity(
+        self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.write(roots)
+        published = DatasetInfo((3, 64, 64), 3, train_examples=6, test_examples=4)
+        monkeypatch.setattr("trainables.data.tiny_imagenet.PUBLISHED", published)
+        assert describe_dataset(config("tiny_imagenet"), roots) == published
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda f: shutil.rmtree(f / "train/n01"), "train/n01/images has 0 images, other .* 2"),
+            (lambda f: (f / "train/n03/images/n03_1.JPEG").unlink(), "train/n03/images has 1 im"),
+            (lambda f: shutil.rmtree(f / "train"), "train/n02/images has 0 images, other .* 1"),
+            (lambda f: (f / "val/images/val_2.JPEG").unlink(), "lacks 1 images, first val_2.JPEG"),
+            (lambda f: (f / "val/val_annotations.txt").unlink(), "annotations.txt is missing or"),
+            (lambda f: (f / "val/val_annotations.txt").write_text("val_0.JPEG"), "gives no class"),
+            (lambda f: (f / "wnids.txt").write_text(""), "wnids.txt is missing or empty"),
+            (lambda f: (f / "wnids.txt").write_text("n01\nn02"), "gives no class .* val_0.JPEG"),
+        ],
+    )
+    def test_an_incomplete_folder_is_refused(
+        self, roots: DataRoots, damage: Callable[[Path], object], message: str
+    ) -> None:
+        folder = self.write(roots)
+        damage(folder)
+        for use in (load_dataset, describe_dataset):
+            with pytest.raises(ValueError, match=message) as caught:
+                use(config("tiny_imagenet"), roots)
+            assert str(folder) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"text", "n01_1.JPEG is not an image"),
+            (encode(TRAIN[0][:63]), "n01_1.JPEG has 63x64 pixels instead of 64x64"),
+        ],
+    )
+    def test_a_damaged_image_is_named(self, roots, content: bytes, message: str) -> None:
+        (self.write(roots) / "train/n01/images/n01_1.JPEG").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load_dataset(config("tiny_imagenet"), roots)
+
+    def test_where_it_was_looked_for_is_said(self, roots: DataRoots) -> None:
+        with pytest.raises(DatasetNotFound) as caught:
+            load_dataset(config("tiny_imagenet"), roots)
+        message = str(caught.value)
+        for root in roots.candidates:
+            assert f"{root / 'tiny-imagenet-200'}\n" in message
+            assert f"{root / 'tiny_imagenet'}\n" in message
+        assert all(word in message for word in ("data_root:", "PRUNESWEEP_DATA", "as published"))
 
 
 @pytest.mark.usefixtures("offline")

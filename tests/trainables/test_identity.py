@@ -19,7 +19,7 @@ from trainables.identity import (
     snapshot_key,
     trunk_key,
 )
-from trainables.lineage import Lineage, make_lineage, step_json, trunk_config
+from trainables.lineage import Lineage, make_lineage, trunk_config
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
 from trainables.recipe import Recipe
@@ -93,14 +93,6 @@ def test_the_canonical_json_of_a_trunk_is_pinned() -> None:
     )
 
 
-def test_the_canonical_json_of_a_step_is_pinned() -> None:
-    config = lineage()
-    assert step_json(config.method, config.pruning) == (
-        '{"method":{"name":"lottery_ticket","ratio":0.2,"rewind":{"step":0}},'
-        '"prune":{"rewind_batchnorm":true,"scope":"global"}}'
-    )
-
-
 def test_keys_are_pinned() -> None:
     keys = lineage().keys
     pinned = {
@@ -120,7 +112,10 @@ def test_keys_are_pinned() -> None:
 def test_keys_are_made_as_documented() -> None:
     config = lineage()
     trunk = trunk_config(config.dataset, config.model, config.recipe, config.seed)
-    step = step_json(config.method, config.pruning)
+    step = (
+        '{"method":{"name":"lottery_ticket","ratio":0.2,"rewind":{"step":0}},'
+        '"prune":{"rewind_batchnorm":true,"scope":"global"}}'
+    )
     assert config.keys[0] == sha256(canonical_json({"schema": 1, **trunk}))
     for parent, key in zip(config.keys, config.keys[1:], strict=False):
         assert key == sha256(f"{parent}\n{step}\n1")

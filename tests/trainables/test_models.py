@@ -19,6 +19,7 @@ from trainables.models import (
 FASHION: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
 DIGITS: Shape = (1, 8, 8)
+TINY: Shape = (3, 64, 64)
 
 
 def config(name: str, **options: object) -> ModelOptions:
@@ -44,6 +45,12 @@ def build(name: str, shape: Shape, classes: int = 10, seed: int = 0, **options: 
         ("resnet20", {}, CIFAR, 10, 272_474, 270_896),
         ("resnet20", {}, CIFAR, 100, 278_324, 276_656),
         ("resnet20", {"width": 2}, CIFAR, 10, 1_084_586, 1_081_440),
+        ("wide_resnet20", {}, CIFAR, 10, 1_084_586, 1_081_440),
+        ("wide_resnet_28x8", {}, CIFAR, 10, 23_354_842, 23_340_464),
+        ("wide_resnet_28x8", {}, CIFAR, 100, 23_401_012, 23_386_544),
+        ("resnet50", {}, TINY, 200, 23_902_472, 23_856_832),
+        ("tiny_resnet18", {}, TINY, 200, 11_271_432, 11_261_632),
+        ("tiny_wide_resnet18", {}, TINY, 200, 44_857_672, 44_838_272),
         ("vgg19", {}, CIFAR, 10, 20_040_522, 20_024_000),
         ("vgg16", {}, CIFAR, 10, 14_728_266, 14_715_584),
         ("vgg11", {}, CIFAR, 10, 9_231_114, 9_222_848),
@@ -64,7 +71,21 @@ def test_logits_have_one_column_per_class(name: str, shape: Shape) -> None:
     assert logits.shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "lenet_300_100", "cnn", "resnet18", "resnet20"])
+@pytest.mark.parametrize("name", ["resnet50", "tiny_resnet18", "tiny_wide_resnet18"])
+def test_networks_of_tiny_imagenet_halve_the_image_three_times(name: str) -> None:
+    model = build(name, TINY, classes=200)
+    sizes = []
+    model.get_submodule("stage1").register_forward_hook(lambda *a: sizes.append(a[2].shape[2:]))
+    model.get_submodule("stage4").register_forward_hook(lambda *a: sizes.append(a[2].shape[2:]))
+    assert model(torch.zeros(2, *TINY)).shape == (2, 200)
+    assert sizes == [(64, 64), (8, 8)]
+
+
+PERCEPTRONS = ["linear", "mlp", "lenet_300_100"]
+RESNETS = [name for name in MODELS if "resnet" in name]
+
+
+@pytest.mark.parametrize("name", [*PERCEPTRONS, "cnn", *RESNETS])
 def test_small_images_suit_models_without_deep_pooling(name: str) -> None:
     assert build(name, DIGITS)(torch.zeros(2, *DIGITS)).shape == (2, 10)
 
@@ -77,7 +98,7 @@ def test_an_image_too_small_is_refused_with_what_to_do(name: str, minimum: int) 
         build(name, (1, size, size))
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20", "wide_resnet_28x8"])
 def test_initial_weights_come_from_the_seed_alone(name: str) -> None:
     first = build(name, CIFAR, seed=3).state_dict()
     torch.rand(5)
@@ -131,6 +152,25 @@ def test_multiply_adds_of_a_convolution_count_positions() -> None:
     assert multiply_adds(model, (2, 6, 4)) == dense
     kept = {"conv1.weight": 4, "conv2.weight": 3, "classifier.weight": 1}
     assert multiply_adds(model, (2, 6, 4), kept) == 24 * 4 + 6 * 3 + 1
+
+
+def test_the_wide_network_for_cifar_is_the_double_width_one() -> None:
+    wide, double = build("wide_resnet20", CIFAR), build("resnet20", CIFAR, width=2)
+    expected = double.state_dict()
+    assert list(wide.state_dict()) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in wide.state_dict().items())
+
+
+def test_a_bottleneck_has_a_quarter_of_the_channels_and_strides_inside() -> None:
+    conv = {name: list(weight.shape) for name, weight in prunable(build("resnet50", TINY)).items()}
+    block = {key.removeprefix("stage3.block1."): s for key, s in conv.items() if "3.block1." in key}
+    assert block == {
+        "conv1.weight": [256, 512, 1, 1],
+        "conv2.weight": [256, 256, 3, 3],
+        "conv3.weight": [1024, 256, 1, 1],
+        "shortcut.weight": [1024, 512, 1, 1],
+    }
+    assert sum(name.endswith("conv3.weight") for name in conv) == 3 + 4 + 6 + 3
 
 
 def test_multiply_adds_follow_strides_and_shortcuts() -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from trainables.pruning import MethodConfig, prune, rewind_step
+from trainables.pruning import MethodConfig, rewind_step
 from trainables.pruning.amount import pq_amount, ratio_amount
-from trainables.pruning.methods import SAP, LotteryTicket, OneShot
-from trainables.pruning.scope import grouped, ungrouped
+from trainables.pruning.configs import SAP, LotteryTicket, OneShot
+from trainables.pruning.methods import without_lowest
+from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest
 
 SCOPES = ["global", "layer", "neuron"]
@@ -26,6 +27,17 @@ def method(name: str, **options: object) -> OneShot | LotteryTicket | SAP:
 
 def keep_all(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+
+
+def pruned(
+    config: OneShot | LotteryTicket | SAP,
+    scope: Scope,
+    weights: dict[str, Tensor],
+    masks: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """The masks after one pruning step."""
+    scores = {name: weight.abs() for name, weight in weights.items()}
+    return without_lowest(config, scope, scores, weights, masks)
 
 
 def sap_amount(vector: list[float], kept: list[bool] | None = None, **options: float) -> int:
@@ -138,15 +150,15 @@ WEIGHTS = {
         ("neuron", [[0, 1], [0, 1]], [[0, 0, 0, 1]]),
     ],
 )
-def test_a_scope_says_which_weights_compete(scope: str, a: list, b: list) -> None:
-    masks = prune(method("one_shot", ratio=0.75), scope, WEIGHTS, keep_all(WEIGHTS))
+def test_a_scope_says_which_weights_compete(scope: Scope, a: list, b: list) -> None:
+    masks = pruned(method("one_shot", ratio=0.75), scope, WEIGHTS, keep_all(WEIGHTS))
     assert {name: mask.int().tolist() for name, mask in masks.items()} == {"a": a, "b": b}
 
 
 def test_a_neuron_of_a_convolution_is_one_output_channel_with_all_its_inputs() -> None:
     # Two filters [2 inputs, 1, 2]: each loses its own smallest two, whichever input they belong to.
     weight = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]], [[[9.0, 6.0]], [[7.0, 5.0]]]])
-    masks = prune(method("one_shot", ratio=0.5), "neuron", {"c": weight}, keep_all({"c": weight}))
+    masks = pruned(method("one_shot", ratio=0.5), "neuron", {"c": weight}, keep_all({"c": weight}))
     assert masks["c"].shape == weight.shape
     assert masks["c"].int().tolist() == [[[[0, 0]], [[1, 1]]], [[[1, 0]], [[1, 0]]]]
 
@@ -162,7 +174,7 @@ def test_grouping_is_undone_exactly(scope: str) -> None:
 def test_signs_do_not_matter() -> None:
     flipped = {name: -w for name, w in WEIGHTS.items()}
     for config in (method("one_shot"), method("sap", gamma=2.0)):
-        ours, theirs = (prune(config, "global", w, keep_all(w)) for w in (WEIGHTS, flipped))
+        ours, theirs = (pruned(config, "global", w, keep_all(w)) for w in (WEIGHTS, flipped))
         assert all(torch.equal(ours[name], theirs[name]) for name in WEIGHTS)
 
 
@@ -220,7 +232,7 @@ def nets(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 @given(nets(), st.sampled_from(SCOPES), st.one_of(saps, magnitude_methods))
 def test_masks_are_nested_and_the_pruned_are_the_smallest_kept(net, scope, config) -> None:
     weights, masks = net
-    after = prune(config, scope, weights, masks)
+    after = pruned(config, scope, weights, masks)
     assert {name: mask.shape for name, mask in after.items()} == {
         name: w.shape for name, w in weights.items()
     }
@@ -228,16 +240,16 @@ def test_masks_are_nested_and_the_pruned_are_the_smallest_kept(net, scope, confi
     for values, before, left in zip(*rows, strict=True):
         assert not (left & ~before).any()
         for value, was, still in zip(values.abs(), before, left, strict=True):
-            pruned = was & ~still
-            if pruned.any():
+            gone = was & ~still
+            if gone.any():
                 assert still.any()
-                assert value[pruned].max() <= value[still].min()
+                assert value[gone].max() <= value[still].min()
 
 
 @given(nets(), st.sampled_from(SCOPES), magnitude_methods)
 def test_a_ratio_takes_exactly_its_floor_from_every_group(net, scope, config) -> None:
     weights, masks = net
-    after = grouped(prune(config, scope, weights, masks), scope)
+    after = grouped(pruned(config, scope, weights, masks), scope)
     for before, left in zip(grouped(masks, scope), after, strict=True):
         d = before.sum(1)
         expected = [int(Fraction(repr(config.ratio)) * int(n)) for n in d]
@@ -247,7 +259,7 @@ def test_a_ratio_takes_exactly_its_floor_from_every_group(net, scope, config) ->
 @given(nets(), st.sampled_from(SCOPES), saps)
 def test_sap_takes_the_amount_of_every_group_and_empties_none(net, scope, config) -> None:
     weights, masks = net
-    after = grouped(prune(config, scope, weights, masks), scope)
+    after = grouped(pruned(config, scope, weights, masks), scope)
     options = config.model_dump(exclude={"name"})
     groups = zip(grouped(weights, scope), grouped(masks, scope), after, strict=True)
     for values, before, left in groups:
@@ -263,7 +275,7 @@ def test_pruning_again_and_again_empties_no_group(net, scope, config) -> None:
     weights, masks = net
     after = masks
     for _ in range(5):
-        after = prune(config, scope, weights, after)
+        after = pruned(config, scope, weights, after)
     for before, left in zip(grouped(masks, scope), grouped(after, scope), strict=True):
         assert torch.equal(before.any(1), left.any(1))
 
@@ -288,7 +300,7 @@ def test_sap_masks_are_those_of_the_published_code_bit_for_bit(name: str, oracle
             float(part.lstrip("petagm")) for part in settings.replace("-q", "-").split("-")
         )
         config = method("sap", p=p, q=q, eta=eta, gamma=gamma, beta=0.9)
-        after = prune(config, scope, weights, masks)
+        after = pruned(config, scope, weights, masks)
         for layer in names:
             published = arrays[f"sap/{scope}/{settings}/{layer}"]
             assert np.array_equal(after[layer].numpy(), published), (settings, scope, layer)

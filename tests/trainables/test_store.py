@@ -238,6 +238,14 @@ def test_no_flipped_bit_of_a_commit_goes_unseen(position: int, bit: int) -> None
     assert name == MANIFEST
 
 
+def test_a_file_of_another_length_is_described_by_its_length(tmp_path: Path) -> None:
+    store = local(tmp_path)
+    store.commit(KEY, FILES)
+    truncated(store)
+    with pytest.raises(Damaged, match="weights has 149 bytes instead of 150"):
+        store.read(KEY, "weights")
+
+
 def test_damage_to_one_file_leaves_the_others_readable(store: Store) -> None:
     store.commit(KEY, FILES)
     flipped(store)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.batches import DeviceData, Examples, Randomness, augmented, steps_per_epoch
 from trainables.checkpoint import STATE, EpochCheckpoint
 from trainables.data import DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
@@ -19,18 +20,7 @@ from trainables.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.recipe import Augment, Constant, Cosine, Recipe, StepDecay, learning_rate
 from trainables.store import Store, checkpoint_path
-from trainables.training import (
-    DeviceData,
-    Diverged,
-    Examples,
-    Progress,
-    Randomness,
-    State,
-    augmented,
-    evaluate,
-    steps_per_epoch,
-    train,
-)
+from trainables.training import Diverged, Progress, State, evaluate, train
 
 CPU = torch.device("cpu")
 
@@ -364,23 +354,47 @@ def test_augmented_images_are_drawn_alike_again_and_anew_at_every_epoch(data: De
 # What is kept
 
 
-def test_the_best_epoch_is_kept_and_the_first_of_equals(data: DeviceData) -> None:
-    # A rate that is too large makes later epochs worse than earlier ones.
-    used = recipe(epochs=8, optimizer={"name": "sgd", "lr": 1.0}, lr_schedule={"name": "constant"})
+def states_by_step(
+    data: DeviceData, recipe: Recipe
+) -> tuple[dict[int, State], State, list[dict[str, Any]]]:
+    """The state before every step and after the last, the state kept, and the rows."""
     states: dict[int, State] = {}
     model = plain_net()
 
     def keep(step: int) -> None:
         states[step] = {name: t.clone() for name, t in model.state_dict().items()}
 
-    kept = used.model_copy(update={"keep": "best_test"})
-    progress = train(model, None, data, kept, Randomness(0, 0), snapshot=keep)
-    accuracies = [row["test_accuracy"] for row in progress.rows]
+    progress = train(model, None, data, recipe, Randomness(0, 0), snapshot=keep)
+    return states, model.state_dict(), progress.rows
+
+
+def test_the_best_epoch_is_kept(data: DeviceData) -> None:
+    # A rate that is too large makes later epochs worse than earlier ones.
+    used = recipe(
+        epochs=8,
+        keep="best_test",
+        optimizer={"name": "sgd", "lr": 1.0},
+        lr_schedule={"name": "constant"},
+    )
+    states, kept, rows = states_by_step(data, used)
+    accuracies = [row["test_accuracy"] for row in rows]
     best = accuracies.index(max(accuracies))
     assert best < 7
-    assert same(model.state_dict(), states[4 * (best + 1)])
-    assert evaluate(model, data.test).accuracy == max(accuracies)
-    assert same(run(data, used)[0], states[32])
+    assert same(kept, states[4 * (best + 1)])
+    assert same(run(data, used.model_copy(update={"keep": "last"}))[0], states[32])
+
+
+def test_of_equally_good_epochs_the_first_is_kept(data: DeviceData) -> None:
+    used = recipe(
+        epochs=3,
+        keep="best_test",
+        optimizer={"name": "sgd", "lr": 1e-5},
+        lr_schedule={"name": "constant"},
+    )
+    states, kept, rows = states_by_step(data, used)
+    assert len({row["test_accuracy"] for row in rows}) == 1
+    assert not same(states[4], states[12])
+    assert same(kept, states[4])
 
 
 def test_the_best_epoch_by_validation_is_that_of_the_held_out_examples() -> None:

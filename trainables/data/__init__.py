@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import Field
 
 from trainables.config import canonical, options_config, options_of
-from trainables.data import digits, image_folder, parquet
+from trainables.data import digits, image_folder, parquet, tiny_imagenet
 from trainables.data.cifar import CIFAR10, CIFAR100
 from trainables.data.dataset import (
     Dataset,
@@ -55,6 +55,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "fashion_mnist": DatasetEntry(FASHION_MNIST.load, FASHION_MNIST.describe),
     "cifar10": DatasetEntry(CIFAR10.load, CIFAR10.describe),
     "cifar100": DatasetEntry(CIFAR100.load, CIFAR100.describe),
+    "tiny_imagenet": DatasetEntry(tiny_imagenet.load, tiny_imagenet.describe),
     "parquet": DatasetEntry(parquet.load, parquet.describe),
     "image_folder": DatasetEntry(image_folder.load, image_folder.describe),
 }

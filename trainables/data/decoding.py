@@ -67,7 +67,7 @@ def _decode(encoded: bytes, where: str, form: ImageFormat) -> np.ndarray:
     with _open(encoded, where) as image:
         if (image.height, image.width) != (form.height, form.width):
             raise ValueError(
-                f"{where} has {image.height}x{image.width} pixels, the first image "
+                f"{where} has {image.height}x{image.width} pixels instead of "
                 f"{form.height}x{form.width}: all images must have one size"
             )
         try:

@@ -11,14 +11,15 @@ from pydantic import Field
 from torch import nn
 
 from trainables.config import Config, options_config, options_of
-from trainables.models.cifar_resnet import resnet20
+from trainables.models.cifar_resnet import resnet20, wide_resnet20
 from trainables.models.cnn import cnn
 from trainables.models.initialization import initialize
 from trainables.models.macs import multiply_adds
 from trainables.models.perceptrons import lenet_300_100, linear, mlp
-from trainables.models.preact_resnet import resnet18
+from trainables.models.preact_resnet import resnet18, resnet50, wide_resnet_28x8
 from trainables.models.prunable import prunable, prunable_modules
 from trainables.models.shape import Shape
+from trainables.models.tiny_resnet import tiny_resnet18, tiny_wide_resnet18
 from trainables.models.vgg import vgg11, vgg16, vgg19
 
 __all__ = [
@@ -39,6 +40,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "resnet18": resnet18,
     "resnet20": resnet20,
+    "resnet50": resnet50,
+    "wide_resnet20": wide_resnet20,
+    "wide_resnet_28x8": wide_resnet_28x8,
+    "tiny_resnet18": tiny_resnet18,
+    "tiny_wide_resnet18": tiny_wide_resnet18,
     "vgg11": vgg11,
     "vgg16": vgg16,
     "vgg19": vgg19,

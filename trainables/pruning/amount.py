@@ -42,3 +42,9 @@ def pq_amount(
     amounts = (d * share).floor().nan_to_num(0.0).to(torch.int64)
     # β < 1 leaves every group a weight, but a β near 1 is 1 in float32.
     return amounts.minimum(kept_counts - 1).clamp(min=0)
+
+
+def kept_count(density: float, total: int) -> int:
+    """How many of `total` weights a density keeps: N − ⌊(1−ρ)N⌋, exact for the decimal number the
+    user wrote, and at least one."""
+    return max(1, total - int((1 - Fraction(repr(density))) * total))

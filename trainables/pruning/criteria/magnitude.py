@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
+from trainables.pruning.criteria.scoring import Scoring
 
-def magnitude(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+
+def magnitude(scoring: Scoring) -> dict[str, Tensor]:
     """|w| of each prunable weight, in the weight's shape."""
-    return {name: weight.abs() for name, weight in weights.items()}
+    return {name: weight.detach().abs() for name, weight in scoring.weights.items()}

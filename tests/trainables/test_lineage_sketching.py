@@ -1,0 +1,182 @@
+"""Lineages of the sketching paper's methods, without Ray, on `digits`."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from trainables.artifacts import LAYERS, MASK, WEIGHTS, decode_masks, decode_table, decode_tensors
+from trainables.batches import DeviceData
+from trainables.data import DatasetConfig, DatasetOptions, load_dataset
+from trainables.data.roots import DataRoots
+from trainables.identity import snapshot_key
+from trainables.lineage import Bench, Lineage, make_lineage, run_lineage
+from trainables.models import ModelConfig
+from trainables.pruning import MethodConfig, Pruning
+from trainables.recipe import Recipe
+from trainables.store import Store, iteration_path, snapshot_path
+
+CPU = torch.device("cpu")
+DIGITS: DatasetOptions = TypeAdapter(DatasetConfig).validate_python(
+    {"name": "digits", "subset": 200}
+)
+RECIPE = Recipe(epochs=2, batch_size=40)
+PRUNABLE = 64 * 32 + 32 * 10
+AT_INIT = ["random", "magnitude", "snip", "grasp", "synflow"]
+
+
+@pytest.fixture(scope="module")
+def data() -> DeviceData:
+    return DeviceData.of(load_dataset(DIGITS, DataRoots((), Path())), CPU)
+
+
+def lineage(name: str, **options: Any) -> Lineage:
+    # The data of `snip` and `grasp` is 256 examples by default, more than there are here.
+    examples = {"examples": 64} if name in ("snip", "grasp") else {}
+    return make_lineage(
+        {"name": "digits", "subset": 200},
+        TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [32]}),
+        RECIPE,
+        Pruning(),
+        TypeAdapter(MethodConfig).validate_python({"name": name, **examples, **options}),
+        seed=0,
+    )
+
+
+def run(one: Lineage, data: DeviceData, root: Path, **options: Any) -> list[dict[str, Any]]:
+    return list(run_lineage(one, Bench(Store(str(root)), data, CPU, **options)))
+
+
+def masks_of(root: Path, key: str) -> dict[str, torch.Tensor]:
+    return decode_masks(Store(str(root)).read(iteration_path(key), MASK))
+
+
+def kept(density: float) -> int:
+    return PRUNABLE - int((1 - Fraction(repr(density))) * PRUNABLE)
+
+
+@pytest.mark.parametrize("name", AT_INIT)
+@pytest.mark.parametrize("selection", ["threshold", "sampled"])
+def test_a_method_at_initialization_is_one_iteration(
+    name: str, selection: str, data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage(name, density=0.1, selection=selection)
+    (metrics,) = run(one, data, tmp_path)
+    assert (metrics["iteration"], metrics["params_kept"]) == (1, kept(0.1))
+    assert metrics["density_target"] == 0.1
+    assert metrics["pruned_test_accuracy"] is not None
+    (key,) = one.keys
+    weights = decode_tensors(Store(str(tmp_path)).read(iteration_path(key), WEIGHTS))
+    for layer, mask in masks_of(tmp_path, key).items():
+        assert bool((weights[layer][~mask] == 0).all())
+    assert run(one, data, tmp_path) == []
+
+
+def test_methods_and_densities_at_initialization_have_keys_of_their_own() -> None:
+    keys = {lineage(name, density=d).keys for name in AT_INIT for d in (0.1, 0.05)}
+    assert len(keys) == 10
+
+
+def test_the_iterations_of_a_method_at_initialization_ignore_t() -> None:
+    one = lineage("snip", density=0.1)
+    assert [step.iteration for step in one.steps] == [1]
+
+
+def test_imp_meets_its_density_exactly_at_its_last_iteration(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage("imp", density=0.3, ratio=0.4, rewind={"step": 3})
+    rows = run(one, data, tmp_path)
+    # 0.6³ = 0.216 < 0.3 < 0.36 = 0.6²
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    first = PRUNABLE - int(Fraction(2, 5) * PRUNABLE)
+    second = first - int(Fraction(2, 5) * first)
+    assert [row["params_kept"] for row in rows] == [PRUNABLE, first, second, kept(0.3)]
+    assert [row["density_target"] for row in rows] == [None, None, None, 0.3]
+    masks = [masks_of(tmp_path, key) for key in one.keys]
+    for earlier, later in zip(masks, masks[1:], strict=False):
+        assert all(bool((earlier[name] | ~later[name]).all()) for name in later)
+
+
+def test_the_densities_of_imp_share_the_iterations_above_them() -> None:
+    dense, sparse = lineage("imp", density=0.5), lineage("imp", density=0.1)
+    assert len(dense.keys) == 1 + 4
+    assert dense.keys[:4] == sparse.keys[:4]
+    assert dense.keys[4] != sparse.keys[4]
+
+
+def test_imp_on_random_data_retrains_its_mask_on_real_data(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage("imp", density=0.6, ratio=0.3, data="random", rewind={"step": 2})
+    rows = run(one, data, tmp_path)
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert one.keys[0] != one.trunk
+    found, retrained = masks_of(tmp_path, one.keys[2]), masks_of(tmp_path, one.keys[3])
+    assert all(torch.equal(found[name], retrained[name]) for name in found)
+    # Random labels of ten classes cannot be learnt, real ones can.
+    assert rows[0]["train_accuracy"] < 0.3
+    assert rows[3]["train_accuracy"] > rows[0]["train_accuracy"]
+    assert Store(str(tmp_path)).is_committed(snapshot_path(snapshot_key(one.trunk, 2)))
+    assert Store(str(tmp_path)).is_committed(snapshot_path(snapshot_key(one.keys[0], 2)))
+
+
+def test_imp_samples_its_masks(data: DeviceData, tmp_path: Path) -> None:
+    sampled = lineage("imp", density=0.5, ratio=0.3, selection="sampled")
+    threshold = lineage("imp", density=0.5, ratio=0.3)
+    rows = run(sampled, data, tmp_path)
+    run(threshold, data, tmp_path)
+    assert rows[-1]["params_kept"] == kept(0.5)
+    one, other = masks_of(tmp_path, sampled.keys[1]), masks_of(tmp_path, threshold.keys[1])
+    for name in one:
+        assert int(one[name].sum()) == int(other[name].sum())
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_layer_collapse_is_a_result(data: DeviceData, tmp_path: Path) -> None:
+    # SNIP at one weight keeps nothing of one of the two layers.
+    one = lineage("snip", density=0.0004)
+    (metrics,) = run(one, data, tmp_path)
+    assert metrics["params_kept"] == 1
+    assert metrics["collapsed_layers"] in ("hidden1.weight", "classifier.weight")
+    layers = decode_table(Store(str(tmp_path)).read(iteration_path(one.keys[0]), LAYERS))
+    assert sorted(row["kept"] for row in layers.to_pylist()) == [0, 1]
+
+
+def test_an_uncollapsed_net_has_no_collapsed_layers(data: DeviceData, tmp_path: Path) -> None:
+    (metrics,) = run(lineage("synflow", density=0.1), data, tmp_path)
+    assert metrics["collapsed_layers"] is None
+
+
+def test_layers_tell_the_kept_magnitude_at_initialization(data: DeviceData, tmp_path: Path) -> None:
+    one = lineage("magnitude", density=0.2)
+    run(one, data, tmp_path)
+    store = Store(str(tmp_path))
+    initial = decode_tensors(store.read(snapshot_path(snapshot_key(one.trunk, 0)), WEIGHTS))
+    masks = masks_of(tmp_path, one.keys[0])
+    for row in decode_table(store.read(iteration_path(one.keys[0]), LAYERS)).to_pylist():
+        weight, mask = initial[row["layer"]].double(), masks[row["layer"]]
+        share = weight[mask].abs().sum() / weight.abs().sum()
+        assert row["init_magnitude_share"] == pytest.approx(share.item(), rel=1e-12)
+        assert row["uniform_share"] == mask.double().mean().item()
+        assert row["init_norm_kept"] == pytest.approx(weight[mask].norm().item(), rel=1e-12)
+        if 0 < row["kept"] < row["total"]:
+            assert row["init_magnitude_share"] > row["uniform_share"]
+
+
+def test_retired_weights_leave_branch_points_alone(data: DeviceData, tmp_path: Path) -> None:
+    dense, sparse = lineage("imp", density=0.5), lineage("imp", density=0.3)
+    shared = dense.keys[3]
+    for one in (dense, sparse):
+        run(one, data, tmp_path, keep_weights="last", branch_points=frozenset({shared}))
+    store = Store(str(tmp_path))
+
+    def with_weights(one: Lineage) -> list[bool]:
+        return [WEIGHTS in store.manifest(iteration_path(key))["files"] for key in one.keys]
+
+    # The trunk, the branch point and the end.
+    assert with_weights(dense) == [True, False, False, True, True]
+    assert with_weights(sparse) == [True, False, False, True, False, False, True]

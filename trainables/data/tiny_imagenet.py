@@ -1,0 +1,143 @@
+"""Tiny ImageNet (Le and Yang, 2015), read from its folder as published."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.dataset import Dataset, DatasetInfo, Split
+from trainables.data.decoding import ImageFormat, decode_images
+from trainables.data.fingerprint import fingerprint
+from trainables.data.roots import DataRoots, not_found, place_it
+
+FOLDERS = ("tiny-imagenet-200", "tiny_imagenet")
+CLASS_LIST, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
+
+FORMAT = ImageFormat("RGB", height=64, width=64)
+"""Some of the images are gray: they become RGB."""
+
+PUBLISHED = DatasetInfo(FORMAT.shape, classes=200, train_examples=100_000, test_examples=10_000)
+MEAN, STD = (0.480, 0.448, 0.398), (0.277, 0.269, 0.282)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Image files, and the class number of each."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True)
+class TinyImageNetFiles:
+    """The files of both splits: training by class and name, test in the order of its list."""
+
+    folder: Path
+    classes: int
+    train: Examples
+    test: Examples
+
+
+def describe(roots: DataRoots) -> DatasetInfo:
+    """What the folder holds, or without one what is published.
+
+    Only another content than the published one has a fingerprint. Raises ValueError as `load`.
+    """
+    folder = _find(roots)
+    if folder is None:
+        return PUBLISHED
+    files = _files(folder)
+    info = replace(
+        PUBLISHED,
+        classes=files.classes,
+        train_examples=len(files.train.paths),
+        test_examples=len(files.test.paths),
+    )
+    return info if info == PUBLISHED else replace(info, fingerprint=_fingerprint(files, roots))
+
+
+def load(roots: DataRoots) -> Dataset:
+    """Images [N, 3, 64, 64]; `val` is the test split, and class i is line i of wnids.txt.
+
+    Raises DatasetNotFound, and ValueError for an incomplete folder or damaged images.
+    """
+    folder = _find(roots)
+    if folder is None:
+        raise not_found(
+            f"tiny_imagenet not found: the folder {FOLDERS[0]}",
+            _places(roots),
+            f"{place_it(FOLDERS[0])} as published, with {CLASS_LIST}, train/<class>/images/, "
+            f"val/images/ and {ANNOTATIONS}; it is not downloaded",
+        )
+    files = _files(folder)
+    train, test = _read(files.train), _read(files.test)
+    return Dataset("tiny_imagenet", train, None, test, files.classes, MEAN, STD)
+
+
+def _places(roots: DataRoots) -> Iterator[Path]:
+    return (root / folder for root in roots.candidates for folder in FOLDERS)
+
+
+def _find(roots: DataRoots) -> Path | None:
+    return next((place for place in _places(roots) if (place / CLASS_LIST).is_file()), None)
+
+
+def _files(folder: Path) -> TinyImageNetFiles:
+    number = {name: index for index, name in enumerate(_lines(folder / CLASS_LIST))}
+    train, test = _train_files(folder, number), _test_files(folder, number)
+    return TinyImageNetFiles(folder, len(number), train, test)
+
+
+def _train_files(folder: Path, number: Mapping[str, int]) -> Examples:
+    by_class = {name: _images(folder / "train" / name / "images") for name in number}
+    most = max(1, *map(len, by_class.values()))
+    for name, images in by_class.items():
+        # As published, all classes are of one size.
+        if len(images) < most:
+            raise _incomplete(
+                folder, f"train/{name}/images has {len(images)} images, other classes {most}"
+            )
+    labels = [number[name] for name, images in by_class.items() for _ in images]
+    return Examples([path for images in by_class.values() for path in images], labels)
+
+
+def _test_files(folder: Path, number: Mapping[str, int]) -> Examples:
+    images = {path.name: path for path in _images(folder / "val/images")}
+    rows = [line.split("\t") for line in _lines(folder / ANNOTATIONS)]
+    for row in rows:
+        if len(row) < 2 or row[1] not in number:
+            raise ValueError(f"{folder / ANNOTATIONS} gives no class of {CLASS_LIST} to {row[0]}")
+    missing = [row[0] for row in rows if row[0] not in images]
+    if missing:
+        raise _incomplete(folder, f"val/images lacks {len(missing)} images, first {missing[0]}")
+    return Examples([images[row[0]] for row in rows], [number[row[1]] for row in rows])
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.JPEG"), key=lambda path: path.name)
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise ValueError(f"{path} is missing or empty; unpack {FOLDERS[0]} again")
+    return lines
+
+
+def _incomplete(folder: Path, what: str) -> ValueError:
+    return ValueError(f"{folder} is incomplete: {what}; unpack {FOLDERS[0]} again")
+
+
+def _fingerprint(files: TinyImageNetFiles, roots: DataRoots) -> str:
+    lists = (files.folder / CLASS_LIST, files.folder / ANNOTATIONS)
+    everything = (*lists, *files.train.paths, *files.test.paths)
+    named = {path.relative_to(files.folder).as_posix(): path for path in everything}
+    return fingerprint(named, roots.cache)
+
+
+def _read(examples: Examples) -> Split:
+    paths = examples.paths
+    images = np.empty((len(paths), *FORMAT.shape), dtype=np.uint8)
+    decode_images(images, lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), FORMAT)
+    return Split(images, np.array(examples.labels, dtype=np.int64))

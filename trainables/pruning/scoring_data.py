@@ -1,0 +1,72 @@
+"""Scoring data: what a network is scored with before it is trained (sketching paper §5, 6, 8)."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainables.batches import DeviceData
+from trainables.pruning.criteria import Batch
+
+CHUNK = 32
+"""Examples at a time, so that a wide network's float64 activations fit a small GPU."""
+
+CHI_DIMENSION = 128
+
+
+def scoring_batches(
+    data: DeviceData,
+    kind: Literal["real", "normal", "sparse"],
+    examples: int,
+    generator: torch.Generator,
+) -> tuple[Batch, ...]:
+    """Chunks of float64 inputs, normalized as for training, and their labels.
+
+    *real*: training images without augmentation; *normal*: Gaussian with the data's per-channel
+    mean and standard deviation, labels uniform; *sparse*: such a batch in which each pixel
+    location is non-zero in exactly one image.
+    """
+    if kind == "real":
+        inputs, labels = _real(data, examples, generator)
+    else:
+        inputs = torch.randn(examples, *data.shape, generator=generator, dtype=torch.float64)
+        labels = torch.randint(data.classes, (examples,), generator=generator)
+        if kind == "sparse":
+            inputs = _sparse(inputs, generator)
+    device = data.train.labels.device
+    return tuple(_chunks(inputs.to(device), labels.to(device)))
+
+
+def flow_input(
+    data: DeviceData, kind: Literal["ones", "chi"], generator: torch.Generator
+) -> tuple[Batch, ...]:
+    """SynFlow's one input [1, C, H, W], float64: ones, or each entry the ℓ2 norm of 128 standard
+    normals."""
+    device = data.train.labels.device
+    if kind == "ones":
+        inputs = torch.ones(1, *data.shape, dtype=torch.float64)
+    else:
+        normal = torch.randn(CHI_DIMENSION, *data.shape, generator=generator, dtype=torch.float64)
+        inputs = normal.norm(dim=0, keepdim=True)
+    return ((inputs.to(device), torch.zeros(1, dtype=torch.int64, device=device)),)
+
+
+def _real(data: DeviceData, examples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    if examples > len(data.train):
+        raise ValueError(f"examples: {examples} of only {len(data.train)} training examples")
+    chosen = torch.randperm(len(data.train), generator=generator)[:examples]
+    chosen = chosen.to(data.train.labels.device)
+    images = data.train.normalized(data.train.images[chosen])
+    return images.to(torch.float64), data.train.labels[chosen]
+
+
+def _sparse(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    examples, _, height, width = inputs.shape
+    owner = torch.randint(examples, (height, width), generator=generator)
+    owned = owner == torch.arange(examples).view(-1, 1, 1)
+    return inputs * owned.unsqueeze(1)
+
+
+def _chunks(inputs: Tensor, labels: Tensor) -> Iterator[Batch]:
+    return zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True)
