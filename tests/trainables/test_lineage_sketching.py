@@ -1,6 +1,7 @@
 """Lineages of the sketching paper's methods, without Ray, on `digits`."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_imp_meets_its_density_exactly_at_its_last_iteration(
     assert [row["params_kept"] for row in rows] == [PRUNABLE, first, second, kept(0.3)]
     assert [row["density_target"] for row in rows] == [None, None, None, 0.3]
     masks = [masks_of(tmp_path, key) for key in one.keys]
-    for earlier, later in zip(masks, masks[1:], strict=False):
+    for earlier, later in pairwise(masks):
         assert all(bool((earlier[name] | ~later[name]).all()) for name in later)
 
 
