@@ -9,13 +9,8 @@ from orchestrator.spec import SweepSpec, cells
 from trainables.batches import steps_per_epoch
 from trainables.data import DatasetInfo
 from trainables.identity import canonical_json, trunk_key
-from trainables.lineage import (
-    Lineage,
-    lineage_id,
-    lineage_keys,
-    missing_iterations,
-    trunk_config,
-)
+from trainables.keys import Lineage, lineage_id, lineage_keys, trunk_config
+from trainables.lineage import missing_iterations
 from trainables.models import build_model, prunable
 from trainables.pruning import Step, lineage_steps, needs_global_scope, rewind_step
 from trainables.recipe import Recipe

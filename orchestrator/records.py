@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.spec import Cell, SweepSpec, cells, parameter, swept_parameters
-from trainables.lineage import Lineage
+from trainables.keys import Lineage
 from trainables.store import Store, sweep_path
 
 PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")

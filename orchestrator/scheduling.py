@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
 from trainables.data import Dataset
-from trainables.lineage import Lineage
+from trainables.keys import Lineage
 from trainables.trainable import LineageTrainable, Work
 
 QUIET = {

@@ -31,7 +31,7 @@ from orchestrator.spec import SweepSpec
 from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
 from trainables.identity import canonical_json
-from trainables.lineage import Lineage
+from trainables.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, sweep_path
 
 

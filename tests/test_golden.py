@@ -21,7 +21,7 @@ from orchestrator.results.tables import SCHEMAS
 from orchestrator.sweep import resolve_datasets
 from orchestrator.yaml_source import load_sweep
 from trainables.data import data_roots
-from trainables.lineage import Lineage
+from trainables.keys import Lineage
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,9 +9,11 @@ import torch
 from ray import tune
 
 from trainables.batches import DeviceData
+from trainables.bench import Bench
 from trainables.data import Dataset
 from trainables.identity import canonical_json
-from trainables.lineage import Bench, Lineage, run_lineage
+from trainables.keys import Lineage
+from trainables.lineage import run_lineage
 from trainables.store import Store
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.records import LineageRecord, SweepRecord
 from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, decode_table
-from trainables.lineage import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")

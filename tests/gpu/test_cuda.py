@@ -7,8 +7,10 @@ import torch
 from pydantic import TypeAdapter
 
 from trainables.batches import DeviceData
+from trainables.bench import Bench
 from trainables.data import DatasetConfig, data_roots, describe_dataset, identity, load_dataset
-from trainables.lineage import Bench, make_lineage, run_lineage
+from trainables.keys import make_lineage
+from trainables.lineage import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
 from trainables.recipe import Recipe

@@ -22,8 +22,9 @@ from orchestrator.sweep import resolve_datasets
 from orchestrator.yaml_source import load_sweep
 from trainables.artifacts import MASK, WEIGHTS
 from trainables.batches import DeviceData
+from trainables.bench import Bench
 from trainables.data import data_roots, load_dataset
-from trainables.lineage import Bench, run_lineage
+from trainables.lineage import run_lineage
 from trainables.store import Store, iteration_path
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))

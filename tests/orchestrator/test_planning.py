@@ -24,7 +24,7 @@ from orchestrator.spec import SweepSpec
 from orchestrator.sweep import resolve_datasets
 from trainables.artifacts import MASK, WEIGHTS
 from trainables.data import data_roots
-from trainables.lineage import Lineage, make_lineage
+from trainables.keys import Lineage, make_lineage
 
 T = 3
 SWEEP: dict[str, Any] = {

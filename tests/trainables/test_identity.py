@@ -19,7 +19,7 @@ from trainables.identity import (
     snapshot_key,
     trunk_key,
 )
-from trainables.lineage import Lineage, make_lineage, trunk_config
+from trainables.keys import Lineage, make_lineage, trunk_config
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
 from trainables.recipe import Recipe

@@ -23,19 +23,13 @@ from trainables.artifacts import (
     decode_tensors,
 )
 from trainables.batches import DeviceData, Randomness
+from trainables.bench import Bench
+from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.identity import snapshot_key
-from trainables.lineage import (
-    EPOCH_SCHEMA,
-    LAYER_SCHEMA,
-    METRICS_SCHEMA,
-    Bench,
-    Lineage,
-    make_lineage,
-    missing_iterations,
-    run_lineage,
-)
+from trainables.keys import Lineage, make_lineage
+from trainables.lineage import missing_iterations, run_lineage
 from trainables.masks import Masks, apply_masks, density
 from trainables.measure import kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, prunable

@@ -11,10 +11,12 @@ from pydantic import TypeAdapter
 
 from trainables.artifacts import LAYERS, MASK, WEIGHTS, decode_masks, decode_table, decode_tensors
 from trainables.batches import DeviceData
+from trainables.bench import Bench
 from trainables.data import DatasetConfig, DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.identity import snapshot_key
-from trainables.lineage import Bench, Lineage, make_lineage, run_lineage
+from trainables.keys import Lineage, make_lineage
+from trainables.lineage import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
 from trainables.recipe import Recipe

@@ -1,4 +1,4 @@
-"""Amounts: how many of a group's kept weights go. Every function returns int64 [groups]."""
+"""Amounts: how many of a group's kept weights go, as int64 [groups], and what a density keeps."""
 
 from fractions import Fraction
 
@@ -46,5 +46,5 @@ def pq_amount(
 
 def kept_count(density: float, total: int) -> int:
     """How many of `total` weights a density keeps: N − ⌊(1−ρ)N⌋, exact for the decimal number the
-    user wrote, and at least one."""
-    return max(1, total - int((1 - Fraction(repr(density))) * total))
+    user wrote; at least one for any density above 0."""
+    return total - int((1 - Fraction(repr(density))) * total)

@@ -21,20 +21,36 @@ def prune_at_init(config: PruningAtInit, model: nn.Module, data: DeviceData, see
     """The masks that `config` finds for `model`, which is left as it is.
 
     The network is scored as a float64 copy in eval mode. After the last round exactly
-    N − ⌊(1−ρ)N⌋ weights are kept.
+    N − ⌊(1−ρ)N⌋ weights are kept, and a weight that a round prunes never comes back.
+
+    Raises ValueError when the training data has fewer than `config.examples` examples, or when a
+    score is not a finite number.
     """
     scored = copy.deepcopy(model).to(torch.float64).eval()
     masks = dense_masks(prunable(scored))
+    counts = kept_after_rounds(config, sum(mask.numel() for mask in masks.values()))
     inputs = _inputs(config, data, seed)
+    temperature = config.temperature if isinstance(config, GraSP) else 1.0
     selection = stream(seed, "selection", config.name)
     noise = stream(seed, "scores", config.name)
-    for round_ in range(1, config.rounds + 1):
+    for round_, count in enumerate(counts, start=1):
         apply_masks(scored, masks)
-        temperature = config.temperature if isinstance(config, GraSP) else 1.0
         scoring = Scoring(scored, masks, inputs(), noise, temperature)
-        scores = CRITERIA[config.name](scoring)
-        masks = _selected(config, round_, scores, masks, selection)
+        scores = _finite(config.name, CRITERIA[config.name](scoring))
+        if _samples(config, round_):
+            masks = sampled(scores, masks, count, selection)
+        else:
+            masks = keep_highest(scores, masks, count)
     return masks
+
+
+def kept_after_rounds(config: PruningAtInit, total: int) -> list[int]:
+    """How many of `total` weights are kept after each round: exact at the last one, and in the
+    floats of SynFlow's published code on the way."""
+    last = kept_count(config.density, total)
+    on_the_way = [round_density(config, round_) for round_ in range(1, config.rounds)]
+    # Rounding must not leave fewer on the way than the last round keeps.
+    return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
 
 
 def round_density(config: PruningAtInit, round_: int) -> float:
@@ -45,19 +61,16 @@ def round_density(config: PruningAtInit, round_: int) -> float:
     return 1 - (1 - config.density) * done
 
 
-def _selected(
-    config: PruningAtInit,
-    round_: int,
-    scores: dict[str, Tensor],
-    masks: Masks,
-    generator: torch.Generator,
-) -> Masks:
-    total = sum(mask.numel() for mask in masks.values())
-    last = round_ == config.rounds
-    count = kept_count(config.density if last else round_density(config, round_), total)
-    if config.selection == "sampled" and (last or config.sampled_rounds == "every"):
-        return sampled(scores, masks, count, generator)
-    return keep_highest(scores, masks, count)
+def _samples(config: PruningAtInit, round_: int) -> bool:
+    every = config.sampled_rounds == "every"
+    return config.selection == "sampled" and (every or round_ == config.rounds)
+
+
+def _finite(name: str, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    for layer, score in scores.items():
+        if not bool(score.isfinite().all()):
+            raise ValueError(f"{name}: not all scores of {layer} are finite numbers")
+    return scores
 
 
 def _inputs(config: PruningAtInit, data: DeviceData, seed: int) -> Callable[[], tuple[Batch, ...]]:

@@ -19,11 +19,13 @@ def drop_lowest(scores: Tensor, kept: Tensor, amounts: Tensor) -> Tensor:
 
 
 def keep_highest(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
-    """The `count` highest scores of all kept weights, or all of them where fewer are kept."""
+    """The `count` highest scores of all kept weights, or all of them where fewer are kept.
+
+    Ties are broken as in `drop_lowest`, whose result this is for one group, without a full sort.
+    """
     (row,) = grouped(scores, "global")
     (kept,) = grouped(masks, "global")
-    excess = (kept.sum(dim=1) - count).clamp(min=0)
-    return ungrouped([drop_lowest(row, kept, excess)], masks, "global")
+    return ungrouped([_highest(row, kept, count)], masks, "global")
 
 
 def sampled(
@@ -32,43 +34,43 @@ def sampled(
     """Randomized masks (sketching paper §8): the global threshold says how many weights each
     layer keeps, and that many distinct kept ones are drawn with probability proportional to score.
 
-    Negative scores count as 0; where the positive ones run out, the highest of the rest fill up.
+    A draw is successive: each weight in proportion to its score among those not drawn yet.
+    Only the positive part of a score counts; where it runs out, the highest of the rest fill up.
+    `generator` is on the CPU.
     """
     counts = kept_counts(keep_highest(scores, masks, count))
     return {
-        name: _drawn(scores[name].flatten(), mask.flatten(), counts[name], generator).view_as(mask)
+        name: _highest(_race(scores[name], generator), mask, counts[name])
         for name, mask in masks.items()
     }
 
 
-def _drawn(scores: Tensor, kept: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of the `kept` entries, successively and proportionally to their scores.
-
-    The smallest of E_i/s_i with standard exponential E_i are such a draw (Efraimidis and Spirakis,
-    2006), in one pass over the layer.
-    """
-    exponential = torch.empty(len(scores), dtype=torch.float64).exponential_(generator=generator)
-    positive = scores.to(torch.float64).clamp(min=0)
-    keys = exponential.to(scores.device) / positive
-    # The logarithm is monotone; what cannot be drawn follows, the highest scores first.
-    order = torch.where(positive > 0, keys, torch.inf)
-    rank = torch.stack([order, -scores.to(torch.float64)])
-    rank = torch.where(kept, rank, torch.inf)
-    chosen = _lexicographic_argsort(rank)[:count]
-    return torch.zeros_like(kept).scatter_(0, chosen, True) & kept
+def _race(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Keys whose n highest are n successive draws in proportion to the positive scores: s/E with
+    standard exponential E (Efraimidis & Spirakis, 2006). The other scores are their own keys."""
+    exponential = torch.empty(scores.shape, dtype=torch.float64).exponential_(generator=generator)
+    return torch.where(scores > 0, scores / exponential.to(scores.device), scores)
 
 
-def _lexicographic_argsort(rows: Tensor) -> Tensor:
-    """Indices that sort by the first row, ties by the second; [size] for `rows` [2, size]."""
-    by_second = rows[1].argsort(stable=True)
-    return by_second[rows[0][by_second].argsort(stable=True)]
+def _highest(scores: Tensor, kept: Tensor, count: int) -> Tensor:
+    """The `count` highest-scored entries of `kept`, whatever its shape; of equal ones the lower
+    index goes first."""
+    count = min(count, int(kept.sum()))
+    if count == 0:
+        return torch.zeros_like(kept)
+    row = torch.where(kept, scores, -torch.inf).flatten()
+    threshold = row.topk(count, sorted=False).values.min()
+    above, tied = row > threshold, row == threshold
+    surplus = above.sum() + tied.sum() - count
+    return (above | (tied & (tied.cumsum(dim=0) > surplus))).view_as(kept)
 
 
 def sketch(probabilities: Tensor, s: int, generator: torch.Generator) -> Tensor:
     """Algorithm 1 of the sketching paper: m_i += 1/(s·p_i) for `s` draws i ~ p with replacement.
 
-    The mask has the shape [d] of `probabilities`, at most `s` non-zero entries, and is not binary.
+    The mask has the shape of `probabilities`, [d] or [masks, d] for as many masks; it has at most
+    `s` non-zero entries and is not binary. `probabilities` sum to one over d, at most 2^24.
     """
     drawn = torch.multinomial(probabilities, s, replacement=True, generator=generator)
-    counts = torch.bincount(drawn, minlength=len(probabilities))
-    return torch.where(counts > 0, counts / (s * probabilities), 0.0)
+    parts = 1 / (s * probabilities.gather(-1, drawn))
+    return torch.zeros_like(probabilities).scatter_add_(-1, drawn, parts)

@@ -7,4 +7,4 @@ from trainables.pruning.criteria.scoring import Scoring
 
 def magnitude(scoring: Scoring) -> dict[str, Tensor]:
     """|w| of each prunable weight, in the weight's shape."""
-    return {name: weight.detach().abs() for name, weight in scoring.weights.items()}
+    return {name: weight.abs() for name, weight in scoring.weights.items()}

@@ -9,6 +9,6 @@ from trainables.pruning.criteria.scoring import Scoring
 def random(scoring: Scoring) -> dict[str, Tensor]:
     """Standard normal scores, in the weight's shape, from the generator (CPU) of `scoring`."""
     return {
-        name: torch.randn(weight.shape, generator=scoring.generator).to(weight)
-        for name, weight in scoring.weights.items()
+        name: torch.randn(w.shape, generator=scoring.generator, dtype=torch.float64).to(w.device)
+        for name, w in scoring.weights.items()
     }

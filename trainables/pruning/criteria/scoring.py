@@ -1,16 +1,18 @@
-"""What a criterion is given to score a network."""
+"""What a criterion is given to score a network, and the gradients that criteria share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from trainables.masks import Masks
 from trainables.models import prunable
 
 Batch = tuple[Tensor, Tensor]
+Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Scoring:
     """`model` with its prunable weights masked, and what it is scored with.
 
     `batches` are chunks of inputs [B, C, H, W] and labels [B], of the model's type and on its
-    device; criteria that need no data leave them alone. `temperature` divides GraSP's logits.
+    device; criteria that need no data leave them alone. `temperature` divides the logits.
+    Criteria never change the model: they call it, in the mode it is in, with copies of its weights.
     """
 
     model: nn.Module
@@ -28,20 +31,34 @@ class Scoring:
     temperature: float = 1.0
 
     @property
-    def weights(self) -> dict[str, nn.Parameter]:
-        """The prunable weights, in module order."""
-        return prunable(self.model)
+    def weights(self) -> Named:
+        """The prunable weights, in module order, without gradients."""
+        return {name: weight.detach() for name, weight in prunable(self.model).items()}
+
+    @property
+    def leaves(self) -> Named:
+        """The prunable weights as new leaves that require gradients; they share the storage."""
+        return {name: weight.requires_grad_() for name, weight in self.weights.items()}
 
 
-@contextmanager
-def leaving_gradients(weights: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Let gradients of `weights` be asked for in the block, whatever the caller had set."""
-    required = {name: weight.requires_grad for name, weight in weights.items()}
-    for weight in weights.values():
-        weight.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for name, weight in weights.items():
-            weight.requires_grad_(required[name])
+def loss(scoring: Scoring, weights: Named, batch: Batch) -> Tensor:
+    """Cross-entropy of the model with `weights`, summed over the batch's examples."""
+    inputs, labels = batch
+    logits = functional_call(scoring.model, weights, (inputs,)) / scoring.temperature
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def gradient(of: Tensor, weights: Named, *, create_graph: bool = False) -> Named:
+    """The gradient of a scalar, zero where it does not depend on a weight."""
+    parts = torch.autograd.grad(
+        of, list(weights.values()), create_graph=create_graph, materialize_grads=True
+    )
+    return dict(zip(weights, parts, strict=True))
+
+
+def summed(chunks: Iterable[Named]) -> Named:
+    """The sum over chunks, which are consumed one by one, for each name."""
+    total: Named = {}
+    for chunk in chunks:
+        total = {name: total[name] + part for name, part in chunk.items()} if total else chunk
+    return total

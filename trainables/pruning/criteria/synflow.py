@@ -1,39 +1,23 @@
 """SynFlow (Tanaka et al., 2020): the synaptic flow through a weight, without data."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import chain
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import functional_call
 
-from trainables.pruning.criteria.scoring import Scoring, leaving_gradients
+from trainables.pruning.criteria.scoring import Scoring, gradient
 
 
 def synflow(scoring: Scoring) -> dict[str, Tensor]:
-    """|∂R/∂w · w| with R the sum of the logits of the net whose parameters and buffers are their
-    absolute values, for the one input of `scoring`, [1, C, H, W]."""
-    weights = scoring.weights
+    """|∂R/∂w · w| in the weight's shape (sketching paper equation 3).
+
+    R is the sum of the logits of the net whose parameters and buffers are their absolute values,
+    for the one input of `scoring`, [1, C, H, W]. It over- and underflows float32 in deep nets.
+    """
     ((inputs, _),) = scoring.batches
-    with _absolute(scoring.model), leaving_gradients(weights):
-        flow = scoring.model(inputs).sum()
-        gradients = torch.autograd.grad(flow, list(weights.values()))
-        return {
-            name: (gradient * weight.detach()).abs()
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-        }
-
-
-@contextmanager
-def _absolute(model: nn.Module) -> Iterator[None]:
-    """Parameters and buffers as absolute values in the block, and exactly as before after it."""
-    state = model.state_dict()
-    before = {name: tensor.clone() for name, tensor in state.items()}
-    try:
-        with torch.no_grad():
-            for tensor in state.values():
-                tensor.abs_()
-        yield
-    finally:
-        with torch.no_grad():
-            for name, tensor in state.items():
-                tensor.copy_(before[name])
+    state = chain(scoring.model.named_parameters(), scoring.model.named_buffers())
+    absolute = {name: tensor.detach().abs() for name, tensor in state}
+    weights = {name: absolute[name].requires_grad_() for name in scoring.masks}
+    flow = functional_call(scoring.model, absolute, (inputs,)).sum()
+    slopes = gradient(flow, weights)
+    return {name: (weight.detach() * slopes[name]).abs() for name, weight in weights.items()}
