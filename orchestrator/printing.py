@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -84,7 +85,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
     elif not plan.tasks:
         out.print("nothing to train: the store has every iteration")
     out.print(f"results: {store.uri('tables')}   query them: prunesweep results {name}"
-              f" --storage {store.location}", soft_wrap=True, highlight=False)  # fmt: skip
+              f" --storage {shlex.quote(store.location)}", soft_wrap=True, highlight=False)  # fmt: skip
 
 
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:

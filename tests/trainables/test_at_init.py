@@ -2,7 +2,8 @@
 differences and against their definitions."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,8 @@ def test_weights_would_come_back_without_the_rule_that_none_does(
 ) -> None:
     """SynFlow's published code scores pruned weights like any other. Iterated, it takes some back
     with SNIP, whose scores there are those of the unpruned weight, and with GraSP, where a pruned
-    weight's 0 is above the negative scores. Where it takes none back, the two rules agree."""
-    config = method(criterion, density=0.1, rounds=5)
+    weight's 0 is above the negative scores. Until it takes one back, the two rules agree."""
+    config = method(criterion, density=0.5, rounds=5)
     ours, theirs = published.masks, published.masks
     returned = 0
     for count in kept_after_rounds(config, len(flat(published.masks))):
@@ -257,7 +258,7 @@ def central_difference(
     def moved(by: float) -> float:
         tensors = {key: tensor.clone() for key, tensor in at.items()}
         tensors[name].view(-1)[index] *= 1 + by
-        return float(f(tensors))
+        return float(f(tensors).detach())
 
     return (moved(step) - moved(-step)) / (2 * step)
 
@@ -400,7 +401,7 @@ def test_a_criterion_leaves_the_network_it_is_given_alone(name: str, smooth: nn.
 configs = st.builds(
     method,
     st.sampled_from(ALL),
-    density=st.floats(1e-6, 1),
+    density=st.floats(0, 1, exclude_min=True),
     rounds=st.integers(1, 4),
     schedule=st.sampled_from(["exponential", "linear"]),
     selection=st.sampled_from(["threshold", "sampled"]),
@@ -447,7 +448,7 @@ def test_schedules_are_exponential_and_linear() -> None:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Scoring]]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Scoring]:
     """The scorings of the rounds that follow, each with its network as it then was."""
     scorings: list[Scoring] = []
     for name, criterion in list(CRITERIA.items()):
@@ -460,34 +461,32 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Scoring]]:
             return criterion(scoring)
 
         monkeypatch.setitem(CRITERIA, name, recording)
-    return iter([scorings])
+    return scorings
 
 
 @pytest.mark.parametrize("selection", ["threshold", "sampled"])
 @pytest.mark.parametrize("name", ALL)
 def test_a_pruned_weight_is_zero_in_later_rounds_and_never_comes_back(
-    name: str, selection: str, recorded: Iterator[list[Scoring]]
+    name: str, selection: str, recorded: list[Scoring]
 ) -> None:
-    (scorings,) = recorded
     config = method(name, rounds=8, selection=selection, sampled_rounds="every")
     last = prune_at_init(config, tiny(), random_data(), seed=0)
-    masks = [flat(scoring.masks) for scoring in scorings] + [flat(last)]
+    masks = [flat(scoring.masks) for scoring in recorded] + [flat(last)]
     assert [int(mask.sum()) for mask in masks[1:]] == kept_after_rounds(config, 210)
-    for earlier, later in zip(masks, masks[1:], strict=False):
+    for earlier, later in pairwise(masks):
         assert not bool((later & ~earlier).any())
-    for scoring in scorings:
+    for scoring in recorded:
         assert not bool(flat(scoring.weights)[~flat(scoring.masks)].any())
         assert not scoring.model.training
         assert flat(scoring.weights).dtype == torch.float64
 
 
 def test_examples_are_those_of_every_round_and_chi_is_drawn_anew(
-    recorded: Iterator[list[Scoring]],
+    recorded: list[Scoring],
 ) -> None:
-    (scorings,) = recorded
     prune_at_init(method("snip", rounds=2), tiny(), random_data(), seed=0)
     prune_at_init(method("synflow", rounds=2, data="chi"), tiny(), random_data(), seed=0)
-    inputs = [torch.cat([x for x, _ in scoring.batches]) for scoring in scorings]
+    inputs = [torch.cat([x for x, _ in scoring.batches]) for scoring in recorded]
     assert torch.equal(inputs[0], inputs[1])
     assert not torch.equal(inputs[2], inputs[3])
 
@@ -519,7 +518,7 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
     model = tiny()
     with torch.no_grad():
         model[3].weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"synflow: .* 1\.weight are .* finite"):
+    with pytest.raises(ValueError, match=r"synflow: not all scores of 1\.weight are finite"):
         prune_at_init(method("synflow"), model, random_data(), seed=0)
 
 

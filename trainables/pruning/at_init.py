@@ -49,7 +49,7 @@ def kept_after_rounds(config: PruningAtInit, total: int) -> list[int]:
     floats of SynFlow's published code on the way."""
     last = kept_count(config.density, total)
     on_the_way = [round_density(config, round_) for round_ in range(1, config.rounds)]
-    # Rounding must not leave fewer on the way than the last round keeps.
+    # In floats a tiny density leaves nothing, and the last round keeps at least one weight.
     return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
 
 
