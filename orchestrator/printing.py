@@ -72,20 +72,24 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "planned": len(plan.to_train),
                 "interrupted": outcome.interrupted,
                 "failures": [asdict(failure) for failure in outcome.failures],
+                "healed": [str(damage) for damage in summary.healed],
                 "damage": [str(damage) for damage in summary.damage],
             }
         )
         return
     out.print(_rich_table(query(store, name, LAST_ITERATION)))
     _print_failures(outcome.failures, out)
+    for damage in summary.healed:
+        out.print(f"set aside in quarantine/ and trained again: {damage}")
     for damage in summary.damage:
         out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
     if outcome.interrupted:
         out.print("interrupted: everything committed is safe; the same command resumes")
     elif not plan.tasks:
         out.print("nothing to train: the store has every iteration")
-    out.print(f"results: {store.uri('tables')}   query them: prunesweep results {name}"
-              f" --storage {shlex.quote(store.location)}", soft_wrap=True, highlight=False)  # fmt: skip
+    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
+    shown = f"results: {store.uri('tables')}   query them: {query_command}"
+    out.print(shown, soft_wrap=True, highlight=False)
 
 
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:

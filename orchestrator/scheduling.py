@@ -102,7 +102,6 @@ class _Lineages(Searcher):
         self._ready = deque((task, 1, self.gpus) for task in self.tasks if task.after is None)
         self._waiting = [task for task in self.tasks if task.after is not None]
         self._running: dict[str, tuple[Task, int, float]] = {}
-
         self.stopping = False
         self._stopped: list[Task] = []
 
@@ -118,11 +117,15 @@ class _Lineages(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self.stopping:
             return Searcher.FINISHED
+        if not self._running and not self._ready:
+            # Nobody is left to commit what these wait for.
+            self._ready.extend((task, 1, self.gpus) for task in self._waiting)
+            self._waiting = []
         if self._ready:
             task, attempt, gpus = self._running[trial_id] = self._ready.popleft()
             self._tell("started", task.lineage.id, attempt)
             return {"lineage": task.lineage.id, "attempt": attempt, "gpus": gpus}
-        return None if self.unfinished else Searcher.FINISHED
+        return None if self._running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "key" in result:
@@ -137,7 +140,7 @@ class _Lineages(Searcher):
         # A trial's last result comes here only.
         self.on_trial_result(trial_id, result or {})
         task, _, _ = self._running.pop(trial_id)
-        if task.lineage.keys[-1] in self._committed:
+        if result and result.get("complete"):
             self._tell("finished", task.lineage.id)
         else:
             self._stopped.append(task)

@@ -28,6 +28,7 @@ from orchestrator.scheduling import (
     train_plan,
 )
 from orchestrator.spec import SweepSpec
+from orchestrator.verifying import set_damaged_aside
 from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
 from trainables.identity import canonical_json
@@ -55,10 +56,14 @@ class PlannedSweep:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did: its plan, its outcome, and the damage found while tabulating."""
+    """What a run did: its plan, its outcome, and the damage it set aside and trained again.
+
+    `damage` was met only while the tables were made, and is left to the next run.
+    """
 
     planned: PlannedSweep
     outcome: Outcome
+    healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
 
 
@@ -89,10 +94,14 @@ def run_sweep(
 ) -> RunSummary:
     """Train what the store lacks of `spec` and rebuild its tables.
 
+    Commits it builds on are checked first, and damaged ones are set aside and trained again.
     Raises PlanError, DatasetNotFound or StoreError before anything is written.
     """
     planned = plan_sweep(spec, store, roots)
     _check_storage(planned, store)
+    healed = set_damaged_aside(store, _stored_keys(planned.plan))
+    if healed:
+        planned = plan_sweep(spec, store, roots)
     arrays = _load_datasets(planned, roots)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
@@ -103,7 +112,7 @@ def run_sweep(
         _drop_shared_weights(planned.plan.lineages, store)
     record = read_sweep(store, spec.name)
     damage = compact(store, record) if record else []
-    return RunSummary(planned, outcome, tuple(damage))
+    return RunSummary(planned, outcome, tuple(healed), tuple(damage))
 
 
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
@@ -119,6 +128,12 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
 def committed_files(store: Store) -> FilesOf:
     """The files of every committed iteration, from one listing of the store."""
     return store.committed("iterations").get
+
+
+def _stored_keys(plan: Plan) -> list[str]:
+    """The stored iterations of the plan, each once."""
+    keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
+    return [key for key in keys if key not in plan.to_train]
 
 
 def _train(

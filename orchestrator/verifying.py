@@ -1,6 +1,7 @@
 """Verification: every hash of every commit, and every table, against what the store says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ def verify_store(store: Store) -> Verified:
     for folder in COMMITS:
         for name in store.names(folder):
             commits += 1
-            damage.extend(_commit_damage(store, f"{folder}/{name}"))
+            damage.extend(commit_damage(store, f"{folder}/{name}"))
     tables = 0
     for sweep in store.names("sweeps"):
         tables += len(TABLES)
@@ -37,7 +38,21 @@ def verify_store(store: Store) -> Verified:
     return Verified(commits, tables, tuple(damage))
 
 
-def _commit_damage(store: Store, path: str) -> Iterator[Damaged]:
+def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[Damaged]:
+    """Move the damaged ones of committed iterations to quarantine; what was wrong with each."""
+
+    def first_damage(key: str) -> Damaged | None:
+        return next(commit_damage(store, iteration_path(key)), None)
+
+    with ThreadPoolExecutor() as pool:
+        damage = [found for found in pool.map(first_damage, keys) if found is not None]
+    for found in damage:
+        store.set_aside(found.path)
+    return damage
+
+
+def commit_damage(store: Store, path: str) -> Iterator[Damaged]:
+    """Everything that is wrong with one commit; reads all its files."""
     if not store.is_committed(path):
         yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
         return

@@ -58,10 +58,10 @@ class LineageTrainable(tune.Trainable):
             self._iterations = self._begin(self.config)
         metrics = next(self._iterations, None)
         if metrics is None:
-            return {"done": True}
+            return {"done": True, "complete": True}
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
         last = metrics["key"] == self._lineage.keys[-1]
-        return {name: metrics[name] for name in shown} | {"done": last}
+        return {name: metrics[name] for name in shown} | {"done": last, "complete": last}
 
     def cleanup(self) -> None:
         if self._iterations is not None:

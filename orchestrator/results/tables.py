@@ -229,7 +229,10 @@ def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) ->
             continue
         columns = ["config", "train_seconds", "prune_seconds"]
         path = store.absolute(f"tables/{name}")
-        table = pq.read_table(path, filesystem=store.filesystem, columns=columns)
+        try:
+            table = pq.read_table(path, filesystem=store.filesystem, columns=columns)
+        except (OSError, pa.ArrowException):
+            continue  # a damaged table is rebuilt by the next run; here it only costs an estimate
         grouped = table.group_by("config").aggregate(
             [("train_seconds", "sum"), ("prune_seconds", "sum"), ("train_seconds", "count")]
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,3 +296,27 @@ for asked in ("auto", 0.0, 0.25, 0.5, 1.0, 2.0):
         "1.0 1.0 2",
         "2.0 2.0 1",
     ]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "layers.parquet", "manifest.json"])
+def test_damage_is_found_and_healed(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = comparable(folder, "small", "iterations")
+    victim = next(row["key"] for row in before if row["iteration"] == 1)
+    flip(folder / "prunesweep-store" / iteration_path(victim) / name)
+    flip(folder / "prunesweep-store" / table_path("epochs", "small"))
+    found = json.loads(command(folder, "verify", "--json", expect=1))["damage"]
+    assert [victim in found[0], "epochs-small" in found[-1]] == [True, True]
+    summary = run(folder, SWEEP)
+    assert (summary["planned"], len(summary["healed"])) == (1, 1)
+    assert len(store_of(folder).names("quarantine")) == 1
+    assert comparable(folder, "small", "iterations") == before
+    assert json.loads(command(folder, "verify", "--json"))["damage"] == []
+
+
+def flip(file: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
