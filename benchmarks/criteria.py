@@ -92,10 +92,8 @@ def measured(what: str, model: str, device: torch.device) -> dict[str, float]:
         step = training_step(model, device)
         timed(step, device)
         return {"seconds": statistics.median(timed(step, device) for _ in range(5)), "mib": 0.0}
-    if what == "rounds":
-        work = synflow_rounds(model, device)
-    else:
-        work = criterion(what, model, device)
+    rounds = what == "rounds"
+    work = synflow_rounds(model, device) if rounds else criterion(what, model, device)
     if device.type == "cuda":
         # The first call also loads CUDA's libraries.
         work()
@@ -136,7 +134,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.only:
         torch.set_num_threads(2)
-        print(json.dumps(measured(*options.only, torch.device(options.device))))
+        what, model = options.only
+        print(json.dumps(measured(what, model, torch.device(options.device))))
         return
     print(
         f"On {options.device}:\n\n| model | criterion | seconds | peak MiB |\n|---|---|---:|---:|"

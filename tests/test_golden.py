@@ -16,16 +16,16 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from orchestrator.planning import make_plan, sweep_lineages
+from orchestrator.planning import ResolvedDataset, make_plan, sweep_lineages
 from orchestrator.results.tables import SCHEMAS
-from orchestrator.sweep import resolve_datasets
 from orchestrator.yaml_source import load_sweep
-from trainables.data import data_roots
+from trainables.data import DatasetInfo, data_roots, describe_dataset, identity
 from trainables.keys import Lineage
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
+PAPER_FILES = sorted([*ROOT.glob("sweeps/sap/*.yaml"), *ROOT.glob("sweeps/sketching/*.yaml")])
 COMMANDS = ("plan", "run", "status", "results", "verify", "export", "list", "doctor")
 
 KEYS = (
@@ -69,8 +69,8 @@ def test_every_sweep_file_keeps_its_plan_and_its_keys(golden: Golden) -> None:
     golden("sweeps.json", as_json(plans), KEYS)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "sweeps/sap").glob("*.yaml")), ids=lambda f: f.stem)
-def test_a_sap_file_says_what_it_costs(file: Path) -> None:
+@pytest.mark.parametrize("file", PAPER_FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_a_file_of_a_paper_says_what_it_costs(file: Path) -> None:
     spec, plan = load_sweep(file), figures(lineages(file))
     runs, epochs = f"{plan['to_train']:,}", spec.train[0].epochs
     cost = f"# {plan['lineages']} lineages, {runs} iterations of {epochs} epochs."
@@ -108,7 +108,16 @@ def test_every_command_has_its_golden_help() -> None:
 
 def lineages(file: Path) -> tuple[Lineage, ...]:
     spec = load_sweep(file)
-    return sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+    return sweep_lineages(spec, [resolved(config) for config in spec.dataset])
+
+
+def resolved(config: Any) -> ResolvedDataset:
+    """The dataset; Parquet files, which are not here, are taken to be CIFAR-10's."""
+    if config.name == "parquet":
+        info = DatasetInfo((3, 32, 32), 10, 50_000, 10_000, fingerprint="0" * 64)
+    else:
+        info = describe_dataset(config, data_roots(None, {}))
+    return ResolvedDataset(config, info, identity(config, info))
 
 
 def figures(of: Sequence[Lineage]) -> dict[str, Any]:

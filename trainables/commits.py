@@ -122,8 +122,8 @@ def commit_iteration(
         for layer in sparsity.layers
     ]
     path = iteration_path(lineage.keys[index])
-    if bench.store.is_committed(path):
-        # Its weights were not kept and are needed after all.
+    if bench.store.is_committed(path) and WEIGHTS not in bench.store.manifest(path)["files"]:
+        # They were not kept and are needed after all. A commit that has them is another run's.
         bench.store.set_aside(path)
     bench.store.commit(
         path,

@@ -29,7 +29,7 @@ from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, ide
 from trainables.data.roots import DataRoots
 from trainables.identity import snapshot_key
 from trainables.keys import Lineage, make_lineage
-from trainables.lineage import missing_iterations, run_lineage
+from trainables.lineage import missing_iterations, run_iteration, run_lineage
 from trainables.masks import Masks, apply_masks, density
 from trainables.measure import kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, prunable
@@ -623,3 +623,13 @@ def test_damage_to_what_is_not_needed_trains_nothing(data: DeviceData, tmp_path:
     run(one, data, tmp_path)
     flip(tmp_path / iteration_path(one.keys[0]) / WEIGHTS)
     assert run(one, data, tmp_path) == []
+
+
+def test_a_commit_that_another_run_made_meanwhile_stays(data: DeviceData, tmp_path: Path) -> None:
+    one = lineage(iterations=1)
+    run(one, data, tmp_path)
+    manifest = Store(str(tmp_path)).manifest(iteration_path(one.keys[1]))
+    # As a run does that had looked before the other one committed.
+    run_iteration(one, 1, bench(data, tmp_path))
+    assert Store(str(tmp_path)).manifest(iteration_path(one.keys[1])) == manifest
+    assert not (tmp_path / "quarantine").exists()

@@ -1,0 +1,114 @@
+"""sweeps/sketching/published.csv: complete, plausible, and every row a cell of a sweep file."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from orchestrator.spec import cells
+from orchestrator.yaml_source import load_sweep
+
+FOLDER = Path(__file__).parents[1] / "sweeps/sketching"
+COLUMNS = (
+    "source", "table", "row", "dataset", "model", "method", "data", "selection", "density",
+    "mean", "std", "note",
+)  # fmt: skip
+CELL = ("dataset", "model", "method", "data", "selection", "density")
+PAPER, SYNFLOW = "arXiv:2305.17559", "ganguli-lab/Synaptic-Flow"
+DOUBTFUL = "the CIFAR-100 ResNet-20 rows seem to mix single and double width"
+
+Row: TypeAlias = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    with (FOLDER / "published.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        assert tuple(reader.fieldnames or ()) == COLUMNS
+        return list(reader)
+
+
+def test_the_tables_are_complete(rows: list[Row]) -> None:
+    # methods x models x datasets x densities
+    assert Counter((row["source"], row["table"]) for row in rows) == {
+        (PAPER, "1"): 8 * 2 * 2 * 3,
+        (PAPER, "2"): 8 * 2 * 2 * 3,
+        (PAPER, "3"): 2 * 2 * 1 * 3,
+        (PAPER, "4"): 2 * 2 * 2 * 3,
+        (SYNFLOW, "stored results"): 4 * 2 * 1 * 4,
+    }
+    repeated = Counter(tuple(row[name] for name in ("source", "table", *CELL)) for row in rows)
+    assert max(repeated.values()) == 1
+
+
+def test_every_row_is_a_cell_of_a_sweep_file(rows: list[Row]) -> None:
+    swept = {
+        (
+            cell.dataset.name, cell.model.name, cell.method.name,
+            getattr(cell.method, "data", ""), cell.method.selection, cell.method.density,
+        )
+        for file in FOLDER.glob("*.yaml")
+        for cell in cells(load_sweep(file))
+    }  # fmt: skip
+    published = {(*(row[name] for name in CELL[:-1]), float(row["density"])) for row in rows}
+    assert not published - swept
+
+
+def test_the_values_are_plausible(rows: list[Row]) -> None:
+    chance = {"cifar10": 10.0, "cifar100": 1.0, "tiny_imagenet": 0.5}
+    for row in rows:
+        mean = float(row["mean"])
+        assert chance[row["dataset"]] <= mean < 95, row
+        assert ("chance level" in row["note"]) == (mean == chance[row["dataset"]]), row
+        assert not row["std"] or 0 <= float(row["std"]) < 16, row
+        assert ("spread over 5 points" in row["note"]) == (float(row["std"] or 0) > 5), row
+    without_std = {row["table"] for row in rows if not row["std"] and "chance" not in row["note"]}
+    assert without_std == {"3", "stored results"}
+
+
+def test_doubtful_rows_say_so(rows: list[Row]) -> None:
+    for row in rows:
+        doubtful = (row["dataset"], row["model"]) == ("cifar100", "resnet20")
+        assert (DOUBTFUL in row["note"]) == doubtful
+
+
+def test_tables_1_and_4_agree_on_the_rows_they_share(rows: list[Row]) -> None:
+    values = {
+        table: {
+            tuple(row[name] for name in CELL): (float(row["mean"]), float(row["std"]))
+            for row in rows
+            if row["table"] == table and row["method"] == "snip" and row["std"]
+        }
+        for table in ("1", "4")
+    }
+    shared = values["1"].keys() & values["4"].keys()
+    assert len(shared) == 2 * 2 * 3
+    assert all(values["1"][cell] == values["4"][cell] for cell in shared)
+
+
+@pytest.mark.parametrize(
+    ("table", "cell", "value"),
+    [
+        ("1", "cifar10 vgg19 synflow ones threshold 0.1", "93.01 0.19"),
+        ("1", "cifar10 vgg19 snip sparse sampled 0.1", "93.16 0.36"),
+        ("1", "cifar10 resnet20 snip normal sampled 0.05", "83.59 0.4"),
+        ("1", "cifar100 vgg19 snip normal threshold 0.02", "1.00 "),
+        ("1", "cifar100 resnet20 synflow chi sampled 0.02", "24.35 0.72"),
+        ("2", "cifar10 resnet20 random  threshold 0.02", "10.0 "),
+        ("2", "cifar10 vgg19 grasp normal threshold 0.1", "92.23 0.95"),
+        ("2", "cifar10 resnet20 imp real threshold 0.1", "89.63 0.24"),
+        ("2", "cifar100 vgg19 imp random threshold 0.02", "54.81 6.87"),
+        ("3", "tiny_imagenet tiny_wide_resnet18 synflow ones sampled 0.05", "58.84 "),
+        ("4", "cifar100 vgg19 snip real threshold 0.02", "56.05 13.97"),
+        ("stored results", "cifar10 vgg16 synflow ones threshold 0.001", "80.39 "),
+    ],
+)
+def test_values_read_in_the_tables(rows: list[Row], table: str, cell: str, value: str) -> None:
+    [found] = [
+        f"{row['mean']} {row['std']}"
+        for row in rows
+        if row["table"] == table and " ".join(row[name] for name in CELL) == cell
+    ]
+    assert found == value
