@@ -1,6 +1,7 @@
 """The command `prunesweep`: parse, call, print; no logic."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ app = cyclopts.App(
     help="Sweeps of neural-network pruning experiments on a Ray cluster.",
     help_format="markdown",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
 SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
@@ -182,8 +184,15 @@ def doctor(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> in
 
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(app(sys.argv[1:], result_action="return_value", exit_on_error=False))
+        sys.exit(
+            app(
+                sys.argv[1:],
+                result_action="return_value",
+                exit_on_error=False,
+            )
+        )
     except KeyboardInterrupt:
         print("interrupted; everything committed is safe, run again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

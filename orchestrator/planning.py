@@ -73,9 +73,10 @@ class Plan:
 def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
     """The lineages of a sweep, one a cell; `datasets` are those of `spec.dataset`, in order.
 
-    Raises PlanError when a lineage would rewind past the end of training.
+    Raises PlanError when a lineage could not run: rewinding past the end of training, a scope or
+    a held-out part it does not have, more scoring examples than there are.
     """
-    _check_rewind(spec, datasets)
+    _check_cells(spec, datasets)
     _check_scope(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunk_texts: dict[tuple[Any, ...], str] = {}
@@ -187,6 +188,7 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
     sizes: dict[tuple[str, Any], tuple[int, int]] = {}
     total = 0
     counted: set[str] = set()
+    trunks: set[str] = set()
     for task in plan.tasks:
         lineage = task.lineage
         about = canonical_json(lineage.dataset)
@@ -197,7 +199,8 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
         counted.update(new)
         kept = len(new) if keep_weights == "all" else min(len(new), 2)
         # A trunk leaves w_init beside its own weights.
-        snapshots = 1 if lineage.keys[0] in new else 0
+        snapshots = 1 if new and lineage.trunk not in trunks else 0
+        trunks.add(lineage.trunk)
         total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
     return total
 
@@ -228,16 +231,29 @@ def _check_scope(spec: SweepSpec) -> None:
             )
 
 
-def _check_rewind(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
-    for number, method in enumerate(spec.methods):
-        step = rewind_step(method)
-        for dataset in datasets:
-            for recipe in spec.train:
-                steps = recipe_steps(recipe, dataset.info)
-                if step >= steps:
-                    raise PlanError(
-                        f"step {step} is past the end of training: {recipe.epochs} epochs "
-                        f"of {dataset.config.name} are {steps} steps; "
-                        f"choose a step up to {steps - 1}",
-                        ("methods", number, "rewind", "step"),
-                    )
+def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    info = {dataset.config: dataset.info for dataset in datasets}
+    # Many cells differ in seed or scope only.
+    distinct = {(cell.dataset, cell.recipe, cell.method) for cell in cells(spec)}
+    for dataset, recipe, method in distinct:
+        number = spec.methods.index(method)
+        steps, step = recipe_steps(recipe, info[dataset]), rewind_step(method)
+        if step >= steps:
+            raise PlanError(
+                f"step {step} is past the end of training: {recipe.epochs} epochs of "
+                f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
+                ("methods", number, "rewind", "step"),
+            )
+        examples, available = getattr(method, "examples", 0), info[dataset].train_examples
+        if getattr(method, "data", None) == "real" and examples > available:
+            raise PlanError(
+                f"examples: {examples} is more than the {available} training examples of "
+                f"{dataset.name}; choose at most {available}",
+                ("methods", number, "examples"),
+            )
+        if recipe.keep == "best_validation" and dataset.holdout == 0:
+            raise PlanError(
+                f"keep: best_validation needs a held-out part of {dataset.name}; "
+                "set dataset.holdout, or keep: last",
+                ("train", spec.train.index(recipe), "keep"),
+            )

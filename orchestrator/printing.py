@@ -141,7 +141,11 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
         return
     for each in damage:
         out.print(each, style="red", highlight=False, soft_wrap=True)
-    state = "all sound" if not damage else f"{len(damage)} damaged; `prunesweep run` mends them"
+    state = (
+        "all sound"
+        if not damage
+        else f"{len(damage)} damaged; `prunesweep run` mends what its sweep needs"
+    )
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
 
 

@@ -77,10 +77,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to offer."""
+    """What Ray has to offer: in all, and (CPUs, GPUs) of each node, where it is not one."""
 
     cpus: int
     gpus: int
+    nodes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(eq=False)
@@ -154,10 +155,12 @@ class _Lineages(Searcher):
         self._tell("failed", failure, retried)
         if retried:
             out_of_memory = "OutOfMemoryError" in text
-            self._ready.append((task, attempt + 1, min(1.0, gpus * 2) if out_of_memory else gpus))
+            self._ready.append(
+                (task, attempt + 1, max(gpus, min(1.0, gpus * 2)) if out_of_memory else gpus)
+            )
             return
         self.failures.append(failure)
-        self._fail_dependents(task, failure)
+        self._fail_dependents(set(task.lineage.keys), failure)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the searcher for a restore that never happens.
@@ -186,8 +189,9 @@ class _Lineages(Searcher):
             lineage.steps[-1].iteration,
         )
 
-    def _fail_dependents(self, failed: Task, cause: Failure) -> None:
-        lost = set(failed.lineage.keys) - self._committed
+    def _fail_dependents(self, keys: set[str], cause: Failure) -> None:
+        """Give up what waits for `keys`, and what waits for that."""
+        lost = keys - self._committed
         dependents = [task for task in self._waiting if task.after in lost]
         self._waiting = [task for task in self._waiting if task.after not in lost]
         for task in dependents:
@@ -198,6 +202,7 @@ class _Lineages(Searcher):
             failure = Failure(task.lineage.id, cause.iteration, 0, text)
             self.failures.append(failure)
             self._tell("failed", failure, False)
+            self._fail_dependents(set(task.lineage.keys), cause)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         try:
@@ -245,7 +250,12 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         resources = ray.cluster_resources()
-        yield Cluster(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Cluster(
+            int(resources.get("CPU", 1)),
+            int(resources.get("GPU", 0)),
+            tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
+        )
     finally:
         ray.shutdown()
 
@@ -262,13 +272,20 @@ def gpus_per_lineage(resources: Resources, cluster: Cluster) -> float:
 
 
 def concurrency(resources: Resources, cluster: Cluster) -> int:
-    """How many lineages run at a time."""
+    """How many lineages run at a time; each has to fit on one node."""
     gpus = gpus_per_lineage(resources, cluster)
-    slots = cluster.cpus // resources.cpus_per_lineage
-    if gpus > 0:
-        per_gpu = math.floor(1 / gpus + 1e-9)
-        slots = min(slots, per_gpu * cluster.gpus if gpus <= 1 else int(cluster.gpus // gpus))
-    return max(0, min(slots, resources.max_concurrent or slots))
+    nodes = cluster.nodes or ((cluster.cpus, cluster.gpus),)
+    slots = sum(_slots(resources.cpus_per_lineage, gpus, *node) for node in nodes)
+    return min(slots, resources.max_concurrent or slots)
+
+
+def _slots(cpus: int, gpus: float, node_cpus: int, node_gpus: int) -> int:
+    slots = node_cpus // cpus
+    if gpus == 0:
+        return slots
+    # The small number makes up for fractions such as 1/3 that floats fall short of.
+    on_gpus = math.floor(1 / gpus + 1e-9) * node_gpus if gpus <= 1 else int(node_gpus // gpus)
+    return min(slots, on_gpus)
 
 
 def train_plan(

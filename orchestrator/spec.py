@@ -61,8 +61,10 @@ def _one_length(values: tuple[Pruning, ...]) -> tuple[Pruning, ...]:
 
 def _gpus(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value != "auto" and not (number and 0 <= value < float("inf")):
-        raise PydanticCustomError("gpus", "must be auto or a number of GPUs, such as 0.25")
+    if value != "auto" and not (number and 0 <= value <= 1):
+        raise PydanticCustomError(
+            "gpus", "must be auto, or a share of one GPU from 0 (the CPU) to 1, such as 0.25"
+        )
     return value
 
 

@@ -211,6 +211,7 @@ def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) 
     name = planned.spec.name
     write_sweep(store, record_sweep(planned.spec, planned.plan.lineages))
     base = sweep_path(name)
+    _record_failures(store, name, [])
     history = store.read_json(f"{base}/provenance.json") or []
     store.write_json(f"{base}/provenance.json", [*history, provenance(command)])
 

@@ -46,6 +46,8 @@ def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[Damaged]:
 
     with ThreadPoolExecutor() as pool:
         damage = [found for found in pool.map(first_damage, keys) if found is not None]
+    # Looked at again right before the move: another run may have mended it meanwhile.
+    damage = [found for found in damage if next(commit_damage(store, found.path), None)]
     for found in damage:
         store.set_aside(found.path)
     return damage

@@ -160,6 +160,11 @@ class Store:
         for name, entry in manifest["files"].items():
             if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
                 raise Damaged(path, f"its manifest lacks the size or SHA-256 of {name}")
+        if isinstance(manifest.get("format"), int) and manifest["format"] > STORE_FORMAT:
+            raise StoreError(
+                f"{self.uri(path)} has format {manifest['format']}, and this version reads "
+                f"{STORE_FORMAT}; use the newer prunesweep that wrote it"
+            )
         if manifest.get("format") != STORE_FORMAT:
             raise Damaged(
                 path, f"its format is {manifest.get('format')}, this version reads {STORE_FORMAT}"

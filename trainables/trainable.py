@@ -97,7 +97,12 @@ class LineageTrainable(tune.Trainable):
 
 def _device(gpus: float) -> torch.device:
     # Ray leaves every GPU visible to an actor that asked for none.
-    if gpus == 0 or not torch.cuda.is_available():
+    if gpus == 0:
         return torch.device("cpu")
-    torch.cuda.set_per_process_memory_fraction(min(gpus, 1.0))
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"this lineage has {gpus:g} of a GPU, but torch finds no CUDA device on this node; "
+            "install a CUDA build of torch there, or set resources.gpus_per_lineage: 0"
+        )
+    torch.cuda.set_per_process_memory_fraction(gpus)
     return torch.device("cuda")

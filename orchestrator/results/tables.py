@@ -83,7 +83,8 @@ def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
     """
     committed = store.committed("iterations")
     keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
-    files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
+    # `iterations` last: see `is_current`.
+    files = {"layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY, "iterations": METRICS}
     damage: dict[str, Damaged] = {}
     for table, file in files.items():
         parts = _read_parts(store, keys, file, damage)
@@ -99,15 +100,27 @@ def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
 
 
 def is_current(store: Store, sweep: SweepRecord) -> bool:
-    """Whether the tables of `sweep` have a row for each of its committed iterations."""
+    """Whether the tables of `sweep` are those of its record and of what is committed now.
+
+    The table `iterations` is written last, so it vouches for the others.
+    """
     committed = store.committed("iterations")
-    expected = sum(key in committed for line in sweep.lineages for key in line.keys)
+    expected = [
+        (line.id, t, key)
+        for line in sweep.lineages
+        for t, key in zip(line.iterations, line.keys, strict=True)
+        if key in committed
+    ]
+    path = store.absolute(table_path("iterations", sweep.name))
+    columns = ["lineage", "iteration", "key"]
     try:
-        paths = [store.absolute(table_path(table, sweep.name)) for table in TABLES]
-        rows = [pq.read_metadata(p, filesystem=store.filesystem).num_rows for p in paths]
+        found = pq.read_table(path, filesystem=store.filesystem, columns=columns)
+        rest = [store.absolute(table_path(table, sweep.name)) for table in TABLES[1:]]
+        for each in rest:
+            pq.read_metadata(each, filesystem=store.filesystem)
     except (OSError, pa.ArrowException):
         return False
-    return rows[0] == expected
+    return list(zip(*(found[name].to_pylist() for name in columns), strict=True)) == expected
 
 
 def _read_parts(
@@ -158,11 +171,13 @@ def _parquet(schema: pa.Schema, tables: Iterable[pa.Table], rows_at_once: int = 
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         waiting: list[pa.Table] = []
+        rows = 0
         for table in tables:
             waiting.append(table)
-            if sum(map(len, waiting)) >= rows_at_once:
+            rows += len(table)
+            if rows >= rows_at_once:
                 writer.write_table(pa.concat_tables(waiting))
-                waiting = []
+                waiting, rows = [], 0
         writer.write_table(pa.concat_tables(waiting or [schema.empty_table()]))
     return sink.getvalue()
 
