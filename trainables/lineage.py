@@ -169,7 +169,6 @@ def _take_parent_masks(lineage: Lineage, index: int, model: nn.Module, bench: Be
     masks = _parent_masks(lineage, index, bench)
     model.load_state_dict(_rewound_state(lineage, lineage.trunk, "real", bench))
     made = _measured_pruned(model, masks, bench)
-    model.load_state_dict(_rewound_state(lineage, lineage.trunk, "real", bench))
     made.prune_seconds = time.perf_counter() - started
     return made
 
