@@ -4,6 +4,7 @@ from orchestrator.exporting import ExportError
 from orchestrator.planning import PlanError
 from orchestrator.records import NoSuchSweep
 from orchestrator.results.query import QueryError
+from orchestrator.scheduling import ClusterError
 from orchestrator.yaml_source import SweepFileError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError
@@ -11,6 +12,7 @@ from trainables.store import Damaged, StoreError
 INPUT_ERRORS = (
     SweepFileError,
     PlanError,
+    ClusterError,
     DatasetNotFound,
     StoreError,
     NoSuchSweep,

@@ -43,6 +43,10 @@ AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""
 
 
+class ClusterError(Exception):
+    """The Ray cluster cannot be reached; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A lineage that stopped, with the traceback of its last attempt."""
@@ -245,7 +249,17 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus}
-    ray.init(address=address or "local", configure_logging=True, **options)
+    try:
+        ray.init(address=address or "local", configure_logging=True, **options)
+    except SystemExit:
+        # Ray has a SIGTERM handler of its own by now.
+        raise KeyboardInterrupt from None
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
+            "RAY_AUTH_TOKEN is the cluster's; or leave --address out to use this machine"
+        ) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

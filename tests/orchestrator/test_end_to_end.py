@@ -335,3 +335,13 @@ def test_tables_of_an_older_sweep_file_are_not_shown_for_the_new_one(
     sql = "SELECT seed FROM iterations LIMIT 1"
     rows = json.loads(command(folder, "results", "small", "--sql", sql, "--format", "json"))
     assert rows == [{"seed": 1}]
+
+
+def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> None:
+    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
+    record = tmp_path / "prunesweep-store/sweeps/small/run.json"
+    wait_for(record.exists)  # written just before Ray is started
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert commits(tmp_path) == set()
