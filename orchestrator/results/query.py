@@ -1,10 +1,9 @@
 """SQL over a sweep's tables."""
 
-import duckdb
 import pyarrow as pa
 
-from orchestrator.records import SweepRecord, existing_sweep
-from orchestrator.results.tables import compact, is_current, open_tables
+from orchestrator.records import SweepRecord
+from orchestrator.results.opening import open_results
 from trainables.store import Store
 
 EVERY_ITERATION = """
@@ -31,27 +30,14 @@ WHERE iteration = last GROUP BY ALL ORDER BY ALL
 """The same at the last iteration of every lineage."""
 
 
-class QueryError(ValueError):
-    """The SQL is wrong; the text is DuckDB's."""
-
-
 def query(store: Store, sweep: str, sql: str = EVERY_ITERATION) -> pa.Table:
     """The result of `sql` over the sweep's tables.
 
     `{cell}` in it stands for what tells the sweep's cells apart, seeds aside. Tables that lag
     behind the commits are rebuilt first. Raises NoSuchSweep, QueryError, Damaged.
     """
-    record = existing_sweep(store, sweep)
-    if not is_current(store, record):
-        compact(store, record)
-    connection = open_tables(store, [sweep])
-    try:
-        relation = connection.sql(sql.replace("{cell}", _cell(record)))
-        if relation is None:
-            raise QueryError("the SQL returns no rows to show; give a SELECT")
-        return relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
+    results = open_results(store, sweep)
+    return results.sql(sql.replace("{cell}", _cell(results.record)))
 
 
 def _cell(record: SweepRecord) -> str:

@@ -1,0 +1,115 @@
+"""Opening a sweep's results: its tables as Arrow, pandas, Polars or DuckDB."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
+from orchestrator.results.tables import compact, is_current, open_tables, table_path
+from trainables.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+
+class QueryError(ValueError):
+    """The SQL is wrong; the text is DuckDB's."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one sweep, as they were when it was opened. docs/results.md has the columns."""
+
+    store: Store
+    record: SweepRecord
+
+    @cached_property
+    def iterations(self) -> pa.Table:
+        """One row for each iteration of each lineage."""
+        return self.table("iterations")
+
+    @cached_property
+    def layers(self) -> pa.Table:
+        """One row for each prunable layer of each iteration."""
+        return self.table("layers")
+
+    @cached_property
+    def epochs(self) -> pa.Table:
+        """One row for each epoch of each iteration."""
+        return self.table("epochs")
+
+    @cached_property
+    def sparsity(self) -> pa.Table:
+        """The PQ Index on the paper's grid of p and q."""
+        return self.table("sparsity")
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """For each lineage id, its method with what tells it from the sweep's other methods, such
+        as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
+        return {line.id: _label(line, self.record) for line in self.record.lineages}
+
+    def table(self, name: str) -> pa.Table:
+        """`iterations`, `layers`, `epochs` or `sparsity`."""
+        return pq.read_table(
+            self.store.absolute(table_path(name, self.record.name)),
+            filesystem=self.store.filesystem,
+            page_checksum_verification=True,
+        )
+
+    def pandas(self, name: str = "iterations") -> "pandas.DataFrame":
+        return self.table(name).to_pandas()
+
+    def polars(self, name: str = "iterations") -> "polars.DataFrame":
+        """Needs Polars, which prunesweep does not install."""
+        import polars
+
+        frame = polars.from_arrow(self.table(name))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def duckdb(self) -> duckdb.DuckDBPyConnection:
+        """A connection with the four tables as views."""
+        return open_tables(self.store, [self.record.name])
+
+    def sql(self, query: str) -> pa.Table:
+        """The rows of `query` over the four tables; raises QueryError."""
+        try:
+            relation = self.duckdb().sql(query)
+            if relation is None:
+                raise QueryError("the SQL returns no rows to show; give a SELECT")
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+
+
+def open_results(storage: "str | PathLike[str] | Store", sweep: str) -> Results:
+    """The results of `sweep` in `storage`, a folder or a URI such as `s3://bucket/folder`.
+
+    Tables that lag behind the commits are rebuilt first. Raises StoreError, NoSuchSweep, Damaged.
+    """
+    store = storage if isinstance(storage, Store) else Store(str(storage))
+    record = existing_sweep(store, sweep)
+    if not is_current(store, record):
+        compact(store, record)
+    return Results(store, record)
+
+
+def _label(line: LineageRecord, record: SweepRecord) -> str:
+    varying = [
+        line.config[name]["name"]
+        for name in ("dataset", "model")
+        if len({each.config[name]["name"] for each in record.lineages}) > 1
+    ]
+    options = [
+        f"{name.split('.')[-1]}={line.swept[name]}"
+        for name in record.swept
+        if line.swept.get(name) is not None
+    ]
+    return " ".join([*varying, line.config["method"]["name"], *options])
