@@ -1,0 +1,118 @@
+"""Statistics over seeds: mean and spread, an interval, and whether two cells differ."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 9_999
+SMALLEST_SAMPLE = 3
+"""The fewest values an interval is made of: resampling two only gives back their range."""
+
+ROUNDING = 1e-9
+"""Values that differ by less, relative to their size, differ by rounding."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The mean of `n` values and their sample standard deviation (n − 1 in the denominator).
+
+    The mean of no value and the deviation of fewer than two are None.
+    """
+
+    mean: float | None
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two cells' means, first minus second, and the test made of it.
+
+    The two-sided p-value is None where no test could be made; then nothing says that they differ.
+    """
+
+    difference: float | None
+    p_value: float | None
+    test: Literal["paired t", "Welch t"] | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the difference is more than noise at the 5 % level."""
+        return self.p_value is not None and self.p_value < 1 - LEVEL
+
+
+def summarize(values: Iterable[float | None]) -> Summary:
+    """Mean, standard deviation and number of the finite ones of `values`."""
+    found = _finite(values)
+    mean = float(found.mean()) if len(found) else None
+    std = float(found.std(ddof=1)) if len(found) > 1 else None
+    return Summary(mean, std, len(found))
+
+
+def bootstrap_interval(values: Iterable[float | None]) -> tuple[float, float] | None:
+    """The 95 % percentile bootstrap interval of the mean of the finite ones of `values`.
+
+    The same values give the same interval. None for fewer than three values and for equal ones:
+    resampling them says nothing of what further seeds would do. For few values the interval is too
+    narrow. Of normal ones, it holds the mean in 73 % of cases with three, 80 % with four, 84 %
+    with five and 90 % with ten.
+    """
+    found = _finite(values)
+    if len(found) < SMALLEST_SAMPLE or not _spreads(found):
+        return None
+    # BCa covers no better at these sizes, and has no interval at all for some samples.
+    interval = stats.bootstrap(
+        (found,),
+        np.mean,
+        confidence_level=LEVEL,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def compare(one: Mapping[int, float | None], other: Mapping[int, float | None]) -> Comparison:
+    """Whether two cells differ by more than noise; both map seeds to values.
+
+    Lineages of one seed share initial weights and the order of the data, and often their trunk, so
+    what a seed adds to both cancels in a paired t-test. It is made where at least two seeds are
+    common. Otherwise, and where the paired differences are all the same (on a small test set they
+    often are, and a t-test would be certain of any such difference), it is Welch's t-test, which
+    takes no equal variances. Where neither has any spread to go by, there is no test.
+    """
+    first, second = _by_seed(one), _by_seed(other)
+    common = sorted(first.keys() & second.keys())
+    paired = np.array([[first[seed], second[seed]] for seed in common]).reshape(-1, 2).T
+    if len(common) > 1 and _spreads(paired[0] - paired[1], scale=float(np.abs(paired).max())):
+        result = stats.ttest_rel(*paired)
+        return Comparison(float(np.mean(paired[0] - paired[1])), float(result.pvalue), "paired t")
+    return _welch(np.array([*first.values()]), np.array([*second.values()]))
+
+
+def _welch(one: np.ndarray, other: np.ndarray) -> Comparison:
+    if not len(one) or not len(other):
+        return Comparison(None, None, None)
+    difference = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2 or not (_spreads(one) or _spreads(other)):
+        return Comparison(difference, None, None)
+    result = stats.ttest_ind(one, other, equal_var=False)
+    return Comparison(difference, float(result.pvalue), "Welch t")
+
+
+def _finite(values: Iterable[float | None]) -> np.ndarray:
+    found = np.array([np.nan if value is None else value for value in values], dtype=float)
+    return found[np.isfinite(found)]
+
+
+def _by_seed(values: Mapping[int, float | None]) -> dict[int, float]:
+    return {s: float(v) for s, v in values.items() if v is not None and np.isfinite(v)}
+
+
+def _spreads(values: np.ndarray, scale: float | None = None) -> bool:
+    size = float(np.abs(values).max()) if scale is None else scale
+    return bool(np.ptp(values) > ROUNDING * size)
