@@ -1,9 +1,11 @@
 """Opening a sweep's results: its tables as Arrow, pandas, Polars or DuckDB."""
 
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -53,7 +55,8 @@ class Results:
     def labels(self) -> dict[str, str]:
         """For each lineage id, its method with what tells it from the sweep's other methods, such
         as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
-        return {line.id: _label(line, self.record) for line in self.record.lineages}
+        sections = [name for name in ("dataset", "model") if varies(name, self.record)]
+        return {line.id: _label(line, self.record, sections) for line in self.record.lineages}
 
     def table(self, name: str) -> pa.Table:
         """`iterations`, `layers`, `epochs` or `sparsity`."""
@@ -101,15 +104,42 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str) -> Results:
     return Results(store, record)
 
 
-def _label(line: LineageRecord, record: SweepRecord) -> str:
-    varying = [
-        line.config[name]["name"]
-        for name in ("dataset", "model")
-        if len({each.config[name]["name"] for each in record.lineages}) > 1
-    ]
-    options = [
-        f"{name.split('.')[-1]}={line.swept[name]}"
+def method_label(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> str:
+    """The method of `line` with its swept parameters, those named in `without` left out."""
+    return " ".join([line.config["method"]["name"], *options(line, record, without)])
+
+
+def options(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> list[str]:
+    """The swept parameters of `line`, such as `p=0.5`, those named in `without` left out."""
+    short = _short_names(record.swept)
+    return [
+        f"{short[name]}={_shown(line.swept[name])}"
         for name in record.swept
-        if line.swept.get(name) is not None
+        if line.swept.get(name) is not None and name not in without
     ]
-    return " ".join([*varying, line.config["method"]["name"], *options])
+
+
+def varies(section: str, record: SweepRecord) -> bool:
+    """Whether lineages differ in the name of their `dataset` or `model`."""
+    return len({line.config[section]["name"] for line in record.lineages}) > 1
+
+
+def _label(line: LineageRecord, record: SweepRecord, sections: Sequence[str]) -> str:
+    names = [line.config[section]["name"] for section in sections]
+    return " ".join([*names, method_label(line, record)])
+
+
+def _short_names(swept: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of dotted names that tell them apart: `lr` of `train.optimizer.lr`, and
+    `optimizer` of `train.optimizer.name`."""
+    parts = {name: name.removesuffix(".name").split(".") for name in swept}
+    ends = {
+        name: [".".join(path[-length:]) for length in range(1, len(path) + 1)]
+        for name, path in parts.items()
+    }
+    counts = Counter(end for each in ends.values() for end in each)
+    return {name: next((e for e in each if counts[e] == 1), name) for name, each in ends.items()}
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -89,8 +89,8 @@ def compare(one: Mapping[int, float | None], other: Mapping[int, float | None]) 
     common = sorted(first.keys() & second.keys())
     paired = np.array([[first[seed], second[seed]] for seed in common]).reshape(-1, 2).T
     if len(common) > 1 and _spreads(paired[0] - paired[1], scale=float(np.abs(paired).max())):
-        result = stats.ttest_rel(*paired)
-        return Comparison(float(np.mean(paired[0] - paired[1])), float(result.pvalue), "paired t")
+        tested: Any = stats.ttest_rel(paired[0], paired[1])
+        return Comparison(float(np.mean(paired[0] - paired[1])), float(tested.pvalue), "paired t")
     return _welch(np.array([*first.values()]), np.array([*second.values()]))
 
 
@@ -100,8 +100,8 @@ def _welch(one: np.ndarray, other: np.ndarray) -> Comparison:
     difference = float(one.mean() - other.mean())
     if min(len(one), len(other)) < 2 or not (_spreads(one) or _spreads(other)):
         return Comparison(difference, None, None)
-    result = stats.ttest_ind(one, other, equal_var=False)
-    return Comparison(difference, float(result.pvalue), "Welch t")
+    tested: Any = stats.ttest_ind(one, other, equal_var=False)
+    return Comparison(difference, float(tested.pvalue), "Welch t")
 
 
 def _finite(values: Iterable[float | None]) -> np.ndarray:
