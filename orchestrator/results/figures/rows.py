@@ -1,0 +1,135 @@
+"""Rows: what figures draw, as lists of JSON values, one list for all the figures that need it.
+
+Every row has `label` (the cell without its seed), `seed` and `lineage`, so that a reader can leave
+methods and seeds out; figures average over the seeds that are left. Other names and values are
+those of the tables; what is not finite is None.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.results.opening import Results, method_label
+
+Row = dict[str, Any]
+
+MEASURES = (
+    "density", "test_loss", "test_accuracy", "pq_index", "gini",
+    "pruned_test_accuracy", "pq_index_pruned",
+)  # fmt: skip
+
+
+def iteration_rows(results: Results) -> list[Row]:
+    """One row for each iteration of each lineage.
+
+    `accuracy_difference` and `pq_index_difference` are what pruning took: the model that was
+    pruned less the pruned model (SAP Figures 2b and 3b).
+    """
+    cells = cell_columns(results)
+    methods = {line.id: line.config["method"] for line in results.record.lineages}
+    columns = ["lineage", "iteration", *MEASURES]
+    rows = [cells[row["lineage"]] | row for row in _listed(results.iterations.select(columns))]
+    at = {(row["lineage"], row["iteration"]): row for row in rows}
+    for row in rows:
+        row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), methods)
+    return rows
+
+
+def layer_rows(results: Results) -> list[Row]:
+    """One row for each prunable layer of each iteration; `density` is the layer's."""
+    cells = cell_columns(results)
+    columns = ["lineage", "iteration", "layer", "kept", "total", "pq_index"]
+    return [
+        cells[row["lineage"]] | row | {"density": row["kept"] / row["total"]}
+        for row in _listed(results.layers.select(columns))
+    ]
+
+
+def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list[Row]:
+    """One row for each epoch of `iterations`; of a long training, `epochs` evenly spread ones."""
+    cells = cell_columns(results)
+    table = results.epochs
+    measures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    there = spread(sorted(table["epoch"].unique().to_pylist()), epochs)
+    wanted = (pc.field("iteration").isin(iterations)) & (pc.field("epoch").isin(there))
+    chosen = table.filter(wanted).select(["lineage", "iteration", "epoch", *measures])
+    return [cells[row["lineage"]] | row for row in _listed(chosen)]
+
+
+def cell_columns(results: Results) -> dict[str, Row]:
+    """For each lineage id, what its rows have in common.
+
+    `setting` is the dataset, the model and the scope; `variant` is the rest of the label, and
+    `curve` that without the density aimed at.
+    """
+    record = results.record
+    return {
+        line.id: {
+            "label": results.labels[line.id],
+            "lineage": line.id,
+            "seed": line.config["seed"],
+            "scope": line.config["prune"]["scope"],
+            "network": _network(line, record),
+            "setting": f"{_network(line, record)}, {line.config['prune']['scope']} pruning",
+            "variant": _variant(line, record),
+            "curve": _variant(line, record, "method.density"),
+        }
+        for line in record.lineages
+    }
+
+
+def distinct(rows: Iterable[Mapping[str, Any]], column: str) -> list[Any]:
+    """The values of a column in order of their first appearance."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of `values`, evenly spread, with the first and the last."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def _network(line: LineageRecord, record: SweepRecord) -> str:
+    options = [name for name in record.swept if name.split(".")[0] in ("dataset", "model")]
+    values = [f"{n.split('.')[-1]}={line.swept[n]}" for n in options if line.swept[n] is not None]
+    return " ".join([line.config["dataset"]["name"], line.config["model"]["name"], *values])
+
+
+def _variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
+    networks = [name for name in record.swept if name.split(".")[0] in ("dataset", "model")]
+    return method_label(line, record, {"prune.scope", *networks, *without})
+
+
+def _differences(row: Row, parent: Row | None, methods: Mapping[str, Row]) -> Row:
+    method = methods[row["lineage"]]
+    accuracy = index = None
+    # A mask found on random data is given to weights that were never pruned before.
+    if parent is not None and method.get("data") != "random":
+        # One shot prunes w_0 every time, so what it pruned is the pruned model before.
+        again = method["name"] == "one_shot" and row["iteration"] > 1
+        accuracy = parent["pruned_test_accuracy" if again else "test_accuracy"]
+        index = parent["pq_index_pruned" if again else "pq_index"]
+    return {
+        "accuracy_difference": _less(accuracy, row["pruned_test_accuracy"]),
+        "pq_index_difference": _less(index, row["pq_index_pruned"]),
+    }
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _listed(table: Any) -> list[Row]:
+    """The rows of a table; JSON has neither NaN nor infinities."""
+    return [
+        {name: None if _is_odd(value) else value for name, value in row.items()}
+        for row in table.to_pylist()
+    ]
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
