@@ -117,7 +117,7 @@ def make_plan(lineages: Sequence[Lineage], files_of: FilesOf) -> Plan:
     owner: dict[str, int] = {}
     tasks = []
     for number, lineage in enumerate(lineages):
-        missing = missing_iterations(lineage.keys, files_of)
+        missing = missing_iterations(lineage, files_of)
         if not missing:
             continue
         keys = (lineage.keys[t] for t in missing)

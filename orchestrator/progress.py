@@ -105,6 +105,11 @@ class RunProgress:
             f"({result['train_seconds']:.1f} s)"
         )
 
+    def gave_way(self, lineage: str) -> None:
+        with self._lock:
+            self.lineages.pop(lineage, None)
+            self.counts.waiting += 1
+
     def finished(self, lineage: str) -> None:
         with self._lock:
             self.lineages.pop(lineage, None)

@@ -7,10 +7,12 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 import traceback
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +26,8 @@ from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
 from trainables.data import Dataset
 from trainables.keys import Lineage
-from trainables.trainable import LineageTrainable, Work
+from trainables.store import Store
+from trainables.trainable import LineageTrainable, Work, timeout_report
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -38,6 +41,10 @@ QUIET = {
 signal handler in the place of ours."""
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+PATIENCE_SECONDS = 30.0
+"""How long a trial waits for an iteration that another run trains when there is other work, of
+which no run is known to be at any."""
 
 AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""
@@ -63,6 +70,8 @@ class Observer(Protocol):
     def started(self, lineage: str, attempt: int) -> None: ...
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
+
+    def gave_way(self, lineage: str) -> None: ...
 
     def finished(self, lineage: str) -> None: ...
 
@@ -107,12 +116,17 @@ class _Lineages(Searcher):
         self._ready = deque((task, 1, self.gpus) for task in self.tasks if task.after is None)
         self._waiting = [task for task in self.tasks if task.after is not None]
         self._running: dict[str, tuple[Task, int, float]] = {}
+        self._elsewhere: deque[tuple[Task, int, float]] = deque()
+        self._waiting_since: dict[str, float] = {}
+        self.at_work: set[str] = set()
         self.stopping = False
         self._stopped: list[Task] = []
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._running or self._ready or self._waiting or self._stopped)
+        return bool(
+            self._running or self._ready or self._elsewhere or self._waiting or self._stopped
+        )
 
     def stop(self) -> None:
         """Hand out nothing more; what runs ends after the iteration it is at."""
@@ -122,15 +136,25 @@ class _Lineages(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self.stopping:
             return Searcher.FINISHED
-        if not self._running and not self._ready:
+        if not (self._running or self._ready or self._elsewhere):
             # Nobody is left to commit what these wait for.
             self._ready.extend((task, 1, self.gpus) for task in self._waiting)
             self._waiting = []
-        if self._ready:
-            task, attempt, gpus = self._running[trial_id] = self._ready.popleft()
+        queue = self._ready or self._elsewhere
+        if queue:
+            task, attempt, gpus = self._running[trial_id] = queue.popleft()
             self._tell("started", task.lineage.id, attempt)
             return {"lineage": task.lineage.id, "attempt": attempt, "gpus": gpus}
         return None if self._running else Searcher.FINISHED
+
+    def gives_way(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial whose next iteration another run trains leaves its place to others."""
+        if not result.get("claimed_elsewhere"):
+            self._waiting_since.pop(trial_id, None)
+            return False
+        since = self._waiting_since.setdefault(trial_id, time.monotonic())
+        impatient = time.monotonic() - since > PATIENCE_SECONDS
+        return bool(self._ready or (impatient and self._elsewhere))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "key" in result:
@@ -144,9 +168,14 @@ class _Lineages(Searcher):
             return  # trial_failed follows, with the reason
         # A trial's last result comes here only.
         self.on_trial_result(trial_id, result or {})
-        task, _, _ = self._running.pop(trial_id)
-        if result and result.get("complete"):
+        self._waiting_since.pop(trial_id, None)
+        task, attempt, gpus = self._running.pop(trial_id)
+        result = result or {}
+        if result.get("complete"):
             self._tell("finished", task.lineage.id)
+        elif result.get("claimed_elsewhere") and not self.stopping:
+            self._elsewhere.append((task, attempt, gpus))
+            self._tell("gave_way", task.lineage.id)
         else:
             self._stopped.append(task)
 
@@ -216,30 +245,53 @@ class _Lineages(Searcher):
 
 
 @dataclass
-class _Errors(Callback):
-    """Brings the reason of a trial's failure to the searcher, which Tune does not tell it."""
+class _Trials(Callback):
+    """Brings to the searcher what Tune does not tell it: who is at work, and why a trial failed."""
 
     lineages: _Lineages
+    work: Work
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lineages.at_work.add(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lineages.at_work.discard(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.lineages.at_work.discard(trial.trial_id)
         try:
             text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
         except OSError:
             text = "stopped without an error message"
+        text = self._timeout(trial.config) or text
         self.lineages.trial_failed(trial.trial_id, text)
+
+    def _timeout(self, config: dict[str, Any]) -> str | None:
+        store = Store(self.work.storage)
+        path = timeout_report(self.work.run, config["lineage"], config["attempt"])
+        with suppress(OSError):
+            where = store.peek(path)
+            if where is not None:
+                store.delete_file(path)
+                return (
+                    f"{where.decode()}the iteration took longer than resources.timeout_minutes: "
+                    f"{self.work.timeout_minutes:g}, and its worker was ended where it was"
+                )
+        return None
 
 
 @dataclass
 class _Stop(Stopper):
-    """Ends trials at their next result once the run is being stopped."""
+    """Ends trials at their next result once the run is being stopped, or when they give way."""
 
     lineages: _Lineages
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.lineages.stopping
+        return self.lineages.gives_way(trial_id, result) or self.lineages.stopping
 
     def stop_all(self) -> bool:
-        return False
+        # Trials that never got their resources have no next result.
+        return self.lineages.stopping and not self.lineages.at_work
 
 
 @contextmanager
@@ -331,6 +383,8 @@ def train_plan(
         checkpoint_minutes=store_options.checkpoint_minutes,
         cpus=resources.cpus_per_lineage,
         git_sha=git_sha,
+        run=uuid.uuid4().hex,
+        timeout_minutes=resources.timeout_minutes,
     )
     searcher = _Lineages(plan.tasks, gpus, resources.retries, observer)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
@@ -362,7 +416,7 @@ def _tuner(
             name="run",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_Errors(searcher)],
+            callbacks=[_Trials(searcher, work)],
             stop=_Stop(searcher),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),

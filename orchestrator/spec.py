@@ -80,6 +80,7 @@ class Resources(Config):
     cpus_per_lineage: Annotated[int, Field(ge=1)] = 1
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     retries: Annotated[int, Field(ge=0)] = 1
+    timeout_minutes: Annotated[float, Field(gt=0)] | None = None
 
 
 class StoreOptions(Config):
@@ -89,11 +90,27 @@ class StoreOptions(Config):
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
 
 
+def _checked_project(name: str) -> str:
+    if not 1 <= len(name) <= 128 or re.search(r"[/\\#?%:]", name):
+        raise ValueError("a W&B project has 1 to 128 characters, none of them / \\ # ? % :")
+    return name
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class WandbOptions(Config):
-    project: Annotated[str, Field(min_length=1)] = "prunesweep"
-    entity: str | None = None
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    tags: Annotated[tuple[str, ...], Listed] = ()
+    """What Weights & Biases is shown; outside the identity of results.
+
+    Without a `mode`: WANDB_MODE, else online where there is a key, offline where there is none.
+    """
+
+    project: Annotated[str, AfterValidator(_checked_project)] = "prunesweep"
+    entity: Annotated[str, Field(min_length=1)] | None = None
+    mode: Literal["offline", "online", "disabled"] | None = None
+    tags: Annotated[tuple[Tag, ...], Listed] = ()
+    histograms: bool = False
+    log_ticket: bool = False
 
 
 class SweepSpec(Config):

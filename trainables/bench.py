@@ -1,5 +1,6 @@
 """Bench: what a lineage works with, outside its identity."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ class Bench:
 
     `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
     for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
-    weights are not for one of them to drop.
+    weights are not for one of them to drop. `run` and `attempt` say whose claims are whose.
     """
 
     store: Store
@@ -25,5 +26,6 @@ class Bench:
     branch_points: frozenset[str] = frozenset()
     keep_weights: str = "all"
     checkpoint_minutes: float | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
     attempt: int = 1
     git_sha: str | None = None

@@ -22,6 +22,7 @@ from trainables.artifacts import (
     encode_tensors,
 )
 from trainables.bench import Bench
+from trainables.claims import Claim
 from trainables.keys import Lineage
 from trainables.masks import Masks, kept_counts
 from trainables.measure import Sparsity, kept_magnitude, measure_sparsity
@@ -110,10 +111,12 @@ def commit_iteration(
     initial: dict[str, Tensor],
     made: Made,
     bench: Bench,
+    claim: Claim | None = None,
 ) -> dict[str, Any]:
     """Measure the trained `model` and commit it with its masks and tables; its metrics.
 
-    `initial` are its prunable weights at initialization.
+    `initial` are its prunable weights at initialization. Raises ClaimLost when `claim` is not held
+    any more.
     """
     sparsity = measure_sparsity(prunable_tensors(model), made.masks)
     metrics = _metrics(lineage, index, model, made, sparsity, bench)
@@ -121,21 +124,21 @@ def commit_iteration(
         vars(layer) | vars(kept_magnitude(initial[layer.layer], made.masks[layer.layer]))
         for layer in sparsity.layers
     ]
+    files = {
+        WEIGHTS: encode_tensors(model.state_dict()),
+        MASK: encode_masks(made.masks),
+        METRICS: encode_table(pa.Table.from_pylist([metrics], METRICS_SCHEMA)),
+        LAYERS: encode_table(pa.Table.from_pylist(layers, LAYER_SCHEMA)),
+        EPOCHS: encode_table(pa.Table.from_pylist(made.progress.rows, EPOCH_SCHEMA)),
+        SPARSITY: encode_table(_sparsity_table(sparsity, made.pruned_sparsity)),
+    }
     path = iteration_path(lineage.keys[index])
-    if bench.store.is_committed(path) and WEIGHTS not in bench.store.manifest(path)["files"]:
+    if claim is not None:
+        claim.require()
+    committed = bench.store.commit(path, files)
+    if not committed and WEIGHTS not in bench.store.manifest(path)["files"]:
         # They were not kept and are needed after all. A commit that has them is another run's.
-        bench.store.set_aside(path)
-    bench.store.commit(
-        path,
-        {
-            WEIGHTS: encode_tensors(model.state_dict()),
-            MASK: encode_masks(made.masks),
-            METRICS: encode_table(pa.Table.from_pylist([metrics], METRICS_SCHEMA)),
-            LAYERS: encode_table(pa.Table.from_pylist(layers, LAYER_SCHEMA)),
-            EPOCHS: encode_table(pa.Table.from_pylist(made.progress.rows, EPOCH_SCHEMA)),
-            SPARSITY: encode_table(_sparsity_table(sparsity, made.pruned_sparsity)),
-        },
-    )
+        bench.store.replace(path, files)
     bench.store.remove(f"checkpoints/{lineage.keys[index]}")
     return metrics
 

@@ -5,7 +5,7 @@ writes its own. It needs no cluster and runs in a plain Python process.
 """
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors, en
 from trainables.batches import Inputs, Randomness
 from trainables.bench import Bench
 from trainables.checkpoint import EpochCheckpoint
+from trainables.claims import Claim, ClaimLost, Claims
 from trainables.commits import Made, commit_iteration, prunable_tensors
 from trainables.identity import snapshot_key
 from trainables.keys import Lineage
@@ -28,40 +29,95 @@ from trainables.store import Damaged, Store, iteration_path, snapshot_path
 from trainables.training import State, evaluate, train
 
 
-def run_lineage(lineage: Lineage, bench: Bench) -> Generator[dict[str, Any]]:
+def run_lineage(lineage: Lineage, bench: Bench) -> Generator[dict[str, Any] | None]:
     """Train and commit what the store lacks of `lineage`, yielding each new iteration's metrics.
 
-    A damaged commit that is needed is set aside and trained again. Raises Diverged when training
+    Yields None every second or so while someone else trains the iteration that comes next. A
+    damaged commit that is needed is set aside and trained again. Raises Diverged when training
     does; what was committed before stays.
     """
+    claims = Claims(bench.store, bench.run, lineage.id, bench.attempt)
+    looked_at: set[str] = set()
     while True:
         try:
-            missing = missing_iterations(lineage.keys, stored_files(bench.store))
-            if not missing:
+            index = _first_missing(lineage, bench.store)
+            if index is None:
                 return
-            index = missing[0]
-            metrics = run_iteration(lineage, index, bench)
+            claim = claims.take(lineage.keys[index])
+            metrics = _run_claimed(lineage, index, bench, claim) if claim else None
         except Damaged as damage:
-            bench.store.set_aside(damage.path)
+            if damage.path in looked_at:
+                raise
+            looked_at.add(damage.path)
+            set_aside_damaged(damage.path, claims)
             continue
-        _retire_weights(lineage, index, bench)
-        yield metrics
+        if claim is None:
+            claims.pause()
+            yield None
+        elif metrics is not None:
+            _retire_weights(lineage, index, bench)
+            looked_at.clear()
+            yield metrics
+
+
+def _first_missing(lineage: Lineage, store: Store) -> int | None:
+    return next(iter(missing_iterations(lineage, stored_files(store))), None)
+
+
+def _run_claimed(lineage: Lineage, index: int, bench: Bench, claim: Claim) -> dict[str, Any] | None:
+    """The metrics of the iteration; None when someone else has committed it or taken it over."""
+    with claim:
+        # It may have been committed while the claim was asked for.
+        if _first_missing(lineage, bench.store) != index:
+            return None
+        try:
+            return run_iteration(lineage, index, bench, claim)
+        except ClaimLost:
+            return None
+
+
+def set_aside_damaged(path: str, claims: Claims) -> Damaged | None:
+    """Move a commit to quarantine if it is damaged; what was wrong with it.
+
+    None when it is sound, or when someone else is at it.
+    """
+    claim = claims.take(path.rpartition("/")[2])
+    if claim is None:
+        return None
+    with claim:
+        damage = next(claims.store.damage(path), None)
+        if damage is not None:
+            claims.store.set_aside(path)
+        return damage
 
 
 def missing_iterations(
-    keys: Sequence[str], files_of: Callable[[str], Collection[str] | None]
+    lineage: Lineage, files_of: Callable[[str], Collection[str] | None]
 ) -> list[int]:
-    """The indexes of the keys that have to be trained, in order.
+    """The indexes of the lineage's steps that have to be trained, in order.
 
     `files_of(key)` are the files of an iteration's commit, None without one. An iteration whose
-    weights were not kept is complete in itself, but is trained again when its child is missing.
+    weights were not kept is complete in itself, but is trained again when a missing one reads them.
     """
     missing: list[int] = []
-    for t in reversed(range(len(keys))):
-        files = files_of(keys[t])
-        if files is None or (WEIGHTS not in files and missing[-1:] == [t + 1]):
+    read: set[int] = set()
+    for t in reversed(range(len(lineage.keys))):
+        files = files_of(lineage.keys[t])
+        if files is None or (t in read and WEIGHTS not in files):
             missing.append(t)
+            read |= _weights_read(lineage, t)
     return missing[::-1]
+
+
+def _weights_read(lineage: Lineage, index: int) -> set[int]:
+    """The indexes of the steps whose final weights the step at `index` reads."""
+    if lineage.steps[index].kind != "prune":
+        return set()
+    return {index - 1, 0} if _scores_dense(lineage) else {index - 1}
+
+
+def _scores_dense(lineage: Lineage) -> bool:
+    return METHODS[lineage.method.name].scored == "dense"
 
 
 def stored_files(store: Store) -> Callable[[str], Collection[str] | None]:
@@ -74,8 +130,13 @@ def stored_files(store: Store) -> Callable[[str], Collection[str] | None]:
     return files_of
 
 
-def run_iteration(lineage: Lineage, index: int, bench: Bench) -> dict[str, Any]:
-    """Train, measure and commit the step at `index`, whose parent is committed; its metrics."""
+def run_iteration(
+    lineage: Lineage, index: int, bench: Bench, claim: Claim | None = None
+) -> dict[str, Any]:
+    """Train, measure and commit the step at `index`, whose parent is committed; its metrics.
+
+    Raises ClaimLost, and commits nothing, when `claim` was taken over meanwhile.
+    """
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
     step = lineage.steps[index]
@@ -96,7 +157,7 @@ def run_iteration(lineage: Lineage, index: int, bench: Bench) -> dict[str, Any]:
             start_step=rewind_step(lineage.method),
             checkpoint=_checkpoint(lineage, index, bench),
         )
-    return commit_iteration(lineage, index, model, initial, made, bench)
+    return commit_iteration(lineage, index, model, initial, made, bench, claim)
 
 
 def _initial_model(lineage: Lineage, bench: Bench) -> nn.Module:
@@ -131,7 +192,7 @@ def _prune(lineage: Lineage, index: int, model: nn.Module, bench: Bench) -> Made
     step = lineage.steps[index]
     parent = decode_tensors(bench.store.read(iteration_path(lineage.keys[index - 1]), WEIGHTS))
     scored = parent
-    if METHODS[lineage.method.name].scored == "dense" and index > 1:
+    if _scores_dense(lineage) and index > 1:
         scored = decode_tensors(bench.store.read(iteration_path(lineage.keys[0]), WEIGHTS))
     model.load_state_dict(scored)
     assert isinstance(lineage.method, IterativePruning)

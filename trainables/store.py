@@ -2,9 +2,12 @@
 
 A commit is a folder whose `manifest.json` (sizes and SHA-256 of its files) is written last. No
 manifest: it never happened. On a local file system the folder is also made elsewhere, synced and
-renamed into place, so that not even a half-written folder is seen.
+renamed into place, so that not even a half-written folder is seen. Where there is no rename, each
+writer has a folder of its own inside the commit, which its manifest names: two that write at once
+cannot mix their files.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +15,8 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +24,18 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from trainables.processes import left_by_the_dead, process_name
+
 MANIFEST = "manifest.json"
 STORE_FORMAT = 1
 
 
 class StoreError(Exception):
     """The storage cannot be used; the message says why and what to do."""
+
+
+class StoreFull(StoreError):
+    """There is no room left; the message says how much is needed."""
 
 
 class Damaged(Exception):
@@ -116,29 +126,42 @@ class Store:
             name, _, file = os.path.relpath(info.path, base).partition("/")
             if info.type == fs.FileType.File:
                 files.setdefault(name, set()).add(file)
-        return {name: frozenset(held) for name, held in files.items() if MANIFEST in held}
+        return {
+            name: self._files_of(f"{folder}/{name}", held)
+            for name, held in files.items()
+            if MANIFEST in held
+        }
 
     def commit(self, path: str, files: Mapping[str, bytes]) -> bool:
         """Write `files` and their manifest as the commit `path`.
 
         Returns False, and leaves everything as it is, when `path` is already committed. What an
-        earlier writer left there without a manifest is replaced.
+        earlier writer left there without a manifest is replaced. Raises StoreFull.
         """
         if self.is_committed(path):
             return False
-        manifest = _manifest(files)
-        if self.local_root is None:
-            self._write_in_place(path, files, manifest)
-            return True
-        return self._write_and_rename(path, files, manifest)
+        with self._room_for(sum(map(len, files.values()))):
+            if self.local_root is None:
+                return self._write_in_place(path, files, replace=False)
+            return self._write_and_rename(path, files)
+
+    def replace(self, path: str, files: Mapping[str, bytes]) -> None:
+        """Put `files` in the place of a commit's; a reader finds the old ones or the new ones."""
+        old = self._names_within(path)
+        with self._room_for(sum(map(len, files.values()))):
+            self._write_in_place(path, files, replace=True)
+        for name in old:
+            if name != MANIFEST:
+                self.delete_file(f"{path}/{name}")
 
     def read(self, path: str, name: str) -> bytes:
         """The bytes of one file of a commit; raises Damaged when they are not what was written."""
-        entry = self.manifest(path)["files"].get(name)
+        manifest = self.manifest(path)
+        entry = manifest["files"].get(name)
         if entry is None:
             raise Damaged(path, f"{name} is not part of this commit")
         try:
-            data = self._read_bytes(f"{path}/{name}")
+            data = self._read_bytes(_inside(path, manifest, name))
         except FileNotFoundError as error:
             raise Damaged(path, f"{name} is missing") from error
         if len(data) != entry["bytes"]:
@@ -160,6 +183,9 @@ class Store:
         for name, entry in manifest["files"].items():
             if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
                 raise Damaged(path, f"its manifest lacks the size or SHA-256 of {name}")
+        for name in (*manifest["files"], manifest.get("folder", "x")):
+            if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+                raise Damaged(path, f"its manifest names {name!r}, which is not a file of it")
         if isinstance(manifest.get("format"), int) and manifest["format"] > STORE_FORMAT:
             raise StoreError(
                 f"{self.uri(path)} has format {manifest['format']}, and this version reads "
@@ -171,12 +197,28 @@ class Store:
             )
         return manifest
 
+    def damage(self, path: str) -> Iterator[Damaged]:
+        """Everything that is wrong with one commit; reads all its files."""
+        if not self.is_committed(path):
+            yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
+            return
+        try:
+            files = self.manifest(path)["files"]
+        except Damaged as error:
+            yield error
+            return
+        for name in files:
+            try:
+                self.read(path, name)
+            except Damaged as error:
+                yield error
+
     def drop_file(self, path: str, name: str) -> None:
         """Take one file out of a commit; the manifest forgets it before it is deleted."""
         manifest = self.manifest(path)
         if manifest["files"].pop(name, None) is not None:
             self.write(f"{path}/{MANIFEST}", _json_bytes(manifest))
-            self.filesystem.delete_file(self.absolute(f"{path}/{name}"))
+            self.delete_file(_inside(path, manifest, name))
 
     def set_aside(self, path: str) -> str:
         """Move a damaged commit to `quarantine/`, where it is kept; returns its new path."""
@@ -186,7 +228,8 @@ class Store:
             self._move_file_by_file(path, aside)
         else:
             self.filesystem.create_dir(self.absolute("quarantine"), recursive=True)
-            self.filesystem.move(self.absolute(path), self.absolute(aside))
+            with suppress(FileNotFoundError):  # another was faster
+                self.filesystem.move(self.absolute(path), self.absolute(aside))
         return aside
 
     def remove(self, path: str) -> None:
@@ -195,23 +238,74 @@ class Store:
         if info.type == fs.FileType.Directory:
             self.filesystem.delete_dir(self.absolute(path))
 
+    def remove_leftovers(self) -> None:
+        """Delete what ended processes of this machine left behind in `tmp/`."""
+        if self.local_root is not None:
+            for name in self.names("tmp"):
+                if left_by_the_dead(name):
+                    _delete(self.local_root / "tmp" / name)
+
     # Single files
 
     def write(self, path: str, data: bytes) -> None:
-        """Write one file so that a reader sees the old or the new one, never a part."""
+        """Write one file so that a reader sees the old or the new one, never a part.
+
+        Raises StoreFull."""
         if self.local_root is None:
             self._put(path, data)
             return
         target = self.local_root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}")
-        try:
+        with self._room_for(len(data)), self._temporary() as temporary:
             _write_synced(temporary, data)
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         _sync_folder(target.parent)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file that may be lost, or be seen in parts while it is written."""
+        if self.local_root is None:
+            self._put(path, data)
+            return
+        target = self.local_root / path
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                target.write_bytes(data)
+                return
+            except FileNotFoundError:
+                continue  # another removed the empty folder in between
+
+    def overwrite(self, path: str, data: bytes) -> bool:
+        """Write over a file in place, if it is there; whether it was."""
+        if self.local_root is None:
+            found = self._is_file(path)
+            if found:
+                self._put(path, data)
+            return found
+        try:
+            with open(self.local_root / path, "r+b") as file:
+                file.write(data)
+            return True
+        except FileNotFoundError:
+            return False
+
+    def peek(self, path: str) -> bytes | None:
+        """The bytes of a file, unchecked; None when there is none."""
+        try:
+            return self._read_bytes(path)
+        except FileNotFoundError:
+            return None
+
+    def delete_file(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.absolute(path))
+
+    def remove_if_empty(self, folder: str) -> None:
+        """Delete an empty local folder; object stores have none."""
+        if self.local_root is not None:
+            with suppress(OSError):
+                (self.local_root / folder).rmdir()
 
     def write_json(self, path: str, value: Any) -> None:
         self.write(path, _json_bytes(value))
@@ -267,12 +361,27 @@ class Store:
         with self.filesystem.open_output_stream(self.absolute(path), compression=None) as stream:
             stream.write(data)
 
+    def _names_within(self, path: str) -> list[str]:
+        """The files in a folder and its folders, relative to it."""
+        base = self.absolute(path)
+        found = self._listed(fs.FileSelector(base, recursive=True, allow_not_found=True))
+        return [os.path.relpath(i.path, base) for i in found if i.type == fs.FileType.File]
+
+    def _files_of(self, path: str, held: set[str]) -> frozenset[str]:
+        folders = {name.rpartition("/")[0] for name in held - {MANIFEST}}
+        if len(folders) > 1:
+            # Other writers' files are there as well: the manifest knows which ones count.
+            with suppress(Damaged):
+                return frozenset(self.manifest(path)["files"]) | {MANIFEST}
+        return frozenset(name.rpartition("/")[2] for name in held)
+
     def _move_file_by_file(self, path: str, target: str) -> None:
         """Object stores cannot move folders. The manifest is the last file to arrive, the first
         to go."""
-        names = sorted(self.names(path), key=lambda name: name == MANIFEST)
-        self.filesystem.create_dir(self.absolute(target), recursive=True)
+        names = sorted(self._names_within(path), key=lambda name: name == MANIFEST)
         for name in names:
+            folder = f"{target}/{name}".rpartition("/")[0]
+            self.filesystem.create_dir(self.absolute(folder), recursive=True)
             self.filesystem.copy_file(
                 self.absolute(f"{path}/{name}"), self.absolute(f"{target}/{name}")
             )
@@ -280,23 +389,27 @@ class Store:
             self.filesystem.delete_file(self.absolute(f"{path}/{name}"))
         self.remove(path)
 
-    def _write_in_place(self, path: str, files: Mapping[str, bytes], manifest: bytes) -> None:
-        self.remove(path)
-        self.filesystem.create_dir(self.absolute(path), recursive=True)
+    def _write_in_place(self, path: str, files: Mapping[str, bytes], *, replace: bool) -> bool:
+        folder = uuid.uuid4().hex[:12]
+        inside = f"{path}/{folder}"
+        self.filesystem.create_dir(self.absolute(inside), recursive=True)
         for name, data in files.items():
-            self._put(f"{path}/{name}", data)
-        self._put(f"{path}/{MANIFEST}", manifest)
+            self.write(f"{inside}/{name}", data)
+        if not replace and self.is_committed(path):
+            self.remove(inside)
+            return False
+        self.write(f"{path}/{MANIFEST}", _manifest(files, folder))
+        return True
 
-    def _write_and_rename(self, path: str, files: Mapping[str, bytes], manifest: bytes) -> bool:
+    def _write_and_rename(self, path: str, files: Mapping[str, bytes]) -> bool:
         assert self.local_root is not None
-        temporary = self.local_root / "tmp" / uuid.uuid4().hex
         target = self.local_root / path
-        temporary.mkdir(parents=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self._temporary() as temporary:
+            temporary.mkdir()
             for name, data in files.items():
                 _write_synced(temporary / name, data)
-            _write_synced(temporary / MANIFEST, manifest)
+            _write_synced(temporary / MANIFEST, _manifest(files))
             _sync_folder(temporary)
             if target.exists() and not self.is_committed(path):
                 self.set_aside(path)
@@ -306,10 +419,34 @@ class Store:
                 if self.is_committed(path):
                     return False
                 raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         _sync_folder(target.parent)
         return True
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A path in `tmp/` whose name tells whose it is; what is left there goes at the end."""
+        assert self.local_root is not None
+        folder = self.local_root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{process_name()}-{uuid.uuid4().hex}"
+        try:
+            yield path
+        finally:
+            _delete(path)
+
+    @contextmanager
+    def _room_for(self, size: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = self.free_bytes() or 0
+            raise StoreFull(
+                f"storage {self.location} is full: {size / 1e6:.1f} MB were to be written and "
+                f"{free / 1e6:.1f} MB are free; make room and run again, everything committed is "
+                "safe"
+            ) from error
 
 
 def _nearest_existing(path: Path) -> Path:
@@ -318,16 +455,26 @@ def _nearest_existing(path: Path) -> Path:
     return path
 
 
-def _manifest(files: Mapping[str, bytes]) -> bytes:
-    return _json_bytes(
-        {
-            "format": STORE_FORMAT,
-            "files": {
-                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                for name, data in files.items()
-            },
-        }
-    )
+def _manifest(files: Mapping[str, bytes], folder: str | None = None) -> bytes:
+    """`folder` is where in the commit the files are, when not beside the manifest."""
+    held = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
+    where = {} if folder is None else {"folder": folder}
+    return _json_bytes({"format": STORE_FORMAT, "files": held, **where})
+
+
+def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
+    """Where a file of a commit is."""
+    return "/".join([path, *filter(None, [manifest.get("folder")]), name])
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _json_bytes(value: Any) -> bytes:

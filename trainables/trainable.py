@@ -1,6 +1,11 @@
 """LineageTrainable: a lineage as a Ray Tune trial. One step is one iteration."""
 
-from collections.abc import Generator, Mapping
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +21,22 @@ from trainables.keys import Lineage
 from trainables.lineage import run_lineage
 from trainables.store import Store
 
+FINISHED: dict[str, Any] = {}
+"""What a lineage gives after its last iteration."""
+
+
+def timeout_report(run: str, lineage: str, attempt: int) -> str:
+    """The path in the store of what an attempt that took too long was doing."""
+    return f"tmp/timeout-{run}-{lineage}-{attempt}.txt"
+
 
 @dataclass(frozen=True)
 class Work:
     """What every trial of a run is given once: the lineages by id, and how to run them.
 
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
-    `snapshots` and `branch_points` are those of `Bench`.
+    `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. A step
+    that takes longer than `timeout_minutes` ends its worker.
     """
 
     lineages: Mapping[str, Lineage]
@@ -34,6 +48,8 @@ class Work:
     checkpoint_minutes: float | None
     cpus: int
     git_sha: str | None
+    run: str
+    timeout_minutes: float | None
 
 
 class LineageTrainable(tune.Trainable):
@@ -47,17 +63,20 @@ class LineageTrainable(tune.Trainable):
         assert work is not None
         self._work = work
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
-        self._iterations: Generator[dict[str, Any]] | None = None
+        self._iterations: Generator[dict[str, Any] | None] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._iterations is None:
-            self._iterations = self._begin(self.config)
-        metrics = next(self._iterations, None)
+        with self._time_limit():
+            if self._iterations is None:
+                self._iterations = self._begin(self.config)
+            metrics = next(self._iterations, FINISHED)
         if metrics is None:
+            return {"claimed_elsewhere": True, "done": False, "complete": False}
+        if metrics is FINISHED:
             return {"done": True, "complete": True}
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
         last = metrics["key"] == self._lineage.keys[-1]
@@ -68,7 +87,31 @@ class LineageTrainable(tune.Trainable):
             self._iterations.close()
             self._iterations = None
 
-    def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Any]]:
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        minutes = self._work.timeout_minutes
+        if minutes is None:
+            yield
+            return
+        stuck = threading.get_ident()
+        timer = threading.Timer(minutes * 60, self._end_worker, [stuck])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_worker(self, thread: int) -> None:
+        """Leave behind where `thread` is stuck, and end this process: nothing else would."""
+        text = "".join(traceback.format_stack(sys._current_frames()[thread]))
+        report = timeout_report(self._work.run, self.config["lineage"], self.config["attempt"])
+        try:
+            Store(self._work.storage).put(report, text.encode())
+        finally:
+            os._exit(1)
+
+    def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Any] | None]:
         work = self._work
         torch.set_num_threads(work.cpus)
         device = _device(config["gpus"])
@@ -81,6 +124,7 @@ class LineageTrainable(tune.Trainable):
             branch_points=work.branch_points,
             keep_weights=work.keep_weights,
             checkpoint_minutes=work.checkpoint_minutes,
+            run=work.run,
             attempt=config["attempt"],
             git_sha=work.git_sha,
         )

@@ -477,9 +477,9 @@ def test_a_lineage_whose_weights_are_gone_can_be_made_longer(
 def test_the_iterations_to_train_are_the_missing_and_the_parents_they_need() -> None:
     whole, bare = frozenset({WEIGHTS, MASK}), frozenset({MASK})
 
-    def missing(*files: frozenset[str] | None) -> list[int]:
-        held = {str(t): kept for t, kept in enumerate(files)}
-        return missing_iterations([str(t) for t in range(len(files))], held.get)
+    def missing(*files: frozenset[str] | None, name: str = "lottery_ticket") -> list[int]:
+        one = lineage(method(name, ratio=0.3), iterations=len(files) - 1)
+        return missing_iterations(one, dict(zip(one.keys, files, strict=True)).get)
 
     assert missing(None, None) == [0, 1]
     assert missing(whole, whole) == []
@@ -488,6 +488,10 @@ def test_the_iterations_to_train_are_the_missing_and_the_parents_they_need() -> 
     assert missing(whole, bare, bare, None) == [1, 2, 3]
     assert missing(whole, None, whole) == [1]
     assert missing(bare, None, whole, None) == [0, 1, 3]
+    # One shot scores the dense weights, whatever t is.
+    assert missing(bare, whole, None, name="one_shot") == [0, 2]
+    assert missing(bare, bare, None, name="one_shot") == [0, 1, 2]
+    assert missing(bare, bare, bare, name="one_shot") == []
 
 
 # Interruption
