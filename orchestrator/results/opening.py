@@ -1,7 +1,8 @@
 """Opening a sweep's results: its tables as Arrow, pandas, Polars or DuckDB."""
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -11,9 +12,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.published import PublishedValue, recorded_published
 from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
 from orchestrator.results.tables import compact, is_current, open_tables, table_path
-from trainables.store import Store
+from trainables.store import Store, sweep_path
 
 if TYPE_CHECKING:
     import pandas
@@ -58,6 +60,17 @@ class Results:
         sections = [name for name in ("dataset", "model") if varies(name, self.record)]
         return {line.id: _label(line, self.record, sections) for line in self.record.lineages}
 
+    @cached_property
+    def failed(self) -> frozenset[str]:
+        """The ids of the lineages that failed in the sweep's last run. Raises Damaged."""
+        path = f"{sweep_path(self.record.name)}/failures.json"
+        return frozenset(entry["lineage"] for entry in self.store.read_json(path) or [])
+
+    @cached_property
+    def published(self) -> tuple[PublishedValue, ...]:
+        """What the sweep's `published:` file had for its cells when it was last run."""
+        return recorded_published(self.store, self.record.name)
+
     def table(self, name: str) -> pa.Table:
         """`iterations`, `layers`, `epochs` or `sparsity`."""
         return pq.read_table(
@@ -83,13 +96,20 @@ class Results:
 
     def sql(self, query: str) -> pa.Table:
         """The rows of `query` over the four tables; raises QueryError."""
-        try:
+        with query_errors():
             relation = self.duckdb().sql(query)
             if relation is None:
                 raise QueryError("the SQL returns no rows to show; give a SELECT")
             return relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(str(error)) from error
+
+
+@contextmanager
+def query_errors() -> Iterator[None]:
+    """Makes what DuckDB finds wrong a QueryError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
 
 
 def open_results(storage: "str | PathLike[str] | Store", sweep: str) -> Results:

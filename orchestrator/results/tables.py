@@ -144,15 +144,32 @@ Part = tuple[LineageRecord, int, pa.Table]
 def _iterations(table: str, sweep: SweepRecord, parts: Sequence[Part]) -> bytes:
     measured = pa.concat_tables([part for _, _, part in parts] or [METRICS_SCHEMA.empty_table()])
     identity = pa.Table.from_pylist(
-        [_identity(sweep.name, line) for line, _, _ in parts], IDENTITY_SCHEMA
+        [identity_row(sweep.name, line) for line, _, _ in parts], IDENTITY_SCHEMA
     )
     columns = dict(zip(identity.column_names, identity.columns, strict=True))
     columns |= dict(zip(measured.column_names, measured.columns, strict=True))
     whole = pa.table({name: columns[name] for name in ITERATIONS_COLUMNS}, SCHEMAS[table])
-    for name in sweep.swept:
-        values = pa.array([_plain(line.swept.get(name)) for line, _, _ in parts])
-        whole = whole.append_column(name.replace(".", "_"), values)
+    whole = _with_swept(whole, sweep, [line for line, _, _ in parts])
     return _parquet(whole.schema, [whole])
+
+
+def planned_iterations(sweep: SweepRecord) -> pa.Table:
+    """What is known of every iteration of the sweep before it is measured: the columns of its
+    cell, as `iterations` has them, `lineage` and `iteration`."""
+    planned = [(line, t) for line in sweep.lineages for t in line.iterations]
+    identity = {line.id: identity_row(sweep.name, line) for line in sweep.lineages}
+    rows = [identity[line.id] | {"iteration": t} for line, t in planned]
+    schema = IDENTITY_SCHEMA.append(LINEAGE_SCHEMA.field("iteration"))
+    whole = pa.Table.from_pylist(rows, schema)
+    return _with_swept(whole, sweep, [line for line, _ in planned])
+
+
+def _with_swept(table: pa.Table, sweep: SweepRecord, lines: Sequence[LineageRecord]) -> pa.Table:
+    """`table`, whose rows are of `lines`, with one more column for each swept parameter."""
+    for name in sweep.swept:
+        values = pa.array([_plain(line.swept.get(name)) for line in lines])
+        table = table.append_column(name.replace(".", "_"), values)
+    return table
 
 
 def _details(table: str, sweep: SweepRecord, parts: Iterable[Part]) -> bytes:
@@ -182,7 +199,7 @@ def _parquet(schema: pa.Schema, tables: Iterable[pa.Table], rows_at_once: int = 
     return sink.getvalue()
 
 
-def _identity(sweep: str, line: LineageRecord) -> dict[str, Any]:
+def identity_row(sweep: str, line: LineageRecord) -> dict[str, Any]:
     config = line.config
     return {
         "sweep": sweep,

@@ -1,0 +1,351 @@
+"""Tables laid out as papers have them, from the lineages of a sweep.
+
+Columns are what lineages have in common before they are pruned (dataset, model, training recipe)
+and the density they are pruned to; rows are how they are pruned. Methods that aim at no density
+are shown at their last iteration, with the weights that remain.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any, Literal
+
+from orchestrator.published import PublishedCell, PublishedValue, cell_of, published_cell
+from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.results.opening import Results, method_label, options, query_errors
+from orchestrator.results.statistics import LEVEL, compare, summarize
+from orchestrator.results.tables import SCHEMAS, planned_iterations
+from trainables.store import iteration_path
+
+METRICS = tuple(
+    name for name in SCHEMAS["iterations"].names if name.endswith(("_accuracy", "_loss"))
+)
+SAME_DENSITY = 1.01
+"""Cells within this factor keep equally many weights."""
+
+COLUMN_SECTIONS = ("dataset.", "model.", "train.")
+PLANNED_AND_MEASURED = """
+SELECT * FROM iterations UNION ALL BY NAME
+SELECT * FROM planned ANTI JOIN iterations USING (lineage, iteration)
+"""
+
+LayoutName = Literal["paper", "iterations"]
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """A column: the names above it, from the top, and its density, None where it has none."""
+
+    names: tuple[str, ...]
+    density: float | None
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """A cell over the seeds it has: mean and sample standard deviation of the metric.
+
+    Accuracies and densities are fractions of 1. `n` of the `seeds` are measured, with the `values`
+    by seed; `density` is the mean of what they keep. `best`: no cell that keeps no more weights is
+    better by more than noise. `note` says why seeds are missing. `published` is in percent.
+    """
+
+    mean: float | None
+    std: float | None
+    n: int
+    seeds: int
+    density: float | None
+    values: Mapping[int, float]
+    best: bool = False
+    note: str | None = None
+    published: PublishedValue | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """The mean less the published one, as a fraction of 1."""
+        if self.mean is None or self.published is None:
+            return None
+        return self.mean - self.published.mean / 100
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as in a paper; `cells[row][column]` is None where the sweep has no such cell.
+
+    `levels` names the lines of the columns' headings, and `row_heading` the column of row names.
+    """
+
+    title: str
+    metric: str
+    row_heading: str
+    levels: tuple[str, ...]
+    columns: tuple[PaperColumn, ...]
+    rows: tuple[str, ...]
+    cells: tuple[tuple[PaperCell | None, ...], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """The metric of one lineage at one iteration; `key` is None when the tables have no such row,
+    and the metric is None when it has no finite value."""
+
+    line: LineageRecord
+    iteration: int
+    key: str | None
+    density: float | None
+    metric: float | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a value belongs in a table."""
+
+    row: str
+    column: PaperColumn
+
+
+def paper_table(
+    results: Results,
+    *,
+    metric: str = "test_accuracy",
+    layout: LayoutName = "paper",
+    where: str | None = None,
+) -> PaperTable:
+    """The results as a paper's table: at the last iteration of every lineage, or with a row for
+    every iteration (`layout="iterations"`) and a column for every method.
+
+    `where`, a SQL condition over the columns of `iterations`, chooses iterations; the last one is
+    then the last of those. Raises QueryError when DuckDB cannot make sense of it, and ValueError
+    when `metric` is not one of METRICS.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"no metric {metric!r}; choose one of {', '.join(METRICS)}")
+    chosen = LAYOUTS[layout]
+    values = _values(results, metric, where)
+    if chosen.last_only:
+        values = [*{value.line.id: value for value in values}.values()]
+    last = _last_iteration(values)
+    groups: dict[_Place, list[_Value]] = {}
+    for value in values:
+        groups.setdefault(chosen.place(value, results.record, last), []).append(value)
+    cells = {place: _cell(group, results) for place, group in groups.items()}
+    if metric == "test_accuracy" and chosen.last_only:
+        cells = _with_published(cells, groups, results)
+    return _table(results, metric, chosen, _marked(cells, metric, chosen))
+
+
+# --- from the tables to values
+
+
+def _values(results: Results, metric: str, where: str | None) -> list[_Value]:
+    """Every planned iteration that `where` chooses, in the order of lineages and iterations."""
+    connection = results.duckdb()
+    connection.register("planned", planned_iterations(results.record))
+    with query_errors():
+        rows = connection.sql(PLANNED_AND_MEASURED)
+        rows = rows if where is None else rows.filter(where)
+        found = rows.project(f"lineage, iteration, key, density, {metric} AS metric").fetchall()
+    chosen = {(lineage, t): (key, density, value) for lineage, t, key, density, value in found}
+    return [
+        _Value(line, t, key, density, value if value is not None and isfinite(value) else None)
+        for line in results.record.lineages
+        for t in line.iterations
+        if (line.id, t) in chosen
+        for key, density, value in [chosen[line.id, t]]
+    ]
+
+
+def _last_iteration(values: Iterable[_Value]) -> str:
+    """The heading of a column for methods that aim at no density."""
+    found = {v.iteration for v in values if v.line.config["method"].get("density") is None}
+    return f"iteration {found.pop()}" if len(found) == 1 else "last iteration"
+
+
+def _paper_place(value: _Value, record: SweepRecord, last: str) -> _Place:
+    density = value.line.config["method"].get("density")
+    elsewhere = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)} | {"method.density"}
+    at = last if density is None else f"{100 * density:g} %"
+    column = PaperColumn((*_trunk_names(value.line, record), at), density)
+    return _Place(method_label(value.line, record, elsewhere), column)
+
+
+def _iterations_place(value: _Value, record: SweepRecord, last: str) -> _Place:
+    elsewhere = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)}
+    label = method_label(value.line, record, elsewhere)
+    column = PaperColumn((*_trunk_names(value.line, record), label), None)
+    return _Place(str(value.iteration), column)
+
+
+def _trunk_names(line: LineageRecord, record: SweepRecord) -> tuple[str, ...]:
+    """What tells the trunk of `line` apart, one name for each of COLUMN_SECTIONS."""
+
+    def swept(section: str) -> list[str]:
+        return options(line, record, {n for n in record.swept if not n.startswith(section)})
+
+    return (
+        " ".join([line.config["dataset"]["name"], *swept("dataset.")]),
+        " ".join([line.config["model"]["name"], *swept("model.")]),
+        " ".join(swept("train.")),
+    )
+
+
+# --- from values to cells
+
+
+def _cell(values: Sequence[_Value], results: Results) -> PaperCell:
+    by_seed = {v.line.config["seed"]: v.metric for v in values if v.metric is not None}
+    summary = summarize(by_seed.values())
+    return PaperCell(
+        mean=summary.mean,
+        std=summary.std,
+        n=summary.n,
+        seeds=len(values),
+        density=summarize(v.density for v in values if v.metric is not None).mean,
+        values=by_seed,
+        note=_note(values, results),
+    )
+
+
+def _note(values: Sequence[_Value], results: Results) -> str | None:
+    """Why seeds are missing, None when none is."""
+    reasons = Counter(_reason(v, results) for v in values if v.metric is None)
+    if not reasons:
+        return None
+    if reasons.total() < len(values):
+        found = f"{len(values) - reasons.total()} of {len(values)} seeds"
+        return ", ".join([found, *(f"{count} {reason}" for reason, count in reasons.items())])
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def _reason(value: _Value, results: Results) -> str:
+    if value.key is not None:
+        return "no value"
+    if value.line.id in results.failed:
+        return "failed"
+    keys = dict(zip(value.line.iterations, value.line.keys, strict=True))
+    damaged = results.store.is_committed(iteration_path(keys[value.iteration]))
+    return "damaged" if damaged else "not run"
+
+
+def _with_published(
+    cells: Mapping[_Place, PaperCell], groups: Mapping[_Place, Sequence[_Value]], results: Results
+) -> dict[_Place, PaperCell]:
+    first: dict[PublishedCell | None, PublishedValue] = {}
+    for value in results.published:
+        first.setdefault(cell_of(value), value)
+    about = {place: published_cell(values[0].line) for place, values in groups.items()}
+    return {
+        place: replace(cell, published=first.get(about[place])) for place, cell in cells.items()
+    }
+
+
+# --- what is best
+
+
+def _marked(
+    cells: Mapping[_Place, PaperCell], metric: str, layout: "_Layout"
+) -> dict[_Place, PaperCell]:
+    """`cells` with `best` set, unless it would be on all cells that are compared."""
+    contests: dict[Any, list[_Place]] = {}
+    for place, cell in cells.items():
+        if cell.mean is not None:
+            contests.setdefault(layout.contest(place), []).append(place)
+    marked = dict(cells)
+    for contest in contests.values():
+        best = [p for p in contest if _is_best(cells[p], [cells[q] for q in contest], metric)]
+        if len(best) < len(contest):
+            marked |= {place: replace(cells[place], best=True) for place in best}
+    return marked
+
+
+def _is_best(cell: PaperCell, contest: Iterable[PaperCell], metric: str) -> bool:
+    """Whether no cell that keeps no more weights is better by more than noise."""
+    sign = -1 if metric.endswith("_loss") else 1
+    limit = (cell.density or 0) * SAME_DENSITY
+    rivals = [each for each in contest if (each.density or 0) <= limit]
+    top = max(rivals, key=lambda rival: sign * (rival.mean or 0))
+    return not compare(top.values, cell.values).differs
+
+
+# --- from cells to a table
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How values become a table; cells of one `contest` are compared with each other."""
+
+    row_heading: str
+    last_heading: str
+    last_only: bool
+    place: Callable[[_Value, SweepRecord, str], _Place]
+    contest: Callable[[_Place], Any]
+
+
+LAYOUTS: dict[LayoutName, _Layout] = {
+    "paper": _Layout("method", "density", True, _paper_place, lambda at: at.column),
+    "iterations": _Layout(
+        "t", "method", False, _iterations_place, lambda at: (at.row, at.column.names[:-1])
+    ),
+}
+
+
+def _table(
+    results: Results, metric: str, layout: _Layout, cells: Mapping[_Place, PaperCell]
+) -> PaperTable:
+    columns = _columns(cells)
+    rows = [*dict.fromkeys(place.row for place in cells)]
+    if not layout.last_only:
+        rows.sort(key=int)
+    levels = (*(section.rstrip(".") for section in COLUMN_SECTIONS), layout.last_heading)
+    shown = [i for i in range(3) if len({column.names[i] for column in columns}) > 1] + [3]
+    constant = [c.names[i] for c in columns[:1] for i in range(3) if i not in shown and c.names[i]]
+    return PaperTable(
+        title=_title(results.record.name, metric, constant, cells.values()),
+        metric=metric,
+        row_heading=layout.row_heading,
+        levels=tuple(levels[i] for i in shown),
+        columns=tuple(replace(c, names=tuple(c.names[i] for i in shown)) for c in columns),
+        rows=tuple(rows),
+        cells=tuple(tuple(cells.get(_Place(row, column)) for column in columns) for row in rows),
+        notes=_notes(results, cells.values()),
+    )
+
+
+def _columns(cells: Iterable[_Place]) -> list[PaperColumn]:
+    """One trunk after the other, the densest first, what aims at no density last."""
+    columns = [*dict.fromkeys(place.column for place in cells)]
+    trunks = [*dict.fromkeys(column.names[:-1] for column in columns)]
+    order = {trunk: i for i, trunk in enumerate(trunks)}
+    return sorted(
+        columns,
+        key=lambda c: (order[c.names[:-1]], c.density is None, -(c.density or 0)),
+    )
+
+
+def _title(sweep: str, metric: str, constant: Sequence[str], cells: Iterable[PaperCell]) -> str:
+    seeds = {cell.seeds for cell in cells}
+    over = f"{min(seeds)} seeds" if len(seeds) == 1 and seeds != {1} else "seeds"
+    what = metric.replace("_", " ") + (" in %" if metric.endswith("accuracy") else "")
+    spread = "one seed" if seeds == {1} else f"mean ± standard deviation over {over}"
+    return f"{', '.join([sweep, *constant])}: {what}, {spread}"
+
+
+def _notes(results: Results, cells: Iterable[PaperCell]) -> tuple[str, ...]:
+    cells = [*cells]
+    notes = []
+    if any(cell.best for cell in cells):
+        notes.append(
+            "Marked: no method that keeps no more weights is better by more than noise "
+            f"(t-test over seeds, {100 * (1 - LEVEL):.0f} %)."
+        )
+    published = [cell.published for cell in cells if cell.published is not None]
+    sources = dict.fromkeys(f"{value.source}, table {value.table}" for value in published)
+    if sources:
+        notes.append(f"Published values: {'; '.join(sources)}.")
+    elif results.record.spec.get("published") and not results.published:
+        notes.append("No published value is about a cell of this sweep.")
+    remarks = dict.fromkeys(value.note for value in published if value.note)
+    return (*notes, *(f"Published: {remark}." for remark in remarks))
