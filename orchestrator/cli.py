@@ -88,17 +88,30 @@ def run(
     printing.show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED
-    return FAILED if summary.outcome.failures or summary.damage else OK
+    return FAILED if summary.outcome.failures or summary.damage or summary.problem else OK
 
 
 @app.command
-def status(name: SweepName, *, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+def status(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    watch: Annotated[
+        bool, Parameter(negative="", help="Go on showing it until the run in flight ends.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
     """Show how far a sweep is, at rest or in flight, from any terminal."""
     from orchestrator import printing
-    from orchestrator.status import sweep_status
+    from orchestrator.status import sweep_status, watch_status
     from trainables.store import Store
 
-    printing.show_status(sweep_status(Store(storage), name), _out(), as_json)
+    store = Store(storage)
+    if not watch:
+        printing.show_status(sweep_status(store, name), _out(), as_json)
+        return OK
+    with _ended_by_ctrl_c():
+        printing.follow_status(watch_status(store, name), _out(), as_json)
     return OK
 
 
@@ -123,6 +136,42 @@ def results(
 
     table = query(Store(storage), name, EVERY_ITERATION if sql is None else sql)
     printing.show_table(table, _out(), format, output)
+    return OK
+
+
+@app.command
+def report(
+    name: SweepName,
+    *,
+    output: Annotated[Path | None, Parameter(help="The file; NAME.html by default.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Write one HTML file with a sweep's figures, tables, failures, cost and provenance."""
+    from orchestrator.results.opening import open_results
+    from orchestrator.results.report import write_report
+
+    file = output or Path(f"{name}.html")
+    write_report(open_results(storage, name), file)
+    print(file)
+    return OK
+
+
+@app.command
+def dashboard(
+    name: Annotated[
+        str | None, Parameter(help="A sweep's name; without it, all of the storage.")
+    ] = None,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    port: Annotated[int, Parameter(help="The port; 0 takes any that is free.")] = 8765,
+) -> int:
+    """Serve the report on this machine, following the run that is in flight. Ctrl-C ends it."""
+    from orchestrator.dashboard import serve
+    from trainables.store import Store
+
+    with _ended_by_ctrl_c(), serve(Store(storage), name, port) as dashboard:
+        print(f"{dashboard.url} shows {name or 'all sweeps'}; Ctrl-C ends it", flush=True)
+        dashboard.serve_forever()
     return OK
 
 
@@ -206,6 +255,15 @@ def main() -> None:
             raise
         print(f"prunesweep: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is how a view that goes on by itself is left, and no interruption of anything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
 
 
 @contextmanager

@@ -4,29 +4,33 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.catalogue import Entry
 from orchestrator.doctor import Check
 from orchestrator.exporting import ExportError
+from orchestrator.failures import Failure
 from orchestrator.progress import duration
 from orchestrator.results.query import LAST_ITERATION, query
-from orchestrator.scheduling import Failure
 from orchestrator.status import SweepStatus
 from orchestrator.sweep import PlannedSweep, RunSummary
 from orchestrator.verifying import Verified
 from trainables.store import Store
 
 TRACEBACK_LINES = 3
+BAR_WIDTH = 24
 
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
@@ -74,10 +78,15 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "failures": [asdict(failure) for failure in outcome.failures],
                 "healed": [str(damage) for damage in summary.healed],
                 "damage": [str(damage) for damage in summary.damage],
+                "problem": summary.problem,
             }
         )
         return
-    out.print(_rich_table(query(store, name, LAST_ITERATION)))
+    if summary.problem is None:
+        out.print(_rich_table(query(store, name, LAST_ITERATION)))
+    else:
+        out.print(f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
+                  f"is committed, `prunesweep results {name}` makes them when it can")
     _print_failures(outcome.failures, out)
     for damage in summary.healed:
         out.print(f"set aside in quarantine/ and trained again: {damage}")
@@ -95,24 +104,23 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
     if as_json:
         _json(asdict(status))
+    else:
+        out.print(_status_view(status), highlight=False)
+
+
+def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) -> None:
+    """A live view in a terminal; elsewhere a line, or with `as_json` an object, for each change."""
+    if out.is_terminal and not as_json:
+        with Live(console=out, auto_refresh=False) as live:
+            for status in statuses:
+                live.update(_status_view(status), refresh=True)
         return
-    out.print(f"[bold]{status.name}[/bold]: {status.state}", highlight=False)
-    out.print(
-        f"lineages {status.lineages_done}/{status.lineages} complete, "
-        f"iterations {status.iterations_stored}/{status.iterations} committed",
-        highlight=False,
-    )
-    if status.run and status.state in ("running", "died"):
-        where = f"pid {status.run['pid']} on {status.run['host']}"
-        left = duration(status.run["eta_seconds"])
-        out.print(f"{where}, last heard {status.run['heartbeat'][:19]} UTC, {left} left",
-                  highlight=False)  # fmt: skip
-        for lineage, line in status.run["running"].items():
-            done = "no iteration yet" if line["iteration"] is None else (
-                f"iteration {line['iteration']}, accuracy {line['accuracy']:.4f}"
-            )  # fmt: skip
-            out.print(f"  {lineage}: {done}", highlight=False)
-    _print_failures(status.failures, out)
+    last = None
+    for status in statuses:
+        seen = replace(status, run=None)  # a heartbeat alone is no news
+        if seen != last:
+            print(json.dumps(asdict(status)) if as_json else _status_line(status), flush=True)
+        last = seen
 
 
 def show_table(
@@ -135,17 +143,17 @@ def show_table(
 
 
 def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
-    damage = [str(each) for each in verified.damage]
     if as_json:
-        _json({"commits": verified.commits, "tables": verified.tables, "damage": damage})
+        damage = [str(each) for each in verified.damage]
+        figures = {"commits": verified.commits, "tables": verified.tables, "damage": damage}
+        _json(figures | {"behind": verified.behind})
         return
-    for each in damage:
-        out.print(each, style="red", highlight=False, soft_wrap=True)
-    state = (
-        "all sound"
-        if not damage
-        else f"{len(damage)} damaged; `prunesweep run` mends what its sweep needs"
-    )
+    for each in verified.damage:
+        out.print(str(each), style="red", highlight=False, soft_wrap=True)
+    for name in verified.behind:
+        out.print(f"the tables of {name} lack its latest commits; `prunesweep results {name}` "
+                  "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
+    state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
 
 
@@ -178,11 +186,71 @@ def size(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
+def _status_view(status: SweepStatus) -> Group:
+    head = Text.assemble((status.name, "bold"), f": {status.state}")
+    counts = Text(
+        f"lineages {status.lineages_done}/{status.lineages} complete, "
+        f"iterations {status.iterations_stored}/{status.iterations} committed"
+    )
+    parts: list[RenderableType] = [head, counts, _methods_table(status)]
+    if status.run and status.state in ("running", "died"):
+        parts += [_heartbeat(status.run), _running_lineages(status.run)]
+    return Group(*parts, *_failures(status.failures))
+
+
+def _status_line(status: SweepStatus) -> str:
+    failed = f", {len(status.failures)} failed" if status.failures else ""
+    return (
+        f"{status.name}: {status.state}, lineages {status.lineages_done}/{status.lineages}, "
+        f"iterations {status.iterations_stored}/{status.iterations}{failed}"
+    )
+
+
+def _methods_table(status: SweepStatus) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("method", "lineages", "iterations", "", ""):
+        table.add_column(heading, justify="right" if heading.endswith("s") else "left")
+    for method in status.methods:
+        table.add_row(
+            Text(method.label),
+            f"{method.done}/{method.lineages}",
+            f"{method.committed}/{method.iterations}",
+            ProgressBar(max(method.iterations, 1), method.committed, width=BAR_WIDTH),
+            Text(f"{method.failed} failed", "red") if method.failed else "",
+        )
+    return table
+
+
+def _heartbeat(run: dict[str, Any]) -> Text:
+    heard = f"last heard {run['heartbeat'][:19]} UTC, {duration(run['eta_seconds'])} left"
+    return Text(f"pid {run['pid']} on {run['host']}, {heard}")
+
+
+def _running_lineages(run: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("running", "iteration", "accuracy", "attempt"):
+        table.add_column(heading, justify="left" if heading == "running" else "right")
+    for lineage, line in run["running"].items():
+        done = line["iteration"] is not None
+        table.add_row(
+            lineage,
+            str(line["iteration"]) if done else "–",
+            f"{line['accuracy']:.4f}" if done else "–",
+            str(line["attempt"]),
+        )
+    return table
+
+
 def _print_failures(failures: Sequence[Failure], out: Console) -> None:
+    for shown in _failures(failures):
+        out.print(shown, highlight=False)
+
+
+def _failures(failures: Sequence[Failure]) -> Iterator[Text]:
     for failure in failures:
         lines = failure.traceback.strip().splitlines()[-TRACEBACK_LINES:]
-        out.print(f"[red]failed:[/red] {failure.lineage} at iteration {failure.iteration}")
-        out.print("\n".join(f"  {line}" for line in lines), highlight=False, markup=False)
+        where = f" {failure.lineage} at iteration {failure.iteration}"
+        yield Text.assemble(("failed:", "red"), where, *(f"\n  {line}" for line in lines))
 
 
 def _rich_table(table: pa.Table) -> Table:

@@ -18,9 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.failures import Failure, write_failures
 from orchestrator.planning import Plan
-from orchestrator.scheduling import Cluster, Failure
-from trainables.store import Store, sweep_path
+from orchestrator.scheduling import Cluster
+from trainables.store import Store, StoreError, sweep_path
 
 HEARTBEAT_SECONDS = 5.0
 SHOWN_LINEAGES = 16
@@ -65,6 +66,7 @@ class RunProgress:
     concurrent: int = 0
     cluster: Cluster | None = None
     _last: dict[str, int] = field(default_factory=dict)
+    _failures: list[Failure] = field(default_factory=list)
     _started: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -123,9 +125,19 @@ class RunProgress:
             else:
                 self.counts.failed += 1
                 self.counts.waiting -= 0 if was_running else 1
+        if not retried:
+            self._record(failure)
         reason = failure.traceback.strip().splitlines()[-1] if failure.traceback else ""
         what = "will be tried again" if retried else "failed"
         self._line(f"{failure.lineage} {what} at iteration {failure.iteration}: {reason}")
+
+    def _record(self, failure: Failure) -> None:
+        """Keep the failure at once: this process may not live to the end of the run."""
+        self._failures.append(failure)
+        try:
+            write_failures(self.store, self.sweep, self._failures)
+        except (OSError, StoreError) as error:
+            print(f"cannot write failures.json: {error}", file=sys.stderr)
 
     def stopping(self) -> None:
         self.console.print(
@@ -208,7 +220,7 @@ class RunProgress:
         status["eta_seconds"] = self.eta_seconds()
         try:
             self.store.write_json(f"{sweep_path(self.sweep)}/run.json", status)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
             print(f"cannot write run.json: {error}", file=sys.stderr)
 

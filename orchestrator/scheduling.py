@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from orchestrator.failures import Failure
 from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
 from trainables.data import Dataset
@@ -52,16 +53,6 @@ AUTO_GPUS = 0.25
 
 class ClusterError(Exception):
     """The Ray cluster cannot be reached; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A lineage that stopped, with the traceback of its last attempt."""
-
-    lineage: str
-    iteration: int
-    attempt: int
-    traceback: str
 
 
 class Observer(Protocol):

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from orchestrator.failures import write_failures
 from orchestrator.planning import (
     FilesOf,
     Plan,
@@ -15,13 +16,13 @@ from orchestrator.planning import (
     make_plan,
     sweep_lineages,
     training_group,
+    wanted_snapshots,
 )
 from orchestrator.progress import RunProgress
 from orchestrator.records import git_sha, provenance, read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.scheduling import (
     Cluster,
-    Failure,
     Outcome,
     concurrency,
     ray_cluster,
@@ -31,9 +32,9 @@ from orchestrator.spec import SweepSpec
 from orchestrator.verifying import set_damaged_aside
 from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
-from trainables.identity import canonical_json
+from trainables.identity import canonical_json, snapshot_key
 from trainables.keys import Lineage
-from trainables.store import Damaged, Store, StoreError, iteration_path, sweep_path
+from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path, sweep_path
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,15 @@ class PlannedSweep:
 class RunSummary:
     """What a run did: its plan, its outcome, and the damage it set aside and trained again.
 
-    `damage` was met only while the tables were made, and is left to the next run.
+    `damage` was met only while the tables were made, and is left to the next run. `problem` is why
+    the tables could not be written, None when they were.
     """
 
     planned: PlannedSweep
     outcome: Outcome
     healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
+    problem: str | None
 
 
 def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
@@ -99,7 +102,8 @@ def run_sweep(
     """
     planned = plan_sweep(spec, store, roots)
     _check_storage(planned, store)
-    healed = set_damaged_aside(store, _stored_keys(planned.plan))
+    store.remove_leftovers()
+    healed = set_damaged_aside(store, _stored_commits(planned.plan, store))
     if healed:
         planned = plan_sweep(spec, store, roots)
     arrays = _load_datasets(planned, roots)
@@ -107,12 +111,16 @@ def run_sweep(
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
         outcome = _train(planned, store, arrays, progress, address)
-    _record_failures(store, spec.name, outcome.failures)
     if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
         _drop_shared_weights(planned.plan.lineages, store)
-    record = read_sweep(store, spec.name)
-    damage = compact(store, record) if record else []
-    return RunSummary(planned, outcome, tuple(healed), tuple(damage))
+    try:
+        write_failures(store, spec.name, outcome.failures)
+        record = read_sweep(store, spec.name)
+        damage, problem = compact(store, record) if record else [], None
+    except (OSError, StoreError) as error:
+        # What was trained is committed; tables can be made from it at any time.
+        damage, problem = [], str(error)
+    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem)
 
 
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
@@ -130,10 +138,19 @@ def committed_files(store: Store) -> FilesOf:
     return store.committed("iterations").get
 
 
-def _stored_keys(plan: Plan) -> list[str]:
-    """The stored iterations of the plan, each once."""
+def _stored_commits(plan: Plan, store: Store) -> list[str]:
+    """The stored iterations and snapshots of the plan, each once."""
     keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
-    return [key for key in keys if key not in plan.to_train]
+    snapshots = [
+        snapshot_path(snapshot_key(trunk, step))
+        for trunk, steps in wanted_snapshots(plan.lineages).items()
+        for step in sorted(steps)
+    ]
+    stored = store.committed("snapshots")
+    return [
+        *(iteration_path(key) for key in keys if key not in plan.to_train),
+        *(path for path in snapshots if path.rpartition("/")[2] in stored),
+    ]
 
 
 def _train(
@@ -211,14 +228,9 @@ def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) 
     name = planned.spec.name
     write_sweep(store, record_sweep(planned.spec, planned.plan.lineages))
     base = sweep_path(name)
-    _record_failures(store, name, [])
+    write_failures(store, name, [])
     history = store.read_json(f"{base}/provenance.json") or []
     store.write_json(f"{base}/provenance.json", [*history, provenance(command)])
-
-
-def _record_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> None:
-    path = f"{sweep_path(sweep)}/failures.json"
-    store.write_json(path, [asdict(failure) for failure in failures])
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:
@@ -226,10 +238,3 @@ def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:
     for key in branch_points(lineages) | {lineage.trunk for lineage in lineages}:
         if WEIGHTS in held.get(key, ()):
             store.drop_file(iteration_path(key), WEIGHTS)
-
-
-def read_failures(store: Store, sweep: str) -> list[Failure]:
-    """The failures of the sweep's last run."""
-    return [
-        Failure(**entry) for entry in store.read_json(f"{sweep_path(sweep)}/failures.json") or []
-    ]

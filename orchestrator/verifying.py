@@ -1,98 +1,137 @@
 """Verification: every hash of every commit, and every table, against what the store says."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.records import read_sweep
-from orchestrator.results.tables import TABLES, table_path
+from orchestrator.records import SweepRecord, read_sweep
+from orchestrator.results.tables import TABLES, is_current, table_path
+from trainables.claims import Claims
+from trainables.lineage import set_aside_damaged
 from trainables.store import Damaged, Store, iteration_path
 
 COMMITS = ("iterations", "snapshots")
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A damaged file: where it is, what is wrong with it, what it was and what mends it."""
+
+    path: str
+    reason: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.meaning}"
+
+
+@dataclass(frozen=True)
 class Verified:
-    """How much was checked, and what is damaged."""
+    """How much was checked, and what is damaged.
+
+    `behind` are sweeps whose tables lack the latest commits: no damage, they are rebuilt when read.
+    """
 
     commits: int
     tables: int
-    damage: tuple[Damaged, ...]
+    damage: tuple[Finding, ...]
+    behind: tuple[str, ...]
 
 
 def verify_store(store: Store) -> Verified:
     """Read everything that `store` holds and compare it with its hashes."""
-    damage: list[Damaged] = []
-    commits = 0
-    for folder in COMMITS:
-        for name in store.names(folder):
-            commits += 1
-            damage.extend(commit_damage(store, f"{folder}/{name}"))
-    tables = 0
-    for sweep in store.names("sweeps"):
-        tables += len(TABLES)
-        damage.extend(_table_damage(store, sweep))
-    return Verified(commits, tables, tuple(damage))
-
-
-def set_damaged_aside(store: Store, keys: Iterable[str]) -> list[Damaged]:
-    """Move the damaged ones of committed iterations to quarantine; what was wrong with each."""
-
-    def first_damage(key: str) -> Damaged | None:
-        return next(commit_damage(store, iteration_path(key)), None)
-
-    with ThreadPoolExecutor() as pool:
-        damage = [found for found in pool.map(first_damage, keys) if found is not None]
-    # Looked at again right before the move: another run may have mended it meanwhile.
-    damage = [found for found in damage if next(commit_damage(store, found.path), None)]
-    for found in damage:
-        store.set_aside(found.path)
-    return damage
-
-
-def commit_damage(store: Store, path: str) -> Iterator[Damaged]:
-    """Everything that is wrong with one commit; reads all its files."""
-    if not store.is_committed(path):
-        yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
-        return
-    try:
-        files = store.manifest(path)["files"]
-    except Damaged as error:
-        yield error
-        return
-    for name in files:
+    records: dict[str, SweepRecord] = {}
+    found: list[Finding] = []
+    for name in store.names("sweeps"):
         try:
-            store.read(path, name)
-        except Damaged as error:
-            yield error
-
-
-def _table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
-    try:
-        record = read_sweep(store, sweep)
-    except Damaged as error:
-        yield error
-        return
-    if record is None:
-        yield Damaged(f"sweeps/{sweep}", "it has no record of its lineages; run the sweep again")
-        return
-    for table in TABLES:
-        path = table_path(table, sweep)
-        try:
-            rows = pq.read_table(
-                store.absolute(path), filesystem=store.filesystem, page_checksum_verification=True
-            ).num_rows
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            yield Damaged(path, f"it cannot be read ({reason}); `run` rebuilds it from the commits")
+            record = read_sweep(store, name)
+        except Damaged as damage:
+            found.append(_of_record(damage))
             continue
-        expected = sum(
-            store.is_committed(iteration_path(key)) for line in record.lineages for key in line.keys
-        )
-        if table == "iterations" and rows != expected:
-            yield Damaged(
-                path, f"{rows} rows for {expected} committed iterations; `run` rebuilds it"
+        if record is not None:
+            records[name] = record
+        else:
+            found.append(
+                Finding(f"sweeps/{name}", "it has no record of its lineages", RUN_WRITES_IT_ANEW)
             )
+    paths = [f"{folder}/{name}" for folder in COMMITS for name in store.names(folder)]
+    meanings = _meanings(records.values())
+    with ThreadPoolExecutor() as pool:
+        for damage in pool.map(lambda path: list(store.damage(path)), paths):
+            found += [_of_commit(each, meanings) for each in damage]
+    behind: list[str] = []
+    for record in records.values():
+        tables = list(_table_damage(store, record))
+        found += tables
+        if not tables and not is_current(store, record):
+            behind.append(record.name)
+    return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
+
+
+def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
+    """Move the damaged ones of the commits `paths` to quarantine; what was wrong with each.
+
+    Those that another run is at are left to it."""
+
+    def is_damaged(path: str) -> bool:
+        return next(store.damage(path), None) is not None
+
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        suspects = [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True)
+                    if bad]  # fmt: skip
+    claims = Claims(store)
+    found = [set_aside_damaged(path, claims) for path in suspects]
+    return [damage for damage in found if damage is not None]
+
+
+RUN_WRITES_IT_ANEW = "`prunesweep run` with the sweep's file writes it anew"
+
+
+def _meanings(records: Iterable[SweepRecord]) -> dict[str, str]:
+    """What each iteration's folder is, in words."""
+    meanings: dict[str, str] = {}
+    for record in records:
+        for line in record.lineages:
+            for t, key in zip(line.iterations, line.keys, strict=True):
+                meanings.setdefault(
+                    iteration_path(key),
+                    f"it is iteration {t} of {line.id} in the sweep {record.name}, which "
+                    "`prunesweep run` sets aside and trains again",
+                )
+    return meanings
+
+
+def _of_commit(damage: Damaged, meanings: Mapping[str, str]) -> Finding:
+    if damage.path.startswith("snapshots/"):
+        meaning = "weights to rewind to, which are made again when a run needs them"
+    else:
+        meaning = meanings.get(damage.path, "no recorded sweep has this iteration any more")
+    return Finding(damage.path, damage.reason, meaning)
+
+
+def _of_record(damage: Damaged) -> Finding:
+    return Finding(damage.path, damage.reason, RUN_WRITES_IT_ANEW)
+
+
+def _table_damage(store: Store, record: SweepRecord) -> Iterator[Finding]:
+    for table in TABLES:
+        path = table_path(table, record.name)
+        try:
+            pq.read_table(
+                store.absolute(path), filesystem=store.filesystem, page_checksum_verification=True
+            )
+        except FileNotFoundError:
+            if _has_other_tables(store, record.name):
+                yield Finding(path, "it is missing", "`prunesweep results` rebuilds it")
+        except (OSError, pa.ArrowException) as error:
+            reason = f"it cannot be read ({str(error).splitlines()[0]})"
+            yield Finding(path, reason, "`prunesweep results` rebuilds it from the commits")
+
+
+def _has_other_tables(store: Store, sweep: str) -> bool:
+    """Whether its tables were ever made: those of a sweep are written together."""
+    return any(store.exists(table_path(table, sweep)) for table in TABLES)

@@ -296,6 +296,10 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def exists(self, path: str) -> bool:
+        """Whether there is a file `path`."""
+        return self._is_file(path)
+
     def delete_file(self, path: str) -> None:
         """Delete a file, if it is there."""
         with suppress(FileNotFoundError):
