@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import altair as alt
 
-from orchestrator.results.figures import iterations
+from orchestrator.results.figures import heat_maps, iterations, scopes, trade_off, training
 from orchestrator.results.figures.style import theme
 from orchestrator.results.opening import Results
 
@@ -57,6 +57,81 @@ _FIGURES = (
         "SAP Figures 2b, 3b, 11b–18b",
         "a method of more than one iteration",
         iterations.pruned,
+    ),
+    Figure(
+        "trade-off",
+        "Accuracy against density",
+        "Accuracy of the retrained models against their remaining weights; a curve goes through a "
+        f"method's iterations, or through its densities. {BANDS}",
+        "SAP Figure 4a, sketching paper Tables 1–4",
+        "an iteration with weights pruned",
+        trade_off.trade_off,
+    ),
+    Figure(
+        "scope-trade-off",
+        "Pruning scopes: accuracy against density",
+        "Accuracy of the retrained models against their remaining weights, for each pruning scope. "
+        f"{BANDS}",
+        "SAP Figures 4a, 19a–26a",
+        "two scopes or more of a method of more than one iteration",
+        scopes.scope_trade_off,
+    ),
+    Figure(
+        "layer-remaining",
+        "Remaining weights by layer",
+        "Remaining weights of the layers at each iteration, by method and pruning scope; of a deep "
+        f"network, six layers from the first to the last. {BANDS}",
+        "SAP Figures 4b, 19b–26b",
+        "a method of more than one iteration",
+        scopes.layer_remaining,
+    ),
+    Figure(
+        "layer-pq-index",
+        "PQ Index by layer",
+        "PQ Index (p = 0.5, q = 1) of the layers of the retrained models at each iteration, by "
+        "method and pruning scope; of a deep network, six layers from the first to the last. "
+        f"{BANDS}",
+        "SAP Figures 4c, 19c–26c",
+        "a method of more than one iteration",
+        scopes.layer_pq_index,
+    ),
+    Figure(
+        "ablation-p-q",
+        "SAP: effect of p and q",
+        "SAP with different p at the same q, and with different q at the same p: accuracy, "
+        "remaining weights, PQ Index (p = 0.5, q = 1) and Gini Index of the retrained models. "
+        f"{BANDS}",
+        "SAP Figures 5, 27–29",
+        "SAP methods that differ in p alone, or in q alone",
+        iterations.ablation_p_q,
+    ),
+    Figure(
+        "ablation-eta-gamma",
+        "SAP: effect of η and γ",
+        "SAP with different η at the same γ, and with different γ at the same η: accuracy, "
+        "remaining weights, PQ Index (p = 0.5, q = 1) and Gini Index of the retrained models. "
+        f"{BANDS}",
+        "SAP Figures 6, 30–32",
+        "SAP methods that differ in eta alone, or in gamma alone",
+        iterations.ablation_eta_gamma,
+    ),
+    Figure(
+        "pq-heat-maps",
+        "PQ Index for all p and q",
+        "PQ Index of all weights of the retrained models for p = 0.1…1.0 and q = 1.0…2.0, by "
+        "method and iteration. Means over seeds.",
+        "SAP Figures 7–10",
+        "a committed iteration",
+        heat_maps.p_q_heat_maps,
+    ),
+    Figure(
+        "training",
+        "Training",
+        "Losses and accuracies by epoch of some iterations; of long trainings, some of the epochs. "
+        f"{BANDS}",
+        "",
+        "a committed iteration",
+        training.training,
     ),
 )
 

@@ -2,29 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 
 from orchestrator.results.figures.rows import Row
 from orchestrator.results.figures.style import Look
 
-WIDTH, HEIGHT = 190, 130
-"""Of one panel: two of them side by side are readable in one column of print."""
+PANEL = (190, 130)
+"""Width and height: two panels side by side are readable in one column of print."""
+
+
+POWER_OF_TEN = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 1e-6"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A column with its axis; `format` is D3's, and without one the axis finds its own."""
+    """A column with its axis; `format` is D3's, and without one the axis finds its own.
+
+    Of a `fraction`, a band ends at 0 and 1, however large the deviation.
+    """
 
     field: str
     title: str
     format: str | None = None
     log: bool = False
+    fraction: bool = False
 
     def axis(self) -> alt.Axis:
         number = self.format or alt.Undefined
-        return alt.Axis(title=self.title, tickCount=5, labelOverlap=True, format=number)
+        whole = 1 if self.format == "d" else alt.Undefined
+        axis = alt.Axis(
+            title=self.title, tickCount=5, labelOverlap=True, format=number, tickMinStep=whole
+        )
+        if self.log:
+            axis.gridOpacity = alt.condition(POWER_OF_TEN, alt.value(1.0), alt.value(0.3))
+        return axis
 
     def scale(self) -> alt.Scale:
         return alt.Scale(type="log", nice=False) if self.log else alt.Scale(zero=False)
@@ -36,14 +48,18 @@ class Measure:
 
 ITERATION = Measure("iteration", "Iteration", "d")
 DENSITY = Measure("density", "Remaining weights", "~%", log=True)
-ACCURACY = Measure("test_accuracy", "Test accuracy", "%")
-PQ_INDEX = Measure("pq_index", "PQ Index")
-GINI = Measure("gini", "Gini Index")
+ACCURACY = Measure("test_accuracy", "Test accuracy", "%", fraction=True)
+PQ_INDEX = Measure("pq_index", "PQ Index", fraction=True)
+GINI = Measure("gini", "Gini Index", fraction=True)
 
 
 def mean_curves(
-    x: Measure, y: Measure, look: Look, each: Sequence[str] = ("label", "iteration")
-) -> alt.LayerChart | alt.FacetChart:
+    x: Measure,
+    y: Measure,
+    look: Look,
+    each: Sequence[str] = ("label", "iteration"),
+    size: tuple[int, int] = PANEL,
+) -> alt.LayerChart:
     """Mean of `y` over seeds at the mean of `x`, one curve for each value of `look.field`.
 
     Rows that agree in `look.field` and `each` are averaged. The band is the mean ± the sample
@@ -62,14 +78,15 @@ def mean_curves(
         y.tooltip("deviation", "standard deviation"),
         alt.Tooltip("seeds:Q"),
     ]
-    return (
-        alt.layer(
-            base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
-            base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
-            base.mark_point(filled=True, size=30).encode(
-                mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
-            ),
-        )
+    layers = [
+        base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
+        base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
+        base.mark_point(filled=True, size=30 if look.points else 12).encode(
+            mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
+        ),
+    ]
+    chart = (
+        alt.layer(*layers)
         .transform_filter(f"isValid(datum['{x.field}']) && isValid(datum['{y.field}'])")
         .transform_aggregate(
             x=f"mean({x.field})",
@@ -79,9 +96,25 @@ def mean_curves(
             groupby=groups,
         )
         .transform_filter(" && ".join(["true", *_positive(x, "x"), *_positive(y, "mean")]))
-        .transform_calculate(low=_low(y), high="datum.mean + datum.deviation")
-        .properties(width=WIDTH, height=HEIGHT)
+        .transform_calculate(low=_low(y), high=_high(y))
+        .properties(width=size[0], height=size[1])
     )
+    assert isinstance(chart, alt.LayerChart)
+    return chart
+
+
+Data = dict[str, list[Row]]
+"""Rows as Vega-Lite's `{"values": rows}`."""
+Chart = alt.LayerChart | alt.ConcatChart | alt.FacetChart | alt.VConcatChart
+
+
+def blocks(data: Data, charts: Sequence[Chart], shared: bool = True) -> alt.VConcatChart:
+    """`charts` of `data` above each other, with one legend when they have their look in common.
+
+    Then only one of their views should listen to the legend.
+    """
+    kind = "shared" if shared else "independent"
+    return alt.vconcat(*charts, data=data).resolve_scale(color=kind, shape=kind, strokeDash=kind)
 
 
 def _positive(measure: Measure, field: str) -> list[str]:
@@ -90,30 +123,12 @@ def _positive(measure: Measure, field: str) -> list[str]:
 
 def _low(y: Measure) -> str:
     low = "datum.mean - datum.deviation"
-    # A log axis has no place for the lower half of a band that reaches zero.
-    return f"{low} > 0 ? {low} : datum.mean" if y.log else low
+    if y.log:
+        # There is no place for the lower half of a band that reaches zero.
+        return f"{low} > 0 ? {low} : datum.mean"
+    return f"max(0, {low})" if y.fraction else low
 
 
-@dataclass(frozen=True)
-class Block:
-    """Panels of one look side by side, under one title, of the rows that `where` lets through."""
-
-    title: str
-    where: Any
-    measures: Sequence[Measure]
-
-
-def blocks(rows: list[Row], look: Look, each: Sequence[Block]) -> alt.VConcatChart:
-    """Blocks above each other, with one legend, of measures against the iteration."""
-    charts = [_block(block, look, first=block is each[0]) for block in each]
-    return alt.vconcat(*charts, data={"values": rows})
-
-
-def _block(block: Block, look: Look, first: bool) -> alt.ConcatChart:
-    charts = [mean_curves(ITERATION, measure, look) for measure in block.measures]
-    if first:
-        # One view is enough to listen to the legend that all have in common.
-        charts[0].layer[-1] = charts[0].layer[-1].add_params(look.chosen())
-    return (
-        alt.concat(*charts, columns=2).properties(title=block.title).transform_filter(block.where)
-    )
+def _high(y: Measure) -> str:
+    high = "datum.mean + datum.deviation"
+    return f"min(1, {high})" if y.fraction else high

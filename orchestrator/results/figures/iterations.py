@@ -1,6 +1,8 @@
-"""Measures against the iteration: retrained and pruned models (SAP Figures 2, 3, 11–18)."""
+"""Measures against the iteration: SAP Figures 2, 3 (11–18), and its ablations 5, 6 (27–32)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 
@@ -8,47 +10,113 @@ from orchestrator.results.figures.curves import (
     ACCURACY,
     DENSITY,
     GINI,
+    ITERATION,
     PQ_INDEX,
-    Block,
     Measure,
     blocks,
-)  # fmt: skip
-from orchestrator.results.figures.rows import Row, distinct, iteration_rows
+    mean_curves,
+)
+from orchestrator.results.figures.rows import (
+    cell_columns,
+    distinct,
+    iteration_rows,
+    iterative,
+)
 from orchestrator.results.figures.style import Look
-from orchestrator.results.opening import Results
+from orchestrator.results.opening import Results, method_label
 
 RETRAINED = (ACCURACY, DENSITY, PQ_INDEX, GINI)
 PRUNED = (
-    Measure("pruned_test_accuracy", "Test accuracy, pruned", "%"),
+    Measure("pruned_test_accuracy", "Test accuracy, pruned", "%", fraction=True),
     Measure("accuracy_difference", "Accuracy difference", "%"),
-    Measure("pq_index_pruned", "PQ Index, pruned"),
+    Measure("pq_index_pruned", "PQ Index, pruned", fraction=True),
     Measure("pq_index_difference", "PQ Index difference"),
 )
 
 
 def retrained(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy, remaining weights, PQ Index and Gini Index of the retrained models."""
-    return _by_iteration(results, RETRAINED)
+    return _by_setting(results, RETRAINED)
 
 
 def pruned(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy and PQ Index of the pruned models, and what pruning took of them."""
-    return _by_iteration(results, PRUNED)
+    return _by_setting(results, PRUNED)
 
 
-def _by_iteration(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMixin | None:
+def ablation_p_q(results: Results) -> alt.TopLevelMixin | None:
+    """SAP with different p, and with different q, all else being equal."""
+    return _ablation(results, ("p", "q"))
+
+
+def ablation_eta_gamma(results: Results) -> alt.TopLevelMixin | None:
+    """SAP with different η_r, and with different γ, all else being equal."""
+    return _ablation(results, ("eta", "gamma"))
+
+
+def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMixin | None:
     rows = iteration_rows(results)
-    iterative = iterative_rows(rows)
-    if not iterative:
+    shown = iterative(rows)
+    if not shown:
         return None
-    look = Look("variant", tuple(distinct(iterative, "variant")))
-    settings = distinct(iterative, "setting")
-    each = [Block(name, alt.datum.setting == name, measures) for name in settings]
-    return blocks(rows, look, each)
-
-
-def iterative_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of lineages of more than one iteration."""
-    return [
-        row for row in rows if row["lineage"] in {r["lineage"] for r in rows if r["iteration"] > 1}
+    look = Look("variant", tuple(distinct(shown, "variant")))
+    settings = distinct(shown, "setting")
+    charts = [
+        _panels(measures, look, setting, alt.datum.setting == setting, setting == settings[0])
+        for setting in settings
     ]
+    return blocks({"values": rows}, charts)
+
+
+def _panels(
+    measures: Sequence[Measure],
+    look: Look,
+    title: str | list[str],
+    where: Any,
+    listening: bool,
+) -> alt.ConcatChart:
+    charts = [mean_curves(ITERATION, measure, look) for measure in measures]
+    if listening:
+        charts[0] = charts[0].add_params(look.chosen())
+    return alt.concat(*charts, columns=2).properties(title=title).transform_filter(where)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Lineages of SAP that differ in the `parameter` alone."""
+
+    parameter: str
+    values: tuple[float, ...]
+    title: tuple[str, str]
+    labels: tuple[str, ...]
+
+
+def _ablation(results: Results, parameters: Sequence[str]) -> alt.TopLevelMixin | None:
+    compared = [each for name in parameters for each in _comparisons(results, name)]
+    if not compared:
+        return None
+    charts = [
+        _panels(
+            RETRAINED,
+            Look(each.parameter, each.values, each.parameter, ordered=True, key=f"chosen{i}"),
+            list(each.title),
+            alt.FieldOneOfPredicate(field="label", oneOf=list(each.labels)),
+            listening=True,
+        )
+        for i, each in enumerate(compared)
+    ]
+    return blocks({"values": iteration_rows(results)}, charts, shared=False)
+
+
+def _comparisons(results: Results, parameter: str) -> Iterator[_Comparison]:
+    cells = cell_columns(results)
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for line in results.record.lineages:
+        if line.config["method"]["name"] == "sap":
+            rest = method_label(line, results.record, {"prune.scope", f"method.{parameter}"})
+            group = groups.setdefault((cells[line.id]["setting"], rest), {})
+            group[results.labels[line.id]] = line.config["method"][parameter]
+    for title, found in groups.items():
+        values = tuple(sorted(set(found.values())))
+        if len(values) > 1:
+            yield _Comparison(parameter, values, title, tuple(found))

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from orchestrator.records import LineageRecord, SweepRecord
-from orchestrator.results.opening import Results, method_label
+from orchestrator.results.opening import Results, method_label, options
 
 Row = dict[str, Any]
 
+SAP_PARAMETERS = ("p", "q", "eta", "gamma")
 MEASURES = (
     "density", "test_loss", "test_accuracy", "pq_index", "gini",
     "pruned_test_accuracy", "pq_index_pruned",
@@ -23,7 +24,7 @@ MEASURES = (
 
 
 def iteration_rows(results: Results) -> list[Row]:
-    """One row for each iteration of each lineage.
+    """One row for each iteration of each lineage; `p`, `q`, `eta` and `gamma` are SAP's.
 
     `accuracy_difference` and `pq_index_difference` are what pruning took: the model that was
     pruned less the pruned model (SAP Figures 2b and 3b).
@@ -31,7 +32,11 @@ def iteration_rows(results: Results) -> list[Row]:
     cells = cell_columns(results)
     methods = {line.id: line.config["method"] for line in results.record.lineages}
     columns = ["lineage", "iteration", *MEASURES]
-    rows = [cells[row["lineage"]] | row for row in _listed(results.iterations.select(columns))]
+    own = {name: {p: method.get(p) for p in SAP_PARAMETERS} for name, method in methods.items()}
+    rows = [
+        cells[row["lineage"]] | own[row["lineage"]] | row
+        for row in _listed(results.iterations.select(columns))
+    ]
     at = {(row["lineage"], row["iteration"]): row for row in rows}
     for row in rows:
         row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), methods)
@@ -59,6 +64,19 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
+def sparsity_rows(results: Results, iterations: Sequence[int]) -> list[Row]:
+    """The global PQ Index of the retrained models for each p and q, of `iterations`."""
+    cells = cell_columns(results)
+    wanted = (
+        pc.field("iteration").isin(iterations)
+        & (pc.field("state") == "retrained")
+        & (pc.field("scope") == "global")
+    )
+    columns = ["lineage", "iteration", "p", "q", "pq_index"]
+    chosen = results.sparsity.filter(wanted).select(columns)
+    return [cells[row["lineage"]] | row for row in _listed(chosen)]
+
+
 def cell_columns(results: Results) -> dict[str, Row]:
     """For each lineage id, what its rows have in common.
 
@@ -81,6 +99,12 @@ def cell_columns(results: Results) -> dict[str, Row]:
     }
 
 
+def iterative(rows: Sequence[Row]) -> list[Row]:
+    """The rows of lineages of more than one iteration."""
+    long = {row["lineage"] for row in rows if row["iteration"] > 1}
+    return [row for row in rows if row["lineage"] in long]
+
+
 def distinct(rows: Iterable[Mapping[str, Any]], column: str) -> list[Any]:
     """The values of a column in order of their first appearance."""
     return list(dict.fromkeys(row[column] for row in rows))
@@ -94,14 +118,18 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
 
 
 def _network(line: LineageRecord, record: SweepRecord) -> str:
-    options = [name for name in record.swept if name.split(".")[0] in ("dataset", "model")]
-    values = [f"{n.split('.')[-1]}={line.swept[n]}" for n in options if line.swept[n] is not None]
-    return " ".join([line.config["dataset"]["name"], line.config["model"]["name"], *values])
+    rest = {name for name in record.swept if not _is_of_network(name)}
+    named = [line.config["dataset"]["name"], line.config["model"]["name"]]
+    return " ".join([*named, *options(line, record, rest)])
 
 
 def _variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
-    networks = [name for name in record.swept if name.split(".")[0] in ("dataset", "model")]
+    networks = {name for name in record.swept if _is_of_network(name)}
     return method_label(line, record, {"prune.scope", *networks, *without})
+
+
+def _is_of_network(name: str) -> bool:
+    return name.split(".")[0] in ("dataset", "model")
 
 
 def _differences(row: Row, parent: Row | None, methods: Mapping[str, Row]) -> Row:

@@ -45,39 +45,46 @@ def theme(foreground: str = "#222222", grid: str = "#E3E3E3") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Look:
-    """How the values of a column are told apart: each its colour, dash and shape."""
+    """How the values of a column are told apart: each its colour, dash and shape.
+
+    `ordered` values get colours in order. `points` says whether points are large enough for
+    the legend to show their shapes; otherwise it shows the dashes. `key` names the selection: looks
+    with legends of their own in one figure need different ones.
+    """
 
     field: str
     values: tuple[Any, ...]
-    ordered: bool = False
     title: str | None = None
+    ordered: bool = False
+    points: bool = True
+    key: str = "chosen"
 
     def colour(self) -> alt.Color:
-        return alt.Color(
-            self._field, title=self.title, scale=self._colours(), legend=self._legend()
-        )
+        if self.ordered:
+            # The end of the scheme is a yellow that vanishes on white.
+            scheme = alt.SchemeParams(name=ORDERED, extent=[0, 0.85])
+            scale = alt.Scale(domain=self.values, scheme=scheme)
+        else:
+            scale = self._scale(COLOURS)
+        return alt.Color(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def dash(self) -> alt.StrokeDash:
-        return alt.StrokeDash(self._field, scale=self._scale(DASHES), legend=None)
+        legend = None if self.points else self._legend()
+        scale = self._scale(DASHES)
+        return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=legend)
 
     def shape(self) -> alt.Shape:
+        legend = self._legend() if self.points else None
         scale = self._scale(SHAPES)
-        return alt.Shape(self._field, title=self.title, scale=scale, legend=self._legend())
+        return alt.Shape(self._field, title=self.title, scale=scale, legend=legend)
 
     def chosen(self) -> alt.Parameter:
         """A click on the legend chooses; without one, everything is chosen."""
-        return alt.selection_point(name="chosen", fields=[self.field], bind="legend")
+        return alt.selection_point(name=self.key, fields=[self.field], bind="legend")
 
     @property
     def _field(self) -> str:
         return f"{self.field}:{'O' if self.ordered else 'N'}"
-
-    def _colours(self) -> alt.Scale:
-        if self.ordered:
-            # The end of the scheme is a yellow that vanishes on white.
-            scheme = alt.SchemeParams(name=ORDERED, extent=[0, 0.85])
-            return alt.Scale(domain=self.values, scheme=scheme)
-        return self._scale(COLOURS)
 
     def _scale(self, choices: Sequence[Any]) -> alt.Scale:
         around = [choices[i % len(choices)] for i in range(len(self.values))]
@@ -85,5 +92,12 @@ class Look:
 
     def _legend(self) -> alt.Legend:
         longest = max(len(str(value)) for value in self.values)
-        columns = max(1, min(4, 520 // (7 * longest + 30)))
-        return alt.Legend(orient="bottom", columns=columns, symbolOpacity=1, symbolDash=[1, 0])
+        symbol: dict[str, Any] = {"symbolStrokeWidth": 0}
+        if not self.points:
+            symbol = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2}
+        return alt.Legend(
+            orient="bottom",
+            columns=max(1, min(6, 520 // (6 * longest + 34))),
+            symbolOpacity=1,
+            **symbol,
+        )

@@ -1,0 +1,62 @@
+"""The PQ Index for all p and q: SAP Figures 7–10."""
+
+import altair as alt
+
+from orchestrator.results.figures.curves import Chart, Data, blocks
+from orchestrator.results.figures.rows import distinct, sparsity_rows, spread
+from orchestrator.results.figures.style import ORDERED
+from orchestrator.results.opening import Results
+
+ITERATIONS = 4
+"""As many as in the paper, evenly spread from the first to the last."""
+STEP = 11
+TICKS = [0.1, 0.5, 1.0, 1.5, 2.0]
+
+
+def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
+    """The global PQ Index of the retrained models, a map for each method and iteration."""
+    iterations = sorted(results.iterations["iteration"].unique().to_pylist())
+    rows = sparsity_rows(results, spread(iterations, ITERATIONS))
+    if not rows:
+        return None
+    data: Data = {"values": rows}
+    charts: list[Chart] = [
+        _maps(data).transform_filter(alt.datum.setting == setting).properties(title=setting)
+        for setting in distinct(rows, "setting")
+    ]
+    return blocks(data, charts)
+
+
+def _maps(data: Data) -> alt.FacetChart:
+    axis = alt.Axis(values=TICKS, format=".1f", labelAngle=0)
+    index = alt.Color(
+        "mean(pq_index):Q",
+        title="PQ Index",
+        scale=alt.Scale(scheme=ORDERED),
+        legend=alt.Legend(orient="bottom", gradientLength=200),
+    )
+    return (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            alt.X("q:O", axis=axis),
+            alt.Y("p:O", axis=axis),
+            index,
+            tooltip=[
+                alt.Tooltip("variant:N"),
+                alt.Tooltip("iteration:O"),
+                alt.Tooltip("p:O", format=".1f"),
+                alt.Tooltip("q:O", format=".1f"),
+                alt.Tooltip("mean(pq_index):Q", title="PQ Index", format=".4f"),
+                alt.Tooltip("distinct(seed):Q", title="seeds"),
+            ],
+        )
+        .properties(width=alt.Step(STEP), height=alt.Step(STEP))
+        .facet(
+            data=data,
+            row=alt.Row("variant:N", title=None, sort=None),
+            column=alt.Column(
+                "iteration:O", header=alt.Header(labelExpr="'t = ' + datum.label"), title=None
+            ),
+        )
+    )

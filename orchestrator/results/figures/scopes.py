@@ -1,0 +1,86 @@
+"""Pruning scopes side by side: SAP Figure 4 (19–26)."""
+
+import altair as alt
+
+from orchestrator.results.figures.curves import (
+    ACCURACY,
+    DENSITY,
+    ITERATION,
+    PQ_INDEX,
+    Chart,
+    Data,
+    Measure,
+    blocks,
+    mean_curves,
+)
+from orchestrator.results.figures.rows import (
+    distinct,
+    iteration_rows,
+    iterative,
+    layer_rows,
+    spread,
+)
+from orchestrator.results.figures.style import Look
+from orchestrator.results.opening import Results
+
+SCOPES = ("neuron", "layer", "global")
+LAYERS = 6
+"""Of a deeper network, as many are drawn, evenly spread from the first to the last."""
+
+
+def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
+    """Accuracy against remaining weights, a panel for each scope."""
+    rows = iteration_rows(results)
+    shown = iterative(rows)
+    if len(distinct(shown, "scope")) < 2:
+        return None
+    look = Look("variant", tuple(distinct(shown, "variant")))
+    networks = distinct(shown, "network")
+    data: Data = {"values": rows}
+    charts: list[Chart] = []
+    for network in networks:
+        panel = mean_curves(DENSITY, ACCURACY, look, size=(145, 130))
+        if network == networks[0]:
+            panel = panel.add_params(look.chosen())
+        charts.append(
+            panel.facet(column=_scope(), data=data)
+            .transform_filter(alt.datum.network == network)
+            .properties(title=network)
+        )
+    return blocks(data, charts)
+
+
+def layer_remaining(results: Results) -> alt.TopLevelMixin | None:
+    """Remaining weights of the layers at each iteration, by method and scope."""
+    return _by_layer(results, DENSITY)
+
+
+def layer_pq_index(results: Results) -> alt.TopLevelMixin | None:
+    """PQ Index of the layers at each iteration, by method and scope."""
+    return _by_layer(results, PQ_INDEX)
+
+
+def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
+    rows = layer_rows(results)
+    shown = iterative(rows)
+    if not shown:
+        return None
+    data: Data = {"values": rows}
+    charts: list[Chart] = []
+    for i, network in enumerate(distinct(shown, "network")):
+        there = distinct((row for row in shown if row["network"] == network), "layer")
+        layers = tuple(spread(there, LAYERS))
+        look = Look("layer", layers, "layer", ordered=True, key=f"chosen{i}")
+        panel = mean_curves(ITERATION, measure, look, size=(145, 100)).add_params(look.chosen())
+        charts.append(
+            panel.facet(column=_scope(), row=alt.Row("variant:N", title=None, sort=None), data=data)
+            .transform_filter(alt.datum.network == network)
+            .transform_filter(alt.FieldOneOfPredicate(field="layer", oneOf=list(layers)))
+            .properties(title=network)
+        )
+    return blocks(data, charts, shared=False)
+
+
+def _scope() -> alt.Column:
+    header = alt.Header(labelExpr="datum.label + ' pruning'")
+    return alt.Column("scope:N", title=None, sort=list(SCOPES), header=header)

@@ -1,0 +1,28 @@
+"""Accuracy against density: iterative methods and those at initialization together."""
+
+import altair as alt
+
+from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, Data, blocks, mean_curves
+from orchestrator.results.figures.rows import distinct, iteration_rows
+from orchestrator.results.figures.style import Look
+from orchestrator.results.opening import Results
+
+
+def trade_off(results: Results) -> alt.TopLevelMixin | None:
+    """Accuracy against remaining weights, through a method's iterations or densities."""
+    rows = iteration_rows(results)
+    shown = [row for row in rows if row["density"] < 1]
+    if not shown:
+        return None
+    look = Look("curve", tuple(distinct(shown, "curve")))
+    settings = distinct(shown, "setting")
+    data: Data = {"values": rows}
+    charts: list[Chart] = []
+    for setting in settings:
+        panel = mean_curves(DENSITY, ACCURACY, look, size=(420, 260))
+        if setting == settings[0]:
+            panel = panel.add_params(look.chosen())
+        charts.append(
+            panel.transform_filter(alt.datum.setting == setting).properties(title=setting)
+        )
+    return blocks(data, charts)

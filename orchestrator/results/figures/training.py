@@ -1,0 +1,50 @@
+"""Training by epoch: losses and accuracies of chosen iterations."""
+
+import altair as alt
+
+from orchestrator.results.figures.curves import Data, Measure, blocks, mean_curves
+from orchestrator.results.figures.rows import distinct, epoch_rows, spread
+from orchestrator.results.figures.style import Look
+from orchestrator.results.opening import Results
+
+ITERATIONS = 4
+"""As many are drawn, evenly spread from the first to the last."""
+EPOCHS = 50
+"""Of a longer training, as many are drawn, evenly spread from the first to the last."""
+
+EPOCH = Measure("epoch", "Epoch", "d")
+MEASURES = (
+    Measure("train_loss", "Training loss"),
+    Measure("test_loss", "Test loss"),
+    Measure("train_accuracy", "Training accuracy", "%", fraction=True),
+    Measure("test_accuracy", "Test accuracy", "%", fraction=True),
+)
+
+
+def training(results: Results) -> alt.TopLevelMixin | None:
+    """Losses and accuracies by epoch, a column for each of some iterations."""
+    iterations = sorted(results.iterations["iteration"].unique().to_pylist())
+    # Pruning at initialization has one iteration, the first.
+    chosen = sorted({*spread(iterations, ITERATIONS), 1})
+    rows = epoch_rows(results, chosen, EPOCHS)
+    if not rows:
+        return None
+    look = Look("variant", tuple(distinct(rows, "variant")), points=False)
+    data: Data = {"values": rows}
+    settings = distinct(rows, "setting")
+    charts = [_block(data, look, setting, setting == settings[0]) for setting in settings]
+    return blocks(data, charts)
+
+
+def _block(data: Data, look: Look, setting: str, listening: bool) -> alt.VConcatChart:
+    panels = [
+        mean_curves(EPOCH, measure, look, ("label", "iteration", "epoch"), size=(105, 80))
+        for measure in MEASURES
+    ]
+    if listening:
+        panels[0] = panels[0].add_params(look.chosen())
+    header = alt.Header(labelExpr="'t = ' + datum.label")
+    column = alt.Column("iteration:O", title=None, header=header)
+    facets = [panel.facet(column=column, data=data) for panel in panels]
+    block = alt.vconcat(*facets).transform_filter(alt.datum.setting == setting)
+    return block.properties(title=setting)
