@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StreamMark
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from orchestrator.axes import Grid, Path
+from orchestrator.secrets import ADVICE, secret_key, secret_value
 from orchestrator.spec import SweepSpec, section_grids
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 
@@ -170,8 +172,11 @@ def _parsed(text: str, placer: Placer) -> Document:
 
 def _composed(text: str, placer: Placer) -> Node | None:
     try:
+        _refuse_floods(text, placer)
         node: Node | None = YAML(typ="safe", pure=True).compose(text)
         return node
+    except SweepFileError:
+        raise
     except MarkedYAMLError as error:
         raise SweepFileError(_syntax_error(text, error, placer)) from None
     except ReaderError as error:
@@ -194,6 +199,19 @@ def _syntax_error(text: str, error: MarkedYAMLError, placer: Placer) -> str:
         return f"{place}: a second YAML document starts here; a sweep file holds one"
     while_ = f" ({error.context})" if error.context else ""
     return f"{place}: not valid YAML: {error.problem}{while_}"
+
+
+def _refuse_floods(text: str, placer: Placer) -> None:
+    """Refuse what is too much as written, before any of it is kept."""
+    count = depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        count += isinstance(event, NodeEvent)
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if count > MAX_NODES or depth > MAX_DEPTH:
+            place = placer(event.start_mark.line, event.start_mark.column)
+            what = "there are more than" if count > MAX_NODES else "nested deeper than"
+            much = f"{MAX_NODES:,} values" if count > MAX_NODES else f"{MAX_DEPTH} levels"
+            raise SweepFileError(f"{place}: {what} {much} up to here; is it a sweep file?")
 
 
 def _refuse_bombs(root: Node, placer: Placer) -> None:
@@ -251,6 +269,8 @@ class _Constructor:
             return self._mapping(node, path)
         if isinstance(node, SequenceNode) and tag == "seq":
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and (kind := secret_value(node.value)):
+            raise SweepFileError(f"{place}: {_dotted(path)}: this looks like {kind}; {ADVICE}")
         if not isinstance(node, ScalarNode) or tag not in _SCALARS:
             shown = f"!!{tag}" if tag != node.tag else tag
             raise SweepFileError(f"{place}: tag {shown} is not allowed here; write plain values")
@@ -265,6 +285,7 @@ class _Constructor:
         for key_node, value_node in node.value:
             key = self._key(key_node)
             below = (*path, key)
+            self._refuse_secret(key, key_node, path)
             if key in mapping:
                 raise SweepFileError(
                     f"{self._place(key_node)}: {_dotted(below)}: this key is already at"
@@ -276,6 +297,16 @@ class _Constructor:
                 # nothing was written: its mark is wherever the next thing stands
                 self.values[below] = self.keys[below]
         return mapping
+
+    def _refuse_secret(self, key: str, node: Node, path: Path) -> None:
+        if kind := secret_value(key):
+            raise SweepFileError(
+                f"{self._place(node)}: a key of {_dotted(path)} looks like {kind}; {ADVICE}"
+            )
+        if secret_key(key):
+            raise SweepFileError(
+                f"{self._place(node)}: {_dotted((*path, key))}: this key names a secret; {ADVICE}"
+            )
 
     def _key(self, node: Node) -> str:
         tag = _tag(node)
@@ -337,8 +368,12 @@ _KINDS = {
 def _overridden(document: Document, override: str) -> Document:
     """`document` with KEY=VALUE applied; KEY is dotted, list entries are numbered from 0."""
     name, equals, text = override.partition("=")
+    if kind := secret_value(name):
+        raise SweepFileError(f"--set: what is set looks like {kind}; {ADVICE}")
     keys = name.strip().split(".")
     label = f"--set {name.strip() or override}"
+    if any(map(secret_key, keys)):
+        raise SweepFileError(f"{label}: this key names a secret; {ADVICE}")
     if not equals or not all(keys):
         raise SweepFileError(f"{label}: write --set KEY=VALUE, as in --set train.epochs=2")
     place = Place(0, 0, label)
