@@ -28,6 +28,7 @@ from trainables.processes import left_by_the_dead, process_name
 
 MANIFEST = "manifest.json"
 STORE_FORMAT = 1
+LISTING_TRIES = 100
 
 
 class StoreError(Exception):
@@ -349,10 +350,15 @@ class Store:
             ) from error
 
     def _listed(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
-        try:
-            return self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
+        for _ in range(LISTING_TRIES):
+            try:
+                return self.filesystem.get_file_info(selector)
+            except FileNotFoundError:
+                # A folder went while it was being listed; what came before is no whole listing.
+                continue
+            except OSError as error:
+                raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
+        raise StoreError(f"storage {self.location} cannot be listed: it changes all the time")
 
     def _is_file(self, path: str) -> bool:
         return self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.File
@@ -362,7 +368,13 @@ class Store:
             return stream.read()
 
     def _put(self, path: str, data: bytes) -> None:
-        with self.filesystem.open_output_stream(self.absolute(path), compression=None) as stream:
+        target = self.absolute(path)
+        try:
+            stream = self.filesystem.open_output_stream(target, compression=None)
+        except FileNotFoundError:  # some have folders, most object stores have none
+            self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            stream = self.filesystem.open_output_stream(target, compression=None)
+        with stream:
             stream.write(data)
 
     def _names_within(self, path: str) -> list[str]:
