@@ -1,0 +1,68 @@
+// Formats and elements: numbers as people read them, and text that can only be text.
+
+const MISSING = "–";
+
+const formats = {
+  text: (v) => String(v),
+  count: (v) => v.toLocaleString("en"),
+  number: (v) => (Number.isNaN(v) ? "NaN" : Number(v.toPrecision(4)).toString()),
+  percent: (v) => (Number.isNaN(v) ? "NaN" : (100 * v).toFixed(2)),
+  // Densities span decades: 100, 10.7, 1.07, 0.107.
+  density: (v) => (v >= 0.1 ? (100 * v).toFixed(1) : Number((100 * v).toPrecision(3)).toString()),
+  seconds: (v) => duration(v),
+  bytes: (v) => size(v),
+  date: (v) => moment(v),
+};
+
+/** `value` in the format of that name; – when there is none. */
+const format = (name, value) =>
+  value === null || value === undefined ? MISSING : formats[name](value);
+
+function duration(seconds) {
+  if (seconds < 10) return `${seconds < 1 ? Number(seconds.toPrecision(2)) : seconds.toFixed(1)} s`;
+  const [total, pad] = [Math.round(seconds), (n) => String(n).padStart(2, "0")];
+  const [days, hours] = [Math.floor(total / 86400), Math.floor(total / 3600) % 24];
+  const minutes = Math.floor(total / 60) % 60;
+  if (days) return `${days} d ${pad(hours)} h`;
+  if (hours) return `${hours} h ${pad(minutes)} min`;
+  return minutes ? `${minutes} min ${pad(total % 60)} s` : `${total} s`;
+}
+
+function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), units.length - 1);
+  return `${(bytes / 1000 ** power).toFixed(power > 1 ? 1 : 0)} ${units[power]}`;
+}
+
+/** A moment in UTC, of seconds since 1970 or of an ISO text, as 2026-11-21 06:02. */
+function moment(when) {
+  const date = new Date(typeof when === "number" ? when * 1000 : when);
+  return date.toISOString().slice(0, 16).replace("T", " ");
+}
+
+const plural = (count, noun) => `${format("count", count)} ${noun}${count === 1 ? "" : "s"}`;
+
+/** An element. `attributes` may have `class`, listeners as `onclick`, properties, aria-…, data-….
+ *  Strings among `children` become text, never markup. */
+const h = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") element.className = value;
+    else if (name.includes("-")) element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+};
+
+const $ = (id) => document.getElementById(id);
+
+/** Show `id` with these children, or hide it when there are none. */
+const fill = (id, ...children) => {
+  const found = children.flat().filter((child) => child !== null && child !== undefined);
+  $(id).replaceChildren(...found);
+  const section = $(id).closest("[data-optional]");
+  if (section) section.hidden = found.length === 0;
+};
+
+const download = (name, href) => h("a", { href, download: name }).click();

@@ -1,0 +1,97 @@
+// At a glance: which method is best at which density, and whether everything ran.
+
+const LEVELS = [0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
+const SLACK = 1.005; // a density of 5.0004 % counts as 5 %
+
+const DENSE = { title: "dense", below: 2, above: 0.995 };
+const columnsOfDensity = [
+  DENSE,
+  ...LEVELS.map((level, i) => ({
+    title: `≤ ${Number((100 * level).toPrecision(3))} %`,
+    below: level * SLACK,
+    above: (LEVELS[i + 1] ?? 0) * SLACK,
+  })),
+];
+
+/** Of one lineage group's rows of one seed, the densest within a column's densities. */
+const densestWithin = (rows, { above, below }) =>
+  rows
+    .filter((row) => row.density > above && row.density <= below)
+    .reduce((best, row) => (best && best.density >= row.density ? best : row), undefined);
+
+/** Mean accuracy, its deviation and mean density over seeds; null where no seed has any. */
+function glanceCell(rows, column) {
+  const found = [...groupBy(rows, (row) => row.seed).values()]
+    .map((ofSeed) => densestWithin(ofSeed, column))
+    .filter(Boolean);
+  if (!found.length) return null;
+  const accuracies = found.map((row) => row.test_accuracy);
+  return {
+    accuracy: mean(accuracies),
+    deviation: deviation(accuracies),
+    density: mean(found.map((row) => row.density)),
+    seeds: found.length,
+  };
+}
+
+/** Rows are methods, columns densities. Accuracies of different networks do not compete. */
+function glanceTable(lineages, iterations, swatch) {
+  const place = (each) => `${each.network}\n${each.group}`;
+  const rowsOf = groupBy(iterations, place);
+  const methods = [...groupBy(lineages, place)].map(([name, of]) => ({
+    of,
+    network: of[0].network,
+    cells: columnsOfDensity.map((column) => glanceCell(rowsOf.get(name) ?? [], column)),
+  }));
+  const used = columnsOfDensity.flatMap((_, i) => (methods.some(({ cells }) => cells[i]) ? [i] : []));
+  const networks = groupBy(methods, ({ network }) => network);
+  const titles = ["method", "lineages", ...used.map((i) => columnsOfDensity[i].title)];
+  const head = titles.map((title, i) => h("th", { scope: "col", class: i ? "" : "text" }, title));
+  const part = (network) =>
+    networks.size > 1
+      ? h("tr", {}, h("th", { class: "text part", colSpan: titles.length, scope: "rowgroup" }, network))
+      : null;
+  const bodies = [...networks].map(([network, members]) => {
+    const best = used.map((i) => bestOf(members.map(({ cells }) => cells[i]).filter(Boolean)));
+    const row = ({ of, cells }) =>
+      h(
+        "tr",
+        { "data-group": of[0].group },
+        h("th", { scope: "row", class: "text" }, swatch(of[0]), of[0].group),
+        h("td", {}, ranCell(of)),
+        used.map((i, n) => accuracyCell(cells[i], best[n])),
+      );
+    return h("tbody", {}, part(network), members.map(row));
+  });
+  return h("table", { "data-table": "glance" }, h("thead", {}, h("tr", {}, head)), bodies);
+}
+
+/** The best accuracy as shown; none among equal ones, such as a trunk that methods share. */
+function bestOf(cells) {
+  const accuracies = distinct(cells.map(({ accuracy }) => format("percent", accuracy)));
+  return accuracies.length > 1 ? format("percent", Math.max(...cells.map((c) => c.accuracy))) : null;
+}
+
+function accuracyCell(cell, best) {
+  if (!cell) return h("td", { class: "missing" }, MISSING);
+  const isBest = format("percent", cell.accuracy) === best;
+  const spread = cell.deviation === null ? null : h("small", {}, ` ± ${format("percent", cell.deviation)}`);
+  const where = cell.density > 0.995 ? null : h("small", { class: "where" }, `at ${format("density", cell.density)} %`);
+  return h(
+    "td",
+    { class: isBest ? "best" : "", title: `over ${plural(cell.seeds, "seed")}` },
+    h(isBest ? "strong" : "span", {}, format("percent", cell.accuracy)),
+    spread,
+    where,
+  );
+}
+
+/** How many of the lineages are complete, and what became of the others. */
+function ranCell(lineages) {
+  const count = (state) => lineages.filter((line) => line.state === state).length;
+  const rest = ["failed", "running", "partial", "not begun"].filter(count);
+  return [
+    `${count("done")}/${lineages.length}`,
+    ...rest.map((state) => h("small", { class: `where state-${state.replace(" ", "-")}` }, `${count(state)} ${state}`)),
+  ];
+}

@@ -1,0 +1,38 @@
+// Live: asks the dashboard for news, and shows it without losing what the reader has chosen.
+
+const LIVE_SECONDS = 2;
+
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+async function fetched(name) {
+  const answer = await fetch(name, { cache: "no-store" });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+async function follow() {
+  for (;;) {
+    await pause(LIVE_SECONDS);
+    if (document.hidden) continue;
+    try {
+      const news = await fetched("state.json");
+      if (news.version !== data.data_version) update(await fetched("data.json"));
+      data = { ...data, state: news.state, run: news.run };
+      drawHeader();
+      $("live").textContent = "live";
+    } catch (error) {
+      $("live").textContent = `no longer live (${error.message}); shown is what was last heard`;
+    }
+  }
+}
+
+/** Show new data: figures that differ in their rows alone keep their zoom and emphasis. */
+function update(payload) {
+  const before = new Map(cards.map((card) => [card.figure.name, card]));
+  data = unpackAll(payload);
+  drawPage();
+  drawFigures((figure) => {
+    const card = before.get(figure.name);
+    return card && JSON.stringify(card.figure) === JSON.stringify(figure) ? card : null;
+  });
+}

@@ -1,0 +1,217 @@
+"""The report of a sweep: what its page shows, gathered as JSON values, and the page as one file."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as fs
+from ruamel.yaml import YAML
+
+from orchestrator.exporting import ExportError
+from orchestrator.failures import Failure
+from orchestrator.records import SweepRecord
+from orchestrator.results.figures import FIGURES
+from orchestrator.results.figures.rows import cell_columns
+from orchestrator.results.opening import Results
+from orchestrator.results.page import render
+from orchestrator.results.page.packing import Packed, pack
+from orchestrator.spec import SweepSpec
+from orchestrator.status import LineageStatus, lineage_statuses, sweep_status
+from trainables.store import Store, iteration_path, sweep_path
+
+COLUMNS = (
+    "iteration", "density", "collapsed_layers", "train_loss", "train_accuracy",
+    "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+    "pruned_test_loss", "pruned_test_accuracy", "pq_index", "gini", "macs_dense", "macs_kept",
+    "train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "device", "host",
+)  # fmt: skip
+"""What the page has of the table `iterations`, besides whose it is and when it was made."""
+
+
+def write_report(results: Results, output: Path) -> None:
+    """Write the report as one HTML file. Raises Damaged, or ExportError if it cannot be written."""
+    page = render(report_payload(results))
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error.strerror}") from error
+
+
+def report_payload(results: Results) -> dict[str, Any]:
+    """All that the page shows, as JSON values. Raises Damaged when a record cannot be read."""
+    store, record = results.store, results.record
+    status = sweep_status(store, record.name)
+    stored = store.committed("iterations")
+    lineages = lineage_statuses(record, stored, status.failures, status.run)
+    figures, datasets = _figures(results)
+    return {
+        "sweep": record.name,
+        "storage": store.location,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("prunesweep"),
+        "state": status.state,
+        "run": status.run,
+        "lineages": _lineages(results, lineages),
+        "iterations": _iterations(results),
+        "figures": figures,
+        "datasets": datasets,
+        "failures": [_failure(failure, results) for failure in status.failures],
+        "left_out": _left_out(results, set(stored)),
+        "bytes": _bytes(store, {key for line in record.lineages for key in line.keys}),
+        "runs": _runs(results, status.run),
+        "yaml": resolved_yaml(record),
+    }
+
+
+def resolved_yaml(record: SweepRecord) -> str:
+    """The sweep with axes and defaults written out: a sweep file that plans the same lineages."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 100
+    text = io.StringIO()
+    yaml.dump({name: _name_first(record.spec[name]) for name in SweepSpec.model_fields}, text)
+    return text.getvalue()
+
+
+def _name_first(value: Any) -> Any:
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: key != "name")
+        return {key: _name_first(value[key]) for key in keys}
+    return [_name_first(each) for each in value] if isinstance(value, list) else value
+
+
+def _figures(results: Results) -> tuple[list[dict[str, Any]], dict[str, Packed]]:
+    """The figures that the sweep has data for, and each dataset once.
+
+    Altair names a dataset by a hash of its rows. Here it gets a number, so that a figure whose rows
+    alone have changed has the same specification as before.
+    """
+    figures = []
+    datasets: dict[str, Packed] = {}
+    numbers: dict[str, str] = {}
+    for figure in FIGURES.values():
+        chart = figure.draw(results)
+        if chart is None:
+            continue
+        spec = chart.to_dict()
+        for name, rows in spec.pop("datasets", {}).items():
+            if name not in numbers:
+                numbers[name] = f"rows{len(numbers)}"
+                datasets[numbers[name]] = pack(_columns(rows), len(rows))
+        figures.append(
+            {
+                "name": figure.name,
+                "title": figure.title,
+                "caption": figure.caption,
+                "source": figure.source,
+                "spec": _renamed(spec, numbers),
+            }
+        )
+    return figures, datasets
+
+
+def _renamed(spec: Any, numbers: dict[str, str]) -> Any:
+    """`spec` with its named data, {"name": old}, under their new names."""
+    if isinstance(spec, list):
+        return [_renamed(each, numbers) for each in spec]
+    if not isinstance(spec, dict):
+        return spec
+    if spec.keys() == {"name"} and spec["name"] in numbers:
+        return {"name": numbers[spec["name"]]}
+    return {key: _renamed(value, numbers) for key, value in spec.items()}
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
+    cells = cell_columns(results)
+    configs = {line.id: line.config for line in results.record.lineages}
+    rows = [
+        {name: cells[line.id][name] for name in ("label", "curve", "setting", "network", "seed")}
+        | asdict(line)
+        | {name: configs[line.id][name]["name"] for name in ("dataset", "model")}
+        | {"scope": configs[line.id]["prune"]["scope"]}
+        for line in lineages
+    ]
+    return pack(_columns(rows), len(rows))
+
+
+def _iterations(results: Results) -> Packed:
+    """The rows of `iterations`; `lineage` and `key` as numbers, `finished_at` in seconds."""
+    table = results.iterations
+    place = {line.id: number for number, line in enumerate(results.record.lineages)}
+    keys = table["key"].dictionary_encode().combine_chunks()
+    columns: dict[str, list[Any]] = {
+        "lineage": [place[name] for name in table["lineage"].to_pylist()],
+        "key": keys.indices.to_pylist() if len(table) else [],
+        "finished_at": table["finished_at"].cast(pa.timestamp("s", "UTC"), safe=False)
+        .cast(pa.int64()).to_pylist(),
+    }  # fmt: skip
+    columns |= {name: table[name].to_pylist() for name in COLUMNS}
+    return pack(columns, len(table))
+
+
+def _failure(failure: Failure, results: Results) -> dict[str, Any]:
+    seeds = {line.id: line.config["seed"] for line in results.record.lineages}
+    return asdict(failure) | {
+        "label": results.labels.get(failure.lineage),
+        "seed": seeds.get(failure.lineage),
+    }
+
+
+def _left_out(results: Results, stored: set[str]) -> list[dict[str, Any]]:
+    """The committed iterations that the tables lack, and what is wrong with them."""
+    shown = set(results.iterations["key"].to_pylist())
+    missing = {
+        key: (line, t)
+        for line in results.record.lineages
+        for t, key in zip(line.iterations, line.keys, strict=True)
+        if key in stored and key not in shown
+    }
+    return [
+        {
+            "lineage": line.id,
+            "label": results.labels[line.id],
+            "seed": line.config["seed"],
+            "iteration": t,
+            "damage": [str(each) for each in results.store.damage(iteration_path(key))],
+        }
+        for key, (line, t) in missing.items()
+    ]
+
+
+def _bytes(store: Store, keys: set[str]) -> int:
+    """What the commits `keys` take in the store."""
+    base = store.absolute("iterations")
+    selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
+    return sum(
+        info.size
+        for info in store.filesystem.get_file_info(selector)
+        if info.type == fs.FileType.File and info.path.split("/")[-2] in keys
+    )
+
+
+def _runs(results: Results, run: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The provenance of every run, with `seconds` from its start to its last sign of life."""
+    path = f"{sweep_path(results.record.name)}/provenance.json"
+    runs = results.store.read_json(path) or []
+    starts = [datetime.fromisoformat(each["started_at"]) for each in runs]
+    signs = results.iterations["finished_at"].to_pylist()
+    if run is not None:
+        signs.append(datetime.fromisoformat(run["heartbeat"]))
+    bounds = pairwise([*starts, datetime.max.replace(tzinfo=UTC)])
+
+    def seconds(begin: datetime, end: datetime) -> float | None:
+        within = [(sign - begin).total_seconds() for sign in signs if begin <= sign < end]
+        return max(within, default=None)
+
+    return [each | {"seconds": seconds(*bound)} for each, bound in zip(runs, bounds, strict=True)]
