@@ -1,12 +1,13 @@
 """Datasets: readers, splits, identity, and what is said when something is missing."""
 
 import gzip
+import hashlib
 import io
 import os
 import pickle
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -232,25 +233,66 @@ class TestMnist:
         assert [path.name for path in roots.cache.iterdir()] == ["MNIST"]
 
 
+def of_python_2(images: np.ndarray, labels: list[int]) -> bytes:
+    """A batch of images [n, 3, 32, 32] as Python 2 and its NumPy pickled the published files."""
+    size = struct.pack("<i", images.size)
+    return b"".join([
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85",
+        b"U\x01btR(K\x01K", bytes([len(images)]), b"M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01",
+        b"\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T", size,
+        images.tobytes(), b"tbU\x06labels](", *(b"K" + bytes([label]) for label in labels), b"eu.",
+    ])  # fmt: skip
+
+
 class TestCifar:
-    def test_is_read_through_torchvision(
-        self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import_torchvision()
-        # The checksums of torchvision allow the real files only.
-        monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-        pixels = pictures(12, seed=1, shape=(3, 32, 32))
+    BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+    def write(
+        self, roots: DataRoots, contents: Sequence[object], monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        """Files whose checksums are taken for the published ones."""
         folder = roots.candidates[0] / "cifar-10-batches-py"
         folder.mkdir(parents=True)
-        for index, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]):
-            batch = pixels[2 * index : 2 * index + 2].reshape(2, -1)
-            content = {"data": batch, "labels": [index, 9]}
-            (folder / name).write_bytes(pickle.dumps(content))
-        (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+        sums = []
+        for name, content in zip(self.BATCHES, contents, strict=True):
+            written = content if isinstance(content, bytes) else pickle.dumps(content, protocol=4)
+            (folder / name).write_bytes(written)
+            sums.append([name, hashlib.md5(written).hexdigest()])
+        published = import_torchvision().datasets.CIFAR10
+        monkeypatch.setattr(published, "train_list", sums[:5])
+        monkeypatch.setattr(published, "test_list", sums[5:])
+        return folder
+
+    def test_is_read_as_published(self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch) -> None:
+        pixels = pictures(12, seed=1, shape=(3, 32, 32))
+        batches = [
+            {"data": pixels[2 * i : 2 * i + 2].reshape(2, -1), "labels": [i, 9]} for i in range(6)
+        ]
+        self.write(roots, [of_python_2(pixels[:2], [0, 9]), *batches[1:]], monkeypatch)
         cifar = load_dataset(config("cifar10"), roots)
         assert np.array_equal(cifar.train.images, pixels[:10])
         assert np.array_equal(cifar.test.images, pixels[10:])
         assert cifar.train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
+
+    def test_a_pickle_that_calls_anything_is_refused(
+        self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        class Hostile:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return os.mkdir, (str(tmp_path / "pwned"),)
+
+        folder = self.write(roots, [{"data": Hostile(), "labels": []}] * 6, monkeypatch)
+        with pytest.raises(ValueError, match=rf"{folder} is .*: posix.mkdir is no part of an arr"):
+            load_dataset(config("cifar10"), roots)
+        assert not (tmp_path / "pwned").exists()
+
+    def test_a_file_that_is_not_the_published_one_is_not_opened(
+        self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = self.write(roots, [{}] * 6, monkeypatch)
+        (folder / "data_batch_1").write_bytes(b"c" + b"other")
+        with pytest.raises(ValueError, match="data_batch_1: not the published file; delete it"):
+            load_dataset(config("cifar10"), roots)
 
     def test_damage_is_reported_with_the_folder(self, roots: DataRoots) -> None:
         folder = roots.candidates[0] / "cifar-100-python"
