@@ -120,22 +120,38 @@ def results(
     name: SweepName,
     *,
     storage: Storage = DEFAULT_STORAGE,
+    layout: Annotated[
+        Literal["summary", "paper", "iterations"],
+        Parameter(
+            help="A summary of every iteration; a paper's table, methods by density at the last "
+            "iteration; or one row an iteration, one column a method."
+        ),
+    ] = "summary",
+    where: Annotated[
+        str | None,
+        Parameter(help="Only these iterations, as in \"method = 'sap' and iteration >= 5\"."),
+    ] = None,
+    last: Annotated[
+        bool, Parameter(negative="", help="Only the last iteration of every lineage.")
+    ] = False,
     sql: Annotated[
         str | None,
-        Parameter(help="A query over iterations, layers, epochs, sparsity; by default a summary."),
+        Parameter(help="A query over iterations, layers, epochs, sparsity instead of a layout."),
     ] = None,
-    format: Annotated[Literal["table", "csv", "json", "parquet"], Parameter()] = "table",
+    format: Annotated[
+        Literal["table", "csv", "json", "parquet", "latex", "markdown"], Parameter()
+    ] = "table",
     output: Annotated[
         Path | None, Parameter(help="A file to write to instead of the terminal.")
     ] = None,
 ) -> int:
-    """Query a sweep's results with SQL (DuckDB)."""
+    """Show a sweep's results: a summary, a paper's table, or any SQL (DuckDB)."""
     from orchestrator import printing
-    from orchestrator.results.query import EVERY_ITERATION, query
-    from trainables.store import Store
+    from orchestrator.results.opening import open_results
+    from orchestrator.results.query import answer
 
-    table = query(Store(storage), name, EVERY_ITERATION if sql is None else sql)
-    printing.show_table(table, _out(), format, output)
+    found = answer(open_results(storage, name), sql=sql, where=where, last=last, layout=layout)
+    printing.show_table(found, _out(), format, output)
     return OK
 
 

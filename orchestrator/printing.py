@@ -9,9 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -23,7 +20,15 @@ from orchestrator.doctor import Check
 from orchestrator.exporting import ExportError
 from orchestrator.failures import Failure
 from orchestrator.progress import duration
-from orchestrator.results.query import LAST_ITERATION, query
+from orchestrator.results.encoding import as_csv, as_json, as_parquet
+from orchestrator.results.query import Answer, last_iterations
+from orchestrator.results.rendering import (
+    TextTable,
+    as_latex,
+    as_markdown,
+    as_rich,
+    text_table,
+)
 from orchestrator.status import SweepStatus
 from orchestrator.sweep import PlannedSweep, RunSummary
 from orchestrator.verifying import Verified
@@ -31,6 +36,9 @@ from trainables.store import Store
 
 TRACEBACK_LINES = 3
 BAR_WIDTH = 24
+UNLIMITED = 100_000
+
+Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
 
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
@@ -83,10 +91,12 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         )
         return
     if summary.problem is None:
-        out.print(_rich_table(query(store, name, LAST_ITERATION)))
+        out.print(as_rich(text_table(last_iterations(store, name))))
     else:
-        out.print(f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
-                  f"is committed, `prunesweep results {name}` makes them when it can")
+        out.print(
+            f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
+            f"is committed, `prunesweep results {name}` makes them when it can"
+        )
     _print_failures(outcome.failures, out)
     for damage in summary.healed:
         out.print(f"set aside in quarantine/ and trained again: {damage}")
@@ -123,22 +133,17 @@ def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) 
         last = seen
 
 
-def show_table(
-    table: pa.Table,
-    out: Console,
-    format: Literal["table", "csv", "json", "parquet"],
-    output: Path | None,
-) -> None:
+def show_table(answer: Answer, out: Console, format: Format, output: Path | None) -> None:
     """Raises ExportError when `output` cannot be written."""
     if output is not None:
         try:
-            output.write_bytes(_encoded(table, format))
+            output.write_bytes(_encoded(answer, format))
         except OSError as error:
             raise ExportError(f"cannot write {output}: {error.strerror}") from error
-    elif format == "table":
-        out.print(_rich_table(table))
+    elif format == "table" and out.is_terminal:
+        out.print(as_rich(answer.text))
     else:
-        sys.stdout.buffer.write(_encoded(table, format))
+        sys.stdout.buffer.write(_encoded(answer, format))
         sys.stdout.buffer.flush()
 
 
@@ -253,29 +258,28 @@ def _failures(failures: Sequence[Failure]) -> Iterator[Text]:
         yield Text.assemble(("failed:", "red"), where, *(f"\n  {line}" for line in lines))
 
 
-def _rich_table(table: pa.Table) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 0))
-    for field in table.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        shown.add_column(field.name, justify="right" if number else "left", overflow="fold")
-    for row in table.to_pylist():
-        shown.add_row(*("" if value is None else str(value) for value in row.values()))
-    return shown
+def _encoded(answer: Answer, format: Format) -> bytes:
+    match format:
+        case "table":
+            return _plain_text(answer.text)
+        case "markdown":
+            return as_markdown(answer.text).encode()
+        case "latex":
+            return as_latex(answer.text).encode()
+        case "csv":
+            return as_csv(answer.table)
+        case "json":
+            return as_json(answer.table)
+        case "parquet":
+            return as_parquet(answer.table)
 
 
-def _encoded(table: pa.Table, format: Literal["table", "csv", "json", "parquet"]) -> bytes:
-    sink = io.BytesIO()
-    if format == "table":
-        text = io.StringIO()
-        Console(file=text, width=200).print(_rich_table(table))
-        sink.write(text.getvalue().encode())
-    elif format == "csv":
-        pyarrow.csv.write_csv(table, sink)
-    elif format == "parquet":
-        pq.write_table(table, sink, write_page_checksum=True)
-    else:
-        sink.write((json.dumps(table.to_pylist(), default=str, indent=1) + "\n").encode())
-    return sink.getvalue()
+def _plain_text(table: TextTable) -> bytes:
+    """As wide as it needs to be: a pipe or a file has no width."""
+    text, shown = io.StringIO(), as_rich(table)
+    console = Console(file=text, width=UNLIMITED)
+    Console(file=text, width=console.measure(shown).maximum).print(shown)
+    return text.getvalue().encode()
 
 
 def _json(value: Any) -> None:

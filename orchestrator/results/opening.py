@@ -91,8 +91,18 @@ class Results:
         return frame
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the four tables as views."""
-        return open_tables(self.store, [self.record.name])
+        """A connection with the four tables as views, and `labels`: for each lineage its label,
+        its label without dataset and model (`variant`) and its position in the sweep."""
+        connection = open_tables(self.store, [self.record.name])
+        lines = self.record.lineages
+        columns = {
+            "lineage": [line.id for line in lines],
+            "label": [self.labels[line.id] for line in lines],
+            "variant": [method_label(line, self.record) for line in lines],
+            "position": list(range(len(lines))),
+        }
+        connection.register("labels", pa.table(columns))
+        return connection
 
     def sql(self, query: str) -> pa.Table:
         """The rows of `query` over the four tables; raises QueryError."""

@@ -73,6 +73,7 @@ class PaperTable:
     """A table as in a paper; `cells[row][column]` is None where the sweep has no such cell.
 
     `levels` names the lines of the columns' headings, and `row_heading` the column of row names.
+    `remarks` are the notes of published values, each once.
     """
 
     title: str
@@ -83,6 +84,7 @@ class PaperTable:
     rows: tuple[str, ...]
     cells: tuple[tuple[PaperCell | None, ...], ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,7 @@ def _table(
         rows=tuple(rows),
         cells=tuple(tuple(cells.get(_Place(row, column)) for column in columns) for row in rows),
         notes=_notes(results, cells.values()),
+        remarks=_remarks(cells.values()),
     )
 
 
@@ -335,17 +338,23 @@ def _title(sweep: str, metric: str, constant: Sequence[str], cells: Iterable[Pap
 
 def _notes(results: Results, cells: Iterable[PaperCell]) -> tuple[str, ...]:
     cells = [*cells]
-    notes = []
+    notes = [] if cells else ["No iteration is chosen."]
+    test = f"(t-test over seeds, {100 * (1 - LEVEL):.0f} %)"
     if any(cell.best for cell in cells):
         notes.append(
-            "Marked: no method that keeps no more weights is better by more than noise "
-            f"(t-test over seeds, {100 * (1 - LEVEL):.0f} %)."
+            f"Marked: no method that keeps no more weights is better by more than noise {test}."
         )
+    elif any(cell.n > 1 for cell in cells):
+        notes.append(f"Nothing is marked: no difference is more than noise {test}.")
     published = [cell.published for cell in cells if cell.published is not None]
     sources = dict.fromkeys(f"{value.source}, table {value.table}" for value in published)
     if sources:
         notes.append(f"Published values: {'; '.join(sources)}.")
     elif results.record.spec.get("published") and not results.published:
         notes.append("No published value is about a cell of this sweep.")
-    remarks = dict.fromkeys(value.note for value in published if value.note)
-    return (*notes, *(f"Published: {remark}." for remark in remarks))
+    return tuple(notes)
+
+
+def _remarks(cells: Iterable[PaperCell]) -> tuple[str, ...]:
+    notes = (cell.published.note for cell in cells if cell.published is not None)
+    return tuple(dict.fromkeys(note for note in notes if note))

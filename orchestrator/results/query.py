@@ -1,10 +1,17 @@
-"""SQL over a sweep's tables."""
+"""Answers about a sweep: SQL over its tables, a summary of its cells, or a paper's table."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
-from orchestrator.records import SweepRecord
-from orchestrator.results.opening import open_results
+from orchestrator.results.opening import QueryError, Results, open_results, query_errors, varies
+from orchestrator.results.paper_tables import paper_table
+from orchestrator.results.paper_text import paper_rows, paper_text
+from orchestrator.results.rendering import TextTable, text_table
 from trainables.store import Store
+
+Layout = Literal["summary", "paper", "iterations"]
 
 EVERY_ITERATION = """
 SELECT {cell}, iteration,
@@ -13,7 +20,8 @@ SELECT {cell}, iteration,
        round(100 * stddev_samp(test_accuracy), 2) AS "± std",
        round(100 * avg(pruned_test_accuracy), 2) AS "pruned %",
        count(*) AS seeds
-FROM iterations GROUP BY ALL ORDER BY ALL
+FROM chosen JOIN labels USING (lineage)
+GROUP BY ALL ORDER BY min(position), iteration
 """
 """Means and standard deviations over seeds, in percent, at every iteration."""
 
@@ -24,28 +32,56 @@ SELECT {cell}, iteration AS iterations,
        round(100 * stddev_samp(test_accuracy), 2) AS "± std",
        round(100 * avg(pruned_test_accuracy), 2) AS "pruned %",
        count(*) AS seeds
-FROM (SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last FROM iterations)
-WHERE iteration = last GROUP BY ALL ORDER BY ALL
+FROM (SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last FROM chosen)
+JOIN labels USING (lineage)
+WHERE iteration = last GROUP BY ALL ORDER BY min(position), iteration
 """
 """The same at the last iteration of every lineage."""
 
 
-def query(store: Store, sweep: str, sql: str = EVERY_ITERATION) -> pa.Table:
-    """The result of `sql` over the sweep's tables.
+@dataclass(frozen=True)
+class Answer:
+    """A table for programs, and the same as people read it."""
 
-    `{cell}` in it stands for what tells the sweep's cells apart, seeds aside. Tables that lag
-    behind the commits are rebuilt first. Raises NoSuchSweep, QueryError, Damaged.
-    """
-    results = open_results(store, sweep)
-    return results.sql(sql.replace("{cell}", _cell(results.record)))
+    table: pa.Table
+    text: TextTable
 
 
-def _cell(record: SweepRecord) -> str:
-    """The dataset and model where they vary, and the method with its swept options in one."""
-    varying = [
-        name
-        for name in ("dataset", "model")
-        if len({line.config[name]["name"] for line in record.lineages}) > 1
-    ]
-    options = [f"'{name.split('.')[-1]}=' || \"{name.replace('.', '_')}\"" for name in record.swept]
-    return ", ".join([*varying, f"concat_ws(' ', {', '.join(['method', *options])}) AS method"])
+def answer(
+    results: Results,
+    *,
+    sql: str | None = None,
+    where: str | None = None,
+    last: bool = False,
+    layout: Layout = "summary",
+) -> Answer:
+    """What `prunesweep results` shows. Raises QueryError."""
+    if sql is not None and (where is not None or last or layout != "summary"):
+        raise QueryError("--sql asks for all there is to show; leave out --where, --last, --layout")
+    if last and layout == "iterations":
+        raise QueryError("--layout iterations has a row for every iteration; leave out --last")
+    if layout != "summary":
+        table = paper_table(results, layout=layout, where=where)
+        return Answer(paper_rows(table), paper_text(table))
+    found = results.sql(sql) if sql is not None else summary(results, where=where, last=last)
+    return Answer(found, text_table(found))
+
+
+def summary(results: Results, *, where: str | None = None, last: bool = False) -> pa.Table:
+    """Every cell of the sweep, seeds aside, at every iteration, or at the last one of those that
+    `where`, a SQL condition over `iterations`, chooses. Raises QueryError."""
+    varying = [name for name in ("dataset", "model") if varies(name, results.record)]
+    cell = ", ".join([*varying, "variant AS method"])
+    sql = (LAST_ITERATION if last else EVERY_ITERATION).replace("{cell}", cell)
+    connection = results.duckdb()
+    with query_errors():
+        chosen = connection.table("iterations")
+        chosen = chosen if where is None else chosen.filter(where)
+        found = chosen.query("chosen", sql)
+        assert found is not None  # only statements other than SELECT give nothing
+        return found.to_arrow_table()
+
+
+def last_iterations(store: Store, sweep: str) -> pa.Table:
+    """The summary of `sweep` at the last iteration of every lineage."""
+    return summary(open_results(store, sweep), last=True)

@@ -1,0 +1,153 @@
+"""A paper's table as text for people, and as rows for programs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.published import PublishedValue
+from orchestrator.results.paper_tables import PaperCell, PaperColumn, PaperTable
+from orchestrator.results.rendering import TextTable
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the columns of text that a column of the table becomes."""
+
+    column: int
+    heading: str
+    text: Callable[[PaperCell], str]
+    marked: bool = False
+
+
+def paper_text(table: PaperTable) -> TextTable:
+    """The table as people read it: beside what aims at no density the weights that remain, and
+    beside a column with published values those, with the difference in points."""
+    parts = [part for j in range(len(table.columns)) for part in _parts(table, j)]
+    lines = [
+        [table.columns[part.column].names[k] for part in parts] for k in range(len(table.levels))
+    ]
+    if len(parts) > len(table.columns):
+        lines.append([part.heading for part in parts])
+    firsts = [*[""] * (len(lines) - 1), table.row_heading]
+    found = [[row[part.column] for part in parts] for row in table.cells]
+    texts = [
+        ["" if cell is None else part.text(cell) for cell, part in zip(row, parts, strict=True)]
+        for row in found
+    ]
+    return TextTable(
+        headings=tuple((first, *line) for first, line in zip(firsts, lines, strict=True)),
+        rows=tuple((name, *row) for name, row in zip(table.rows, texts, strict=True)),
+        right=frozenset(range(1, len(parts) + 1)),
+        bold=frozenset(
+            (i, j + 1)
+            for i, row in enumerate(found)
+            for j, cell in enumerate(row)
+            if cell is not None and cell.best and parts[j].marked
+        ),
+        title=table.title,
+        notes=(*table.notes, *(f"[{n}] {text}." for n, text in enumerate(table.remarks, 1))),
+    )
+
+
+def paper_rows(table: PaperTable) -> pa.Table:
+    """The table with one row for each cell, for programs; accuracies, also published ones, and
+    densities are fractions of 1."""
+    # The heading "density" gives way to the density itself; `density_target` has what it says.
+    levels = [name for name in table.levels if name != "density"]
+    by_iteration = table.row_heading == "t"
+    first = pa.field("iteration", pa.int64()) if by_iteration else pa.field("method", pa.string())
+    names = [int(name) if by_iteration else name for name in table.rows]
+    rows = [
+        dict(zip(table.levels, column.names, strict=True))
+        | {first.name: name}
+        | _figures(cell, column)
+        for name, row in zip(names, table.cells, strict=True)
+        for column, cell in zip(table.columns, row, strict=True)
+        if cell is not None
+    ]
+    headings = [first, *(pa.field(name, pa.string()) for name in levels)]
+    return pa.Table.from_pylist(rows, pa.schema([*headings, *FIGURES_SCHEMA]))
+
+
+FIGURES_SCHEMA = pa.schema(
+    [
+        ("density_target", pa.float64()),
+        ("density", pa.float64()),
+        ("mean", pa.float64()),
+        ("std", pa.float64()),
+        ("seeds", pa.int64()),
+        ("seeds_planned", pa.int64()),
+        ("best", pa.bool_()),
+        ("note", pa.string()),
+        ("published_mean", pa.float64()),
+        ("published_std", pa.float64()),
+        ("difference", pa.float64()),
+    ]
+)
+
+
+def _figures(cell: PaperCell, column: PaperColumn) -> dict[str, Any]:
+    published = cell.published
+    return {
+        "density_target": column.density,
+        "density": cell.density,
+        "mean": cell.mean,
+        "std": cell.std,
+        "seeds": cell.n,
+        "seeds_planned": cell.seeds,
+        "best": cell.best,
+        "note": cell.note,
+        "published_mean": None if published is None else published.mean / 100,
+        "published_std": None
+        if published is None or published.std is None
+        else published.std / 100,
+        "difference": cell.difference,
+    }
+
+
+def _parts(table: PaperTable, j: int) -> list[_Part]:
+    percent = table.metric.endswith("_accuracy")
+    heading = "accuracy %" if percent else "loss"
+    cells = [cell for row in table.cells if (cell := row[j]) is not None]
+    value = _Part(j, heading, lambda cell: _value_text(cell, percent), marked=True)
+    remaining = (
+        [_Part(j, "remaining %", _remaining_text)] if table.columns[j].density is None else []
+    )
+    if all(cell.published is None for cell in cells):
+        return [*remaining, value]
+    return [
+        *remaining,
+        replace(value, heading="ours"),
+        _Part(j, "published", lambda cell: _published_text(cell.published, table.remarks)),
+        _Part(j, "difference", _difference_text),
+    ]
+
+
+def _value_text(cell: PaperCell, percent: bool) -> str:
+    if cell.mean is None:
+        return f"— ({cell.note})"
+    mean = f"{100 * cell.mean:.2f}" if percent else f"{cell.mean:.4f}"
+    note = "" if cell.note is None else f" ({cell.note})"
+    if cell.std is None:
+        return mean + note
+    return f"{mean} ± {100 * cell.std:.2f}{note}" if percent else f"{mean} ± {cell.std:.4f}{note}"
+
+
+def _remaining_text(cell: PaperCell) -> str:
+    if cell.density is None:
+        return ""
+    return f"{100 * cell.density:.1f}" if cell.density >= 0.01 else f"{100 * cell.density:.3g}"
+
+
+def _published_text(value: PublishedValue | None, remarks: Sequence[str]) -> str:
+    if value is None:
+        return ""
+    spread = "" if value.std is None else f" ± {value.std:.2f}"
+    remark = f" [{remarks.index(value.note) + 1}]" if value.note else ""
+    return f"{value.mean:.2f}{spread}{remark}"
+
+
+def _difference_text(cell: PaperCell) -> str:
+    return "" if cell.difference is None else f"{100 * cell.difference:+.2f}".replace("-", "−")
