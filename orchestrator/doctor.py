@@ -23,6 +23,7 @@ def examine(store: Store, environ: Mapping[str, str]) -> list[Check]:
         "torch": _torch,
         "torchvision": _torchvision,
         "ray": _ray,
+        "wandb": _wandb,
         "devices": _devices,
         "data": lambda: _data(environ),
         "storage": lambda: _storage(store),
@@ -53,6 +54,17 @@ def _ray() -> str:
     from importlib.metadata import version
 
     return version("ray")
+
+
+def _wandb() -> str:
+    from importlib.metadata import version
+
+    from orchestrator.spec import WandbOptions
+    from orchestrator.tracking import destination, key_source
+
+    to, source = destination(WandbOptions()), key_source()
+    key = f"key from {source}" if source else "no key"
+    return f"{version('wandb')}, {key}, by default {to.mode if to else 'disabled'}"
 
 
 def _devices() -> str:

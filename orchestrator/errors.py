@@ -5,6 +5,7 @@ from orchestrator.planning import PlanError
 from orchestrator.records import NoSuchSweep
 from orchestrator.results.opening import QueryError
 from orchestrator.scheduling import ClusterError
+from orchestrator.tracking import TrackingError
 from orchestrator.yaml_source import SweepFileError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError
@@ -13,6 +14,7 @@ INPUT_ERRORS = (
     SweepFileError,
     PlanError,
     ClusterError,
+    TrackingError,
     DatasetNotFound,
     StoreError,
     NoSuchSweep,

@@ -27,6 +27,7 @@ from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
 from trainables.data import Dataset
 from trainables.keys import Lineage
+from trainables.mirror import Mirrors
 from trainables.store import Store
 from trainables.trainable import LineageTrainable, Work, timeout_report
 
@@ -355,6 +356,7 @@ def train_plan(
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
+    mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
@@ -376,6 +378,7 @@ def train_plan(
         git_sha=git_sha,
         run=uuid.uuid4().hex,
         timeout_minutes=resources.timeout_minutes,
+        mirrors=mirrors,
     )
     searcher = _Lineages(plan.tasks, gpus, resources.retries, observer)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")

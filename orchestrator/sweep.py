@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.failures import write_failures
+from orchestrator.mirroring import Sent, follow, send_rest
 from orchestrator.planning import (
     FilesOf,
     Plan,
@@ -29,6 +31,7 @@ from orchestrator.scheduling import (
     train_plan,
 )
 from orchestrator.spec import SweepSpec
+from orchestrator.tracking import Tracking, TrackingError, track
 from orchestrator.verifying import set_damaged_aside
 from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
@@ -60,7 +63,8 @@ class RunSummary:
     """What a run did: its plan, its outcome, and the damage it set aside and trained again.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were.
+    the tables could not be written, None when they were. `wandb` is None when W&B is disabled or
+    the run was interrupted.
     """
 
     planned: PlannedSweep
@@ -68,6 +72,7 @@ class RunSummary:
     healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
     problem: str | None
+    wandb: Sent | None = None
 
 
 def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
@@ -101,6 +106,7 @@ def run_sweep(
     Raises PlanError, DatasetNotFound or StoreError before anything is written.
     """
     planned = plan_sweep(spec, store, roots)
+    tracking = _tracking(planned, store)
     _check_storage(planned, store)
     store.remove_leftovers()
     healed = set_damaged_aside(store, _stored_commits(planned.plan, store))
@@ -110,7 +116,7 @@ def run_sweep(
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
-        outcome = _train(planned, store, arrays, progress, address)
+        outcome = _train(planned, store, arrays, progress, address, tracking)
     if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
         _drop_shared_weights(planned.plan.lineages, store)
     try:
@@ -120,7 +126,10 @@ def run_sweep(
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
-    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem)
+    shown = None
+    if tracking is not None and not outcome.interrupted:
+        shown = send_rest(record_sweep(spec, planned.plan.lineages), store, tracking)
+    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem, shown)
 
 
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
@@ -159,6 +168,7 @@ def _train(
     arrays: Mapping[str, Dataset],
     progress: RunProgress,
     address: str | None,
+    tracking: Tracking | None,
 ) -> Outcome:
     spec = planned.spec
 
@@ -177,7 +187,16 @@ def _train(
             load=load,
             observer=progress,
             git_sha=git_sha(),
+            mirrors=tracking and partial(follow, tracking),
         )
+
+
+def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
+    record = record_sweep(planned.spec, planned.plan.lineages)
+    try:
+        return track(record, store, planned.spec.wandb)
+    except TrackingError as error:
+        raise PlanError(str(error), ("wandb", "mode")) from error
 
 
 def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:

@@ -19,6 +19,7 @@ from trainables.data import Dataset
 from trainables.identity import canonical_json
 from trainables.keys import Lineage
 from trainables.lineage import run_lineage
+from trainables.mirror import Mirror, Mirrors
 from trainables.store import Store
 
 FINISHED: dict[str, Any] = {}
@@ -36,7 +37,7 @@ class Work:
 
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. A step
-    that takes longer than `timeout_minutes` ends its worker.
+    that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits elsewhere.
     """
 
     lineages: Mapping[str, Lineage]
@@ -50,6 +51,7 @@ class Work:
     git_sha: str | None
     run: str
     timeout_minutes: float | None
+    mirrors: Mirrors | None = None
 
 
 class LineageTrainable(tune.Trainable):
@@ -64,9 +66,10 @@ class LineageTrainable(tune.Trainable):
         self._work = work
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._iterations: Generator[dict[str, Any] | None] | None = None
+        self._mirror: Mirror | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
+        self._end()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -76,16 +79,27 @@ class LineageTrainable(tune.Trainable):
             metrics = next(self._iterations, FINISHED)
         if metrics is None:
             return {"claimed_elsewhere": True, "done": False, "complete": False}
+        if self._mirror is not None:
+            self._mirror.committed()
         if metrics is FINISHED:
             return {"done": True, "complete": True}
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
         last = metrics["key"] == self._lineage.keys[-1]
+        if last and self._mirror is not None:
+            self._mirror.close()
         return {name: metrics[name] for name in shown} | {"done": last, "complete": last}
 
     def cleanup(self) -> None:
+        self._end()
+        if self._mirror is not None:
+            self._mirror.wait()
+
+    def _end(self) -> None:
         if self._iterations is not None:
             self._iterations.close()
             self._iterations = None
+        if self._mirror is not None:
+            self._mirror.close()
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:
@@ -128,6 +142,7 @@ class LineageTrainable(tune.Trainable):
             attempt=config["attempt"],
             git_sha=work.git_sha,
         )
+        self._mirror = work.mirrors(self._lineage) if work.mirrors else None
         return run_lineage(self._lineage, bench)
 
     def _device_data(self, lineage: Lineage, device: torch.device) -> DeviceData:

@@ -1,0 +1,206 @@
+"""Mirroring: a sweep's lineages shown in Weights & Biases, while they run and afterwards.
+
+In every process one thread does all that has to do with W&B, in order. A trial only tells it that
+there are new commits, so W&B can neither fail a lineage nor hold it up.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+
+from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.tracking import (
+    FINISH_SECONDS,
+    INIT_SECONDS,
+    Destination,
+    LineageRun,
+    Tracking,
+    TrackingError,
+    end_service,
+    overridden,
+    recorded_options,
+    track,
+)
+from trainables.keys import Lineage
+from trainables.mirror import Mirror
+from trainables.store import Damaged, Store, StoreError
+
+WAIT_SECONDS = 10.0
+"""What the last W&B runs of a process may hold up its end."""
+RUN_SECONDS = 30.0
+"""What `prunesweep run` spends at its end on lineages that W&B has not seen yet."""
+
+
+def follow(tracking: Tracking, lineage: Lineage) -> Mirror:
+    """Begin the W&B run of a lineage, inside its trial."""
+    return _TrialMirror(
+        LineageRun(tracking, lineage.id, lineage.config(), lineage.keys, falls_back=True)
+    )
+
+
+class _Line:
+    """The one thread of a process that talks to W&B."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="wandb-mirror", daemon=True).start()
+
+    def put(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all that was put so far is done; whether it is."""
+        done = threading.Event()
+        self.put(done.set)
+        return done.wait(seconds)
+
+    def _work(self) -> None:
+        while True:
+            with suppress(BaseException):  # W&B may even call sys.exit
+                self._tasks.get()()
+
+
+@cache
+def _line() -> _Line:
+    return _Line()
+
+
+class _TrialMirror:
+    """A lineage's W&B run, as its trial sees it: no call raises, none but `wait` takes time."""
+
+    def __init__(self, run: LineageRun) -> None:
+        self._run = run
+        self._tell(run.open)
+        self._tell(run.fill)
+
+    def committed(self) -> None:
+        self._tell(self._run.fill)
+
+    def close(self) -> None:
+        self._tell(self._run.close)
+
+    def wait(self) -> None:
+        with suppress(Exception):
+            _line().wait(WAIT_SECONDS)
+
+    def _tell(self, task: Callable[[], None]) -> None:
+        with suppress(Exception):
+            _line().put(partial(self._run.attempt, task))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a sweep's lineages: those sent now, those that W&B had already, and those
+    with commits that it still lacks. `problem` says why."""
+
+    to: Destination
+    folder: str
+    sent: int
+    unchanged: int
+    left: int
+    problem: str | None
+
+
+def send_sweep(
+    record: SweepRecord,
+    store: Store,
+    tracking: Tracking,
+    *,
+    seconds: float | None = None,
+    again: bool = False,
+    told: Callable[[int, int], None] = lambda done, of: None,
+) -> Sent:
+    """Fill the W&B runs of all lineages that have commits from the store.
+
+    Lineages that are marked as sent are left alone, unless `again`. After `seconds`, and after the
+    first problem, the rest is left. Calls `told(done, of)` after every lineage. Raises StoreError.
+    """
+    committed = store.committed("iterations")
+    reached = {line.id: _reached(line.keys, committed) for line in record.lineages}
+    lines = [line for line in record.lineages if reached[line.id]]
+    marks = set() if again else set(store.names(f"{tracking.base}/sent"))
+    waiting = [line for line in lines if tracking.mark(line.id, reached[line.id][-1]) not in marks]
+    problem = _problem_of_this_run(store, tracking, waiting)
+    deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+    sent = 0
+    for done, line in enumerate(waiting, 1):
+        left = deadline - time.monotonic()
+        if problem is not None or left <= 0:
+            break
+        run = LineageRun(tracking, line.id, line.config, line.keys, falls_back=False)
+        for task in (run.open, run.close):
+            _line().put(partial(run.attempt, task))
+        if not _line().wait(min(left, INIT_SECONDS + 2 * FINISH_SECONDS)):
+            problem = "it takes too long" if seconds is None else None
+            break
+        problem = run.problem
+        sent += problem is None and not run.busy
+        told(done, len(waiting))
+    if sent or problem:
+        # At the end of the process it would be waited for without a limit.
+        _line().put(end_service)
+        _line().wait(WAIT_SECONDS)
+    return Sent(
+        tracking.to,
+        str(tracking.folder("x").parent),
+        sent,
+        len(lines) - len(waiting),
+        len(waiting) - sent,
+        problem,
+    )
+
+
+def sync(
+    record: SweepRecord,
+    store: Store,
+    *,
+    project: str | None,
+    entity: str | None,
+    mode: str | None,
+    again: bool,
+    told: Callable[[int, int], None],
+) -> Sent:
+    """Fill the W&B project of a sweep, or another one, from the store; what is None is as the sweep
+    was last run. Raises TrackingError or StoreError."""
+    options = recorded_options(record)
+    if options.mode == "disabled":
+        options = options.model_copy(update={"mode": None})
+    tracking = track(record, store, overridden(options, project=project, entity=entity, mode=mode))
+    if tracking is None:
+        raise TrackingError("WANDB_MODE disables W&B; give --mode offline or --mode online")
+    return send_sweep(record, store, tracking, again=again, told=told)
+
+
+def send_rest(record: SweepRecord, store: Store, tracking: Tracking) -> Sent:
+    """What `prunesweep run` does about lineages that its trials have not sent, for a limited time.
+
+    Nothing that W&B or the storage may have against it is an error of the run.
+    """
+    try:
+        return send_sweep(record, store, tracking, seconds=RUN_SECONDS)
+    except (OSError, StoreError, Damaged) as error:
+        lineages = len(record.lineages)
+        return Sent(tracking.to, str(tracking.folder("x").parent), 0, 0, lineages, str(error))
+
+
+def _reached(keys: tuple[str, ...], committed: Container[str]) -> list[str]:
+    """The committed iterations of a lineage, up to the first that is missing."""
+    missing = (number for number, key in enumerate(keys) if key not in committed)
+    return list(keys[: next(missing, len(keys))])
+
+
+def _problem_of_this_run(
+    store: Store, tracking: Tracking, lines: Sequence[LineageRecord]
+) -> str | None:
+    """What its trials ran into, so that it need not be run into once more."""
+    noted = set(store.names(f"{tracking.base}/problems"))
+    for line in lines:
+        if f"{line.id}.json" in noted:
+            note = store.read_json(tracking.problem_path(line.id)) or {}
+            if note.get("run") == tracking.run:
+                return note["problem"]
+    return None

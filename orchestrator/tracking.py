@@ -1,0 +1,446 @@
+"""Tracking: a lineage as a Weights & Biases run, filled from its commits.
+
+The only module that imports wandb. What is done here may fail and may take long; mirroring.py keeps
+both from the lineages.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from platformdirs import user_data_path
+from pydantic import ValidationError
+
+from orchestrator.records import SweepRecord
+from orchestrator.results.history import iteration_rows
+from orchestrator.spec import WandbOptions
+from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from trainables.identity import canonical_json
+from trainables.store import Damaged, Store, iteration_path
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+INIT_SECONDS = 20.0
+"""What a server gets to answer when a run begins."""
+FINISH_SECONDS = 60.0
+"""What it gets to take what is left when a run ends."""
+
+QUIET: dict[str, Any] = {
+    "silent": True,
+    "quiet": True,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "save_code": False,
+    "label_disable": True,
+    "symlink": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+"""No output, no code, no system metrics: what W&B shows is what the store has."""
+
+AXES = {"iteration": "iteration/*", "epoch": "epoch/*"}
+BINS = 64
+
+
+class TrackingError(ValueError):
+    """W&B cannot be used as it was asked for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a sweep's W&B runs go. `host` is None offline."""
+
+    mode: Literal["offline", "online"]
+    project: str
+    entity: str | None
+    host: str | None = None
+
+    def __str__(self) -> str:
+        place = "/".join(part for part in (self.host, self.entity, self.project) if part)
+        return place if self.mode == "online" else f"offline, for {place}"
+
+
+def destination(options: WandbOptions) -> Destination | None:
+    """Where `options` send W&B runs on this machine; None when W&B is disabled.
+
+    Raises TrackingError when they have to be online and there is no key.
+    """
+    told = options.mode or os.environ.get("WANDB_MODE") or None
+    mode = {"dryrun": "offline", "run": "online"}.get(told or "", told)
+    if mode not in (None, "offline", "online", "disabled"):
+        raise TrackingError(f"WANDB_MODE is {told}: choose offline, online or disabled")
+    if mode == "disabled":
+        return None
+    if mode == "offline" or key_source() is None:
+        if mode == "online":
+            raise TrackingError(
+                "W&B is to be online, and there is no key: set WANDB_API_KEY or call `wandb login`,"
+                " or choose mode offline, from which `prunesweep wandb-sync` sends later"
+            )
+        return Destination("offline", options.project, options.entity)
+    return Destination("online", options.project, options.entity, _wandb_host())
+
+
+def key_source() -> str | None:
+    """Where W&B finds a key for its server; None without one. Reaches nobody."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        if os.environ.get(name):
+            return name
+    netrc = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    settings = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb", "settings")
+    files = [Path(file).expanduser() for file in (*netrc, settings)]
+    if not any(file.is_file() for file in files):
+        return None  # without importing wandb, which takes longer than all the rest
+    wandb()
+    from wandb.sdk.lib import wbauth
+
+    try:
+        found = wbauth.authenticate_session(
+            host=_wandb_host(), source="prunesweep", prompt=False, update_session=False
+        )
+    except Exception:  # such as a key that cannot be one
+        return None
+    return "what `wandb login` wrote" if found else None
+
+
+def overridden(options: WandbOptions, **changes: Any) -> WandbOptions:
+    """`options` with the changes that are not None. Raises TrackingError."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return WandbOptions.model_validate(options.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrackingError(f"{first['loc'][0]}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How the W&B runs of a sweep's lineages are made.
+
+    `labels` are those of `Results`, by lineage id. `run` tells this run of the sweep from others.
+    """
+
+    storage: str
+    sweep: str
+    to: Destination
+    options: WandbOptions
+    labels: Mapping[str, str]
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    @property
+    def base(self) -> str:
+        """The folder, within the store, of what is known about this sweep's W&B runs."""
+        return f"wandb/{self.sweep}"
+
+    def folder(self, lineage: str) -> Path:
+        """The local folder of a lineage's W&B files."""
+        local = Store(self.storage).local_root
+        if local is not None:
+            return local / self.base / lineage
+        storage = hashlib.sha256(self.storage.encode()).hexdigest()[:10]
+        return user_data_path("prunesweep") / storage / self.base / lineage
+
+    def problem_path(self, lineage: str) -> str:
+        """The path in the store of what kept a lineage from W&B."""
+        return f"{self.base}/problems/{lineage}.json"
+
+    def mark(self, lineage: str, key: str) -> str:
+        """The name of the mark that a lineage was sent up to the iteration `key`."""
+        options = self.options.model_dump(mode="json", exclude={"mode", "project", "entity"})
+        what = canonical_json([str(self.to), key, options, self.labels[lineage]])
+        return f"{lineage}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+
+
+def track(record: SweepRecord, store: Store, options: WandbOptions) -> Tracking | None:
+    """The tracking of a sweep; None when W&B is disabled. Raises TrackingError."""
+    to = destination(options)
+    if to is None:
+        return None
+    from orchestrator.results.opening import Results  # workers have no use for DuckDB
+
+    labels = Results(store, record).labels
+    return Tracking(store.location, record.name, to, options, labels)
+
+
+def recorded_options(record: SweepRecord) -> WandbOptions:
+    """The W&B options that a sweep was last run with."""
+    return WandbOptions.model_validate(record.spec.get("wandb") or {})
+
+
+class LineageRun:
+    """The W&B run of one lineage: opened, filled from the store as often as wanted, closed.
+
+    `problem` says what went wrong, after which nothing more happens. `busy`: another process is at
+    it. `falls_back`: a server that cannot be used makes it an offline run.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        lineage: str,
+        config: dict[str, Any],
+        keys: tuple[str, ...],
+        falls_back: bool,
+    ) -> None:
+        self.problem: str | None = None
+        self.busy = False
+        self._tracking, self._to = tracking, tracking.to
+        self._lineage, self._config, self._keys = lineage, config, keys
+        self._falls_back = falls_back
+        self._store = Store(tracking.storage)
+        self._folder = tracking.folder(lineage)
+        self._run: Run | None = None
+        self._lock: int | None = None
+        self._sent: list[dict[str, Any]] = []
+        self._epochs = 0
+
+    def attempt(self, task: Callable[[], None]) -> None:
+        """Do `task`, one of the methods below, unless something has gone wrong before."""
+        if self.problem is not None or self.busy:
+            return
+        try:
+            task()
+        except BaseException as error:
+            self._note(error)
+            self._run = None
+            end_service(1)
+            self._unlock()
+
+    def open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._folder)
+        if self._lock is None:
+            self.busy = True
+            return
+        if self._falls_back and _here().down:
+            self._to = _offline(self._to)
+        try:
+            self._run = self._begin()
+        except Exception as error:
+            if not self._falls_back or self._to.mode == "offline":
+                raise
+            self._note(error)
+            self.problem, _here().down = None, True
+            self._to = _offline(self._to)
+            self._run = self._begin()
+        for axis, metrics in AXES.items():
+            self._run.define_metric(axis)
+            self._run.define_metric(metrics, step_metric=axis)
+
+    def fill(self) -> None:
+        """Send the committed iterations that were not sent yet, up to the first that is missing."""
+        while len(self._sent) < len(self._keys):
+            key = self._keys[len(self._sent)]
+            if self._run is None or not self._store.is_committed(iteration_path(key)):
+                return
+            try:
+                rows = iteration_rows(self._store, key, self._epochs)
+                extras = _histograms(self._store, key) if self._tracking.options.histograms else {}
+            except Damaged:
+                return  # the lineage itself sets it aside and trains it again
+            self._log(rows, extras)
+            self._epochs += len(rows)
+            self._sent.append(rows[-1])
+
+    def close(self) -> None:
+        """Finish the W&B run and leave a mark of what it was sent."""
+        if self._run is None:
+            return
+        self.fill()
+        run, self._run = self._run, None
+        complete = len(self._sent) == len(self._keys)
+        run.summary.update(_summary(self._sent) | {"complete": complete})
+        if complete and self._tracking.options.log_ticket:
+            self._log_ticket(run)
+        run.finish(exit_code=0 if complete else 1)
+        if self._to.mode == "online":
+            shutil.rmtree(self._folder / "wandb", ignore_errors=True)
+        if self._sent:
+            self._leave_mark()
+        self._unlock()
+
+    def _begin(self) -> "Run":
+        # An earlier process's files are superseded: all that is committed is sent again.
+        shutil.rmtree(self._folder / "wandb", ignore_errors=True)
+        tracking, config = self._tracking, self._config
+        names = [config[part]["name"] for part in ("method", "dataset", "model")]
+        tags = dict.fromkeys(tag[:64] for tag in (tracking.sweep, *names, *tracking.options.tags))
+        host = {"base_url": self._to.host} if self._to.host else {}
+        module = wandb()
+        return module.init(
+            project=self._to.project,
+            entity=self._to.entity,
+            id=self._lineage,
+            name=self._lineage,
+            group=tracking.sweep,
+            job_type=names[0],
+            tags=list(tags),
+            config=config | {"sweep": tracking.sweep, "label": tracking.labels[self._lineage]},
+            resume="allow",
+            mode=self._to.mode,
+            dir=self._folder,
+            settings=module.Settings(
+                **QUIET,
+                **host,
+                reinit="create_new",
+                init_timeout=INIT_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
+                stop_fn=_ignore,
+            ),
+        )
+
+    def _log(self, rows: list[dict[str, Any]], extras: dict[str, Any]) -> None:
+        """A row's step is the number of epochs before it, so that a row has one step for ever: W&B
+        says how far the run has come, and what it has is not sent again."""
+        assert self._run is not None
+        for step, row in enumerate([*rows[:-1], rows[-1] | extras], self._epochs):
+            if step >= self._run.starting_step:
+                self._run.log(row, step=step, commit=True)
+
+    def _log_ticket(self, run: "Run") -> None:
+        """The final weights and mask, as an artifact; nothing where the weights were not kept."""
+        path = iteration_path(self._keys[-1])
+        if WEIGHTS not in self._store.manifest(path)["files"]:
+            return
+        masks = decode_masks(self._store.read(path, MASK))
+        files = {
+            WEIGHTS: self._store.read(path, WEIGHTS),
+            MASK: safetensors.numpy.save({n: m.numpy().astype("u1") for n, m in masks.items()}),
+        }
+        artifact = wandb().Artifact(f"ticket-{self._lineage}", type="ticket")
+        folder = self._folder / "wandb" / "ticket"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+            artifact.add_file(str(folder / name), name, skip_cache=True, policy="immutable")
+        run.log_artifact(artifact)
+
+    def _leave_mark(self) -> None:
+        tracking = replace(self._tracking, to=self._to)
+        key = self._keys[len(self._sent) - 1]
+        reached = {"to": str(self._to), "iteration": self._sent[-1]["iteration"]}
+        mark = tracking.mark(self._lineage, key)
+        self._store.write_json(f"{tracking.base}/sent/{mark}", reached)
+        if self._to == self._tracking.to:
+            self._store.delete_file(tracking.problem_path(self._lineage))
+
+    def _note(self, error: BaseException) -> None:
+        """Keep the first line of what went wrong, and say it once in every process."""
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        self.problem = f"{type(error).__name__}: {lines[0][:300]}"
+        if not _here().complained:
+            _here().complained = True
+            print(f"prunesweep: W&B: {self.problem}; the lineage goes on", file=sys.stderr)
+        note = {"run": self._tracking.run, "problem": self.problem}
+        with suppress(Exception):
+            self._store.write_json(self._tracking.problem_path(self._lineage), note)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _offline(to: Destination) -> Destination:
+    return Destination("offline", to.project, to.entity)
+
+
+def _ignore() -> None:
+    """W&B's stop button would interrupt the process, in which another lineage may be by then."""
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on a folder, which ends with this process at the latest; None when another has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
+
+
+def _summary(sent: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last iteration, and the one that is best on the test set, of a run's iteration rows."""
+    if not sent:
+        return {}
+    last, best = sent[-1], max(sent, key=lambda row: row["iteration/test_accuracy"])
+    final = ("density", "params_kept", "test_accuracy", "test_loss", "pq_index", "gini")
+    return {
+        **{f"final_{name}": last.get(f"iteration/{name}") for name in final},
+        "final_iteration": last["iteration"],
+        "best_test_accuracy": best["iteration/test_accuracy"],
+        "best_iteration": best["iteration"],
+        "best_density": best["iteration/density"],
+    }
+
+
+def _histograms(store: Store, key: str) -> dict[str, Any]:
+    """How densely each output unit of a layer is kept, layer by layer, and the magnitudes of the
+    kept weights, where the weights were kept."""
+    path = iteration_path(key)
+    masks = decode_masks(store.read(path, MASK))
+    shares = {name: mask.flatten(1).double().mean(1).numpy() for name, mask in masks.items()}
+    counts = {f"mask/{name}": np.histogram(each, BINS, (0, 1)) for name, each in shares.items()}
+    if WEIGHTS in store.manifest(path)["files"]:
+        weights = decode_tensors(store.read(path, WEIGHTS))
+        kept = np.concatenate([weights[name][mask].abs().numpy() for name, mask in masks.items()])
+        if kept.size:
+            counts["magnitude"] = np.histogram(kept, BINS, (0, kept.max()))
+    histogram = wandb().Histogram
+    return {f"histogram/{name}": histogram(np_histogram=each) for name, each in counts.items()}
+
+
+@dataclass
+class _Here:
+    """What this process has found out. `down`: the server could not be used, so that what follows
+    stays offline. `complained`: a problem was told."""
+
+    down: bool = False
+    complained: bool = False
+
+
+@cache
+def _here() -> _Here:
+    return _Here()
+
+
+def end_service(exit_code: int = 0) -> None:
+    """End W&B's service process, which is started again when it is needed."""
+    with suppress(BaseException):  # wandb may even call sys.exit
+        wandb().teardown(exit_code)
+
+
+@cache
+def wandb() -> Any:
+    """The module wandb, told to be quiet and to report nothing about itself to anyone."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb as module
+
+    return module
+
+
+def _wandb_host() -> str:
+    wandb()
+    from wandb.sdk import wandb_setup
+
+    return wandb_setup.singleton().settings.base_url
