@@ -256,8 +256,8 @@ class Store:
             self._put(path, data)
             return
         target = self.local_root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
         with self._room_for(len(data)), self._temporary() as temporary:
+            _make_folder(target.parent)
             _write_synced(temporary, data)
             os.replace(temporary, target)
         _sync_folder(target.parent)
@@ -374,8 +374,8 @@ class Store:
         except FileNotFoundError:  # some have folders, most object stores have none
             self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             stream = self.filesystem.open_output_stream(target, compression=None)
-        with stream:
-            stream.write(data)
+        with stream as file:
+            file.write(data)
 
     def _names_within(self, path: str) -> list[str]:
         """The files in a folder and its folders, relative to it."""
@@ -420,7 +420,7 @@ class Store:
     def _write_and_rename(self, path: str, files: Mapping[str, bytes]) -> bool:
         assert self.local_root is not None
         target = self.local_root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         with self._temporary() as temporary:
             temporary.mkdir()
             for name, data in files.items():
@@ -484,6 +484,14 @@ def _manifest(files: Mapping[str, bytes], folder: str | None = None) -> bytes:
 def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
     """Where a file of a commit is."""
     return "/".join([path, *filter(None, [manifest.get("folder")]), name])
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, such that they outlast a loss of power."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
 
 
 def _delete(path: Path) -> None:
