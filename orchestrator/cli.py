@@ -192,6 +192,44 @@ def dashboard(
 
 
 @app.command
+def wandb_sync(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    project: Annotated[str | None, Parameter(help="Instead of the sweep's own.")] = None,
+    entity: Annotated[str | None, Parameter(help="Instead of the sweep's own.")] = None,
+    mode: Annotated[
+        Literal["offline", "online"] | None, Parameter(help="Instead of the sweep's own.")
+    ] = None,
+    all_: Annotated[
+        bool,
+        Parameter(name="--all", negative="", help="Send again what is marked as sent."),
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Fill a W&B project with a sweep's lineages from the store; twice is the same as once."""
+    from orchestrator import printing
+    from orchestrator.mirroring import sync
+    from orchestrator.records import existing_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    record = existing_sweep(store, name)
+    with Console(stderr=True).status("W&B") as status:
+        sent = sync(
+            record,
+            store,
+            project=project,
+            entity=entity,
+            mode=mode,
+            again=all_,
+            told=lambda done, of: status.update(f"W&B: {done} of {of} lineages"),
+        )
+    printing.show_sent(sent, store, name, _out(), as_json)
+    return FAILED if sent.left else OK
+
+
+@app.command
 def verify(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
     """Check every hash of every commit, and every table. Exit code 1 when something is damaged."""
     from orchestrator import printing

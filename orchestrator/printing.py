@@ -19,6 +19,7 @@ from orchestrator.catalogue import Entry
 from orchestrator.doctor import Check
 from orchestrator.exporting import ExportError
 from orchestrator.failures import Failure
+from orchestrator.mirroring import Sent
 from orchestrator.progress import duration
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.query import Answer, last_iterations
@@ -87,6 +88,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "healed": [str(damage) for damage in summary.healed],
                 "damage": [str(damage) for damage in summary.damage],
                 "problem": summary.problem,
+                "wandb": summary.wandb and asdict(summary.wandb),
             }
         )
         return
@@ -106,6 +108,8 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         out.print("interrupted: everything committed is safe; the same command resumes")
     elif not plan.tasks:
         out.print("nothing to train: the store has every iteration")
+    if summary.wandb is not None:
+        show_sent(summary.wandb, store, name, out, as_json=False)
     query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
     shown = f"results: {store.uri('tables')}   query them: {query_command}"
     out.print(shown, soft_wrap=True, highlight=False)
@@ -160,6 +164,23 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
                   "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
     state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
+
+
+def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) -> None:
+    if as_json:
+        _json(asdict(sent))
+        return
+    there = sent.sent + sent.unchanged
+    sync = f"prunesweep wandb-sync {name} --storage {shlex.quote(store.location)}"
+    if sent.to.mode == "online":
+        shown = f"W&B: {there} lineages at {sent.to}"
+    else:
+        shown = f"W&B: {there} lineages, offline, in {sent.folder}"
+        if not sent.left:
+            shown += f"   send them: {sync} --mode online"
+    if sent.left:
+        shown += f"; {sent.left} not sent ({sent.problem or 'later'}), {sync} does it"
+    out.print(shown, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> None:
