@@ -12,7 +12,8 @@ PANEL = (190, 130)
 """Width and height: two panels side by side are readable in one column of print."""
 
 
-POWER_OF_TEN = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 1e-6"
+LOG_TICKS = [round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in (1, 2, 5)]
+"""1, 2 and 5 of every decade up to 1: what Vega marks by itself is too much for a small panel."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,8 @@ class Measure:
     def axis(self) -> alt.Axis:
         number = self.format or alt.Undefined
         whole = 1 if self.format == "d" else alt.Undefined
-        axis = alt.Axis(
-            title=self.title, tickCount=5, labelOverlap=True, format=number, tickMinStep=whole
-        )
-        if self.log:
-            axis.gridOpacity = alt.condition(POWER_OF_TEN, alt.value(1.0), alt.value(0.3))
+        axis = alt.Axis(title=self.title, labelOverlap=True, format=number, tickMinStep=whole)
+        axis["values" if self.log else "tickCount"] = LOG_TICKS if self.log else 5
         return axis
 
     def scale(self) -> alt.Scale:
@@ -81,7 +79,7 @@ def mean_curves(
     layers = [
         base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
         base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
-        base.mark_point(filled=True, size=30 if look.points else 12).encode(
+        base.mark_point(filled=True, size=size[1] / 5).encode(
             mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
         ),
     ]

@@ -2,8 +2,8 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import Chart, Data, blocks
-from orchestrator.results.figures.rows import distinct, sparsity_rows, spread
+from orchestrator.results.figures.curves import Data, blocks
+from orchestrator.results.figures.rows import Row, distinct, sparsity_rows, spread
 from orchestrator.results.figures.style import ORDERED
 from orchestrator.results.opening import Results
 
@@ -20,11 +20,18 @@ def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
     if not rows:
         return None
     data: Data = {"values": rows}
-    charts: list[Chart] = [
-        _maps(data).transform_filter(alt.datum.setting == setting).properties(title=setting)
-        for setting in distinct(rows, "setting")
+    return blocks(data, [_block(data, rows, setting) for setting in distinct(rows, "setting")])
+
+
+def _block(data: Data, rows: list[Row], setting: str) -> alt.VConcatChart:
+    there = [row for row in rows if row["setting"] == setting]
+    maps = [
+        _maps(data).transform_filter(alt.datum.variant == variant).properties(title=variant)
+        for variant in distinct(there, "variant")
     ]
-    return blocks(data, charts)
+    return (
+        alt.vconcat(*maps).transform_filter(alt.datum.setting == setting).properties(title=setting)
+    )
 
 
 def _maps(data: Data) -> alt.FacetChart:
@@ -54,9 +61,8 @@ def _maps(data: Data) -> alt.FacetChart:
         .properties(width=alt.Step(STEP), height=alt.Step(STEP))
         .facet(
             data=data,
-            row=alt.Row("variant:N", title=None, sort=None),
             column=alt.Column(
-                "iteration:O", header=alt.Header(labelExpr="'t = ' + datum.label"), title=None
+                "iteration:O", header=alt.Header(labelExpr="'t = ' + (datum.label)"), title=None
             ),
         )
     )

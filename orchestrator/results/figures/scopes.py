@@ -14,6 +14,7 @@ from orchestrator.results.figures.curves import (
     mean_curves,
 )
 from orchestrator.results.figures.rows import (
+    Row,
     distinct,
     iteration_rows,
     iterative,
@@ -23,7 +24,6 @@ from orchestrator.results.figures.rows import (
 from orchestrator.results.figures.style import Look
 from orchestrator.results.opening import Results
 
-SCOPES = ("neuron", "layer", "global")
 LAYERS = 6
 """Of a deeper network, as many are drawn, evenly spread from the first to the last."""
 
@@ -66,21 +66,38 @@ def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
     if not shown:
         return None
     data: Data = {"values": rows}
-    charts: list[Chart] = []
-    for i, network in enumerate(distinct(shown, "network")):
-        there = distinct((row for row in shown if row["network"] == network), "layer")
-        layers = tuple(spread(there, LAYERS))
-        look = Look("layer", layers, "layer", ordered=True, key=f"chosen{i}")
-        panel = mean_curves(ITERATION, measure, look, size=(145, 100)).add_params(look.chosen())
-        charts.append(
-            panel.facet(column=_scope(), row=alt.Row("variant:N", title=None, sort=None), data=data)
-            .transform_filter(alt.datum.network == network)
-            .transform_filter(alt.FieldOneOfPredicate(field="layer", oneOf=list(layers)))
-            .properties(title=network)
+    charts = [
+        _layer_block(
+            data, [row for row in shown if row["network"] == network], measure, f"chosen{i}"
         )
+        for i, network in enumerate(distinct(shown, "network"))
+    ]
     return blocks(data, charts, shared=False)
 
 
+def _layer_block(data: Data, shown: list[Row], measure: Measure, key: str) -> alt.VConcatChart:
+    """The rows `shown` of one network: a row of panels for each variant, a panel for each scope."""
+    layers = tuple(spread(distinct(shown, "layer"), LAYERS))
+    look = Look("layer", layers, "layer", ordered=True, key=key)
+    charts = []
+    for variant in distinct(shown, "variant"):
+        panel = mean_curves(ITERATION, measure, look, size=(145, 100))
+        if not charts:
+            panel = panel.add_params(look.chosen())
+        charts.append(
+            panel.facet(column=_scope(), data=data)
+            .transform_filter(alt.datum.variant == variant)
+            .properties(title=variant)
+        )
+    return (
+        alt.vconcat(*charts)
+        .transform_filter(alt.datum.network == shown[0]["network"])
+        .transform_filter(alt.FieldOneOfPredicate(field="layer", oneOf=list(layers)))
+        .resolve_scale(y="shared")
+        .properties(title=shown[0]["network"])
+    )
+
+
 def _scope() -> alt.Column:
-    header = alt.Header(labelExpr="datum.label + ' pruning'")
-    return alt.Column("scope:N", title=None, sort=list(SCOPES), header=header)
+    header = alt.Header(labelExpr="(datum.label) + ' pruning'")
+    return alt.Column("scope:N", title=None, header=header)

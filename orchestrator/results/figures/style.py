@@ -47,16 +47,14 @@ def theme(foreground: str = "#222222", grid: str = "#E3E3E3") -> dict[str, Any]:
 class Look:
     """How the values of a column are told apart: each its colour, dash and shape.
 
-    `ordered` values get colours in order. `points` says whether points are large enough for
-    the legend to show their shapes; otherwise it shows the dashes. `key` names the selection: looks
-    with legends of their own in one figure need different ones.
+    `ordered` values get colours in order. `key` names the selection: looks with legends of their
+    own in one figure need different ones.
     """
 
     field: str
     values: tuple[Any, ...]
     title: str | None = None
     ordered: bool = False
-    points: bool = True
     key: str = "chosen"
 
     def colour(self) -> alt.Color:
@@ -69,14 +67,11 @@ class Look:
         return alt.Color(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def dash(self) -> alt.StrokeDash:
-        legend = None if self.points else self._legend()
-        scale = self._scale(DASHES)
-        return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=legend)
+        return alt.StrokeDash(self._field, scale=self._scale(DASHES), legend=None)
 
     def shape(self) -> alt.Shape:
-        legend = self._legend() if self.points else None
         scale = self._scale(SHAPES)
-        return alt.Shape(self._field, title=self.title, scale=scale, legend=legend)
+        return alt.Shape(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def chosen(self) -> alt.Parameter:
         """A click on the legend chooses; without one, everything is chosen."""
@@ -92,12 +87,10 @@ class Look:
 
     def _legend(self) -> alt.Legend:
         longest = max(len(str(value)) for value in self.values)
-        symbol: dict[str, Any] = {"symbolStrokeWidth": 0}
-        if not self.points:
-            symbol = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2}
         return alt.Legend(
             orient="bottom",
             columns=max(1, min(6, 520 // (6 * longest + 34))),
             symbolOpacity=1,
-            **symbol,
+            symbolStrokeWidth=0,
+            symbolLimit=0,
         )

@@ -23,6 +23,8 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
         charts.append(
-            panel.transform_filter(alt.datum.setting == setting).properties(title=setting)
+            alt.concat(panel)
+            .transform_filter(alt.datum.setting == setting)
+            .properties(title=setting)
         )
     return blocks(data, charts)

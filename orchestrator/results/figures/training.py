@@ -29,7 +29,7 @@ def training(results: Results) -> alt.TopLevelMixin | None:
     rows = epoch_rows(results, chosen, EPOCHS)
     if not rows:
         return None
-    look = Look("variant", tuple(distinct(rows, "variant")), points=False)
+    look = Look("variant", tuple(distinct(rows, "variant")))
     data: Data = {"values": rows}
     settings = distinct(rows, "setting")
     charts = [_block(data, look, setting, setting == settings[0]) for setting in settings]
@@ -43,7 +43,7 @@ def _block(data: Data, look: Look, setting: str, listening: bool) -> alt.VConcat
     ]
     if listening:
         panels[0] = panels[0].add_params(look.chosen())
-    header = alt.Header(labelExpr="'t = ' + datum.label")
+    header = alt.Header(labelExpr="'t = ' + (datum.label)")
     column = alt.Column("iteration:O", title=None, header=header)
     facets = [panel.facet(column=column, data=data) for panel in panels]
     block = alt.vconcat(*facets).transform_filter(alt.datum.setting == setting)
