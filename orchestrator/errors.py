@@ -2,6 +2,7 @@
 
 from orchestrator.exporting import ExportError
 from orchestrator.planning import PlanError
+from orchestrator.published import PublishedError
 from orchestrator.records import NoSuchSweep
 from orchestrator.results.opening import QueryError
 from orchestrator.scheduling import ClusterError
@@ -20,5 +21,6 @@ INPUT_ERRORS = (
     NoSuchSweep,
     ExportError,
     QueryError,
+    PublishedError,
     Damaged,
 )

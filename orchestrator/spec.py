@@ -132,6 +132,7 @@ class SweepSpec(Config):
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
+    published: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from orchestrator.failures import write_failures
 from orchestrator.mirroring import Sent, follow, send_rest
@@ -21,6 +22,7 @@ from orchestrator.planning import (
     wanted_snapshots,
 )
 from orchestrator.progress import RunProgress
+from orchestrator.published import read_published, record_published
 from orchestrator.records import git_sha, provenance, read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.scheduling import (
@@ -245,7 +247,10 @@ def _check_storage(planned: PlannedSweep, store: Store) -> None:
 
 def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
     name = planned.spec.name
-    write_sweep(store, record_sweep(planned.spec, planned.plan.lineages))
+    record = record_sweep(planned.spec, planned.plan.lineages)
+    write_sweep(store, record)
+    published = planned.spec.published
+    record_published(store, record, read_published(Path(published)) if published else ())
     base = sweep_path(name)
     write_failures(store, name, [])
     history = store.read_json(f"{base}/provenance.json") or []

@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from orchestrator.axes import Grid, Path
+from orchestrator.published import PublishedError, read_published
 from orchestrator.secrets import ADVICE, secret_key, secret_value
 from orchestrator.spec import SweepSpec, section_grids
 
@@ -36,14 +37,25 @@ class SweepFileError(Exception):
 def load_sweep(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
     """The sweep in the YAML file `path`, with overrides such as `train.epochs=2` applied.
 
-    Raises SweepFileError for a file that cannot be read and for anything wrong in it or in an
-    override: the first mistake, and how many more there are.
+    The file that `published` names is checked, and its path made absolute. Raises SweepFileError
+    for a file that cannot be read and for anything wrong in it or in an override: the first
+    mistake, and how many more there are.
     """
     document = _document(path, overrides)
     try:
-        return SweepSpec.model_validate(document.data)
+        spec = SweepSpec.model_validate(document.data)
     except ValidationError as error:
         raise SweepFileError(_first_mistake(error, document)) from None
+    return spec if spec.published is None else _with_published(spec, FilePath(path), document)
+
+
+def _with_published(spec: SweepSpec, path: FilePath, document: "Document") -> SweepSpec:
+    published = path.absolute().parent / str(spec.published)
+    try:
+        read_published(published)
+    except PublishedError as error:
+        raise SweepFileError(f"{document.place(('published',))}: published: {error}") from None
+    return spec.model_copy(update={"published": str(published)})
 
 
 def locate(path: str | FilePath, overrides: Sequence[str], field: Path) -> str:

@@ -12,10 +12,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.failures import read_failures
 from orchestrator.published import PublishedValue, recorded_published
 from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
 from orchestrator.results.tables import compact, is_current, open_tables, table_path
-from trainables.store import Store, sweep_path
+from trainables.store import Store
 
 if TYPE_CHECKING:
     import pandas
@@ -63,8 +64,7 @@ class Results:
     @cached_property
     def failed(self) -> frozenset[str]:
         """The ids of the lineages that failed in the sweep's last run. Raises Damaged."""
-        path = f"{sweep_path(self.record.name)}/failures.json"
-        return frozenset(entry["lineage"] for entry in self.store.read_json(path) or [])
+        return frozenset(each.lineage for each in read_failures(self.store, self.record.name))
 
     @cached_property
     def published(self) -> tuple[PublishedValue, ...]:
