@@ -36,10 +36,10 @@ from orchestrator.verifying import Verified
 from trainables.store import Store
 
 TRACEBACK_LINES = 3
-BAR_WIDTH = 24
 UNLIMITED = 100_000
 
 Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
+BAR_WIDTH = 24
 
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
