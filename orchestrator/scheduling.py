@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
@@ -12,13 +13,15 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
@@ -288,11 +291,22 @@ class _Stop(Stopper):
 
 @contextmanager
 def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
-    """Connect to the cluster at `address`, or start one on this machine; leave it at the end."""
+    """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
+
+    One that is started listens on loopback only and asks for a token of its own, which is in the
+    environment of its processes and on no disk. Raises ClusterError.
+    """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus}
+    token = _own_token() if address is None else _users_token()
+    with token, _loopback(address is None), _connected(address, options) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     try:
         ray.init(address=address or "local", configure_logging=True, **options)
     except SystemExit:
@@ -316,6 +330,57 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         )
     finally:
         ray.shutdown()
+
+
+def _own_token() -> AbstractContextManager[None]:
+    return _authentication({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+
+
+def _users_token() -> AbstractContextManager[None]:
+    """With an address, Ray sends a token only where RAY_AUTH_MODE says so; a cluster that wants
+    none does not mind one."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
+    has_token = "RAY_AUTH_TOKEN" in os.environ or Path(named).is_file()
+    mode = os.environ.get("RAY_AUTH_MODE") or ("token" if has_token else None)
+    return _authentication({"RAY_AUTH_MODE": mode} if mode else {})
+
+
+@contextmanager
+def _authentication(variables: Mapping[str, str]) -> Iterator[None]:
+    """Ray's authentication as in these environment variables; afterwards as it was."""
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ.update(variables)
+    _read_authentication()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    # Ray keeps both from when it first looked. In this order: see ray's reset_auth_token_state.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _loopback(on: bool) -> Iterator[None]:
+    """Let Ray take this machine's address to be 127.0.0.1, as it does on macOS and Windows.
+
+    `_node_ip_address` does not do it: Ray replaces 127.0.0.1 by an address others can reach.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    if on:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def gpus_per_lineage(resources: Resources, cluster: Cluster) -> float:
