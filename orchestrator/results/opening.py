@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 from orchestrator.failures import read_failures
 from orchestrator.published import PublishedValue, recorded_published
 from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
+from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.tables import compact, is_current, open_tables, table_path
 from trainables.store import Store
 
 if TYPE_CHECKING:
     import pandas
     import polars
+
+    from orchestrator.results.paper_tables import LayoutName, PaperTable
 
 
 class QueryError(ValueError):
@@ -103,6 +106,30 @@ class Results:
         }
         connection.register("labels", pa.table(columns))
         return connection
+
+    def statistics(self, metric: str = "test_accuracy") -> pa.Table:
+        """Mean, standard deviation, number of seeds and bootstrap interval of `metric` for every
+        label and iteration. Raises ValueError when `metric` is no column of numbers."""
+        return cell_statistics(self.iterations, self.labels, metric)
+
+    def compare(
+        self, one: str, other: str, *, metric: str = "test_accuracy", iteration: int | None = None
+    ) -> Comparison:
+        """Whether the cells with the labels `one` and `other` differ by more than noise, at
+        `iteration` or else at the last one of each. Raises ValueError for what is not there."""
+        return compare_cells(self.iterations, self.labels, metric, one, other, iteration)
+
+    def paper_table(
+        self,
+        *,
+        metric: str = "test_accuracy",
+        layout: "LayoutName" = "paper",
+        where: str | None = None,
+    ) -> "PaperTable":
+        """The results laid out as a paper's table, see `paper_tables.paper_table`."""
+        from orchestrator.results.paper_tables import paper_table
+
+        return paper_table(self, metric=metric, layout=layout, where=where)
 
     def sql(self, query: str) -> pa.Table:
         """The rows of `query` over the four tables; raises QueryError."""

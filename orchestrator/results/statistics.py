@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from scipy import stats
 
 LEVEL = 0.95
@@ -92,6 +93,89 @@ def compare(one: Mapping[int, float | None], other: Mapping[int, float | None]) 
         tested: Any = stats.ttest_rel(paired[0], paired[1])
         return Comparison(float(np.mean(paired[0] - paired[1])), float(tested.pvalue), "paired t")
     return _welch(np.array([*first.values()]), np.array([*second.values()]))
+
+
+CELL_SCHEMA = pa.schema(
+    [
+        ("label", pa.string()),
+        ("iteration", pa.int64()),
+        ("density", pa.float64()),
+        ("mean", pa.float64()),
+        ("std", pa.float64()),
+        ("seeds", pa.int64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+
+
+def cell_statistics(iterations: pa.Table, labels: Mapping[str, str], metric: str) -> pa.Table:
+    """One row for each label and iteration, with the statistics of `metric` over its seeds and the
+    mean density.
+
+    `iterations` has the columns of that table, `labels` the label of each lineage; `low` and `high`
+    are the bootstrap interval, null where there is none. Raises ValueError when `metric` is no
+    column of numbers.
+    """
+    rows = []
+    for (label, iteration), found in _by_cell(iterations, labels, metric).items():
+        values = [row[metric] for row in found]
+        summary, interval = summarize(values), bootstrap_interval(values)
+        rows.append(
+            {
+                "label": label,
+                "iteration": iteration,
+                "density": summarize(row["density"] for row in found).mean,
+                "mean": summary.mean,
+                "std": summary.std,
+                "seeds": summary.n,
+                "low": interval and interval[0],
+                "high": interval and interval[1],
+            }
+        )
+    return pa.Table.from_pylist(rows, CELL_SCHEMA)
+
+
+def compare_cells(
+    iterations: pa.Table,
+    labels: Mapping[str, str],
+    metric: str,
+    one: str,
+    other: str,
+    iteration: int | None,
+) -> Comparison:
+    """`compare` for the cells labelled `one` and `other`, at `iteration`, or at the last one of
+    each. Raises ValueError for a label that is none, and as `cell_statistics` does."""
+    for label in (one, other):
+        if label not in labels.values():
+            known = ", ".join(dict.fromkeys(labels.values()))
+            raise ValueError(f"no cell has the label {label!r}; choose one of: {known}")
+    cells = _by_cell(iterations, labels, metric)
+
+    def values(label: str) -> dict[int, float | None]:
+        times = [t for name, t in cells if name == label]
+        at = max(times, default=0) if iteration is None else iteration
+        return {row["seed"]: row[metric] for row in cells.get((label, at), ())}
+
+    return compare(values(one), values(other))
+
+
+def _by_cell(
+    iterations: pa.Table, labels: Mapping[str, str], metric: str
+) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The rows of every label and iteration, in the order of the table."""
+    numbers = [f.name for f in iterations.schema if _is_number(f.type)]
+    if metric not in numbers:
+        raise ValueError(f"no metric {metric!r}; choose one of: {', '.join(numbers)}")
+    columns = dict.fromkeys(["lineage", "iteration", "seed", "density", metric])
+    cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in iterations.select([*columns]).to_pylist():
+        cells.setdefault((labels[row["lineage"]], row["iteration"]), []).append(row)
+    return cells
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _welch(one: np.ndarray, other: np.ndarray) -> Comparison:
