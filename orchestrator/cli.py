@@ -156,6 +156,31 @@ def results(
 
 
 @app.command
+def figures(
+    name: SweepName,
+    *,
+    output: Annotated[Path, Parameter(help="The folder to write to.")],
+    figure: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A figure's name; repeatable. By default all there are."),
+    ] = None,
+    format: Annotated[Literal["png", "svg", "pdf", "html", "json"], Parameter()] = "png",
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Draw the papers' figures of a sweep, one file each."""
+    from orchestrator.results.figures.saving import save_figures
+    from orchestrator.results.opening import open_results
+
+    results = open_results(storage, name)
+    for drawn, file in save_figures(results, figure or [], format, output):
+        if file:
+            print(file)
+        else:
+            print(f"no {drawn.name}: it needs {drawn.needs}", file=sys.stderr)
+    return OK
+
+
+@app.command
 def report(
     name: SweepName,
     *,
@@ -179,7 +204,13 @@ def dashboard(
     ] = None,
     *,
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, Parameter(help="The port; 0 takes any that is free.")] = 8765,
+    port: Annotated[
+        int,
+        Parameter(
+            help="The port; 0 takes any that is free.",
+            validator=cyclopts.validators.Number(gte=0, lte=65535),
+        ),
+    ] = 8765,
 ) -> int:
     """Serve the report on this machine, following the run that is in flight. Ctrl-C ends it."""
     from orchestrator.dashboard import serve

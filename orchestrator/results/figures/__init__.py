@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 
 import altair as alt
 
-from orchestrator.results.figures import heat_maps, iterations, scopes, trade_off, training
+from orchestrator.results.figures import (
+    heat_maps,
+    initialization,
+    iterations,
+    scopes,
+    trade_off,
+    training,
+)
 from orchestrator.results.figures.style import theme
 from orchestrator.results.opening import Results
 
@@ -123,6 +130,26 @@ _FIGURES = (
         "SAP Figures 7–10",
         "a committed iteration",
         heat_maps.p_q_heat_maps,
+    ),
+    Figure(
+        "kept-weights",
+        "Initial weights kept",
+        "Histograms of the initial weights that the masks of the last iterations keep, at each "
+        "density aimed at. Grey: all prunable weights, which is what uniformly random masks keep "
+        f"on average. {BANDS}",
+        "Sketching paper Figure 1a",
+        "an iteration with weights pruned, and the snapshots of the initial weights",
+        initialization.kept_weights,
+    ),
+    Figure(
+        "kept-norms",
+        "Norms of the initial weights kept",
+        "Norm of the initial weights that masks keep of a layer, against the layer's remaining "
+        "weights. Grey: uniformly random masks, root mean square ± two standard deviations. "
+        f"{BANDS}",
+        "Sketching paper Figure 2",
+        "an iteration with weights pruned, and the snapshots of the initial weights",
+        initialization.kept_norms,
     ),
     Figure(
         "training",

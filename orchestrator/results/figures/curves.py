@@ -12,8 +12,9 @@ PANEL = (190, 130)
 """Width and height: two panels side by side are readable in one column of print."""
 
 
-LOG_TICKS = [round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in (1, 2, 5)]
-"""1, 2 and 5 of every decade up to 1: what Vega marks by itself is too much for a small panel."""
+DIGITS = (1, 2, 3, 5, 7)
+LOG_TICKS = [round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in DIGITS]
+"""Of every decade up to 1: what Vega marks by itself is too much for a small panel."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def mean_curves(
             mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
         ),
     ]
+    if look.dense:
+        layers[-1] = base.mark_point(opacity=0, size=60).encode(mean, tooltip=tooltip)
     chart = (
         alt.layer(*layers)
         .transform_filter(f"isValid(datum['{x.field}']) && isValid(datum['{y.field}'])")

@@ -3,8 +3,8 @@
 import altair as alt
 
 from orchestrator.results.figures.curves import Data, blocks
-from orchestrator.results.figures.rows import Row, distinct, sparsity_rows, spread
-from orchestrator.results.figures.style import ORDERED
+from orchestrator.results.figures.rows import Row, distinct, sparsity_rows
+from orchestrator.results.figures.style import ORDERED, heading
 from orchestrator.results.opening import Results
 
 ITERATIONS = 4
@@ -15,8 +15,7 @@ TICKS = [0.1, 0.5, 1.0, 1.5, 2.0]
 
 def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
     """The global PQ Index of the retrained models, a map for each method and iteration."""
-    iterations = sorted(results.iterations["iteration"].unique().to_pylist())
-    rows = sparsity_rows(results, spread(iterations, ITERATIONS))
+    rows = sparsity_rows(results, ITERATIONS)
     if not rows:
         return None
     data: Data = {"values": rows}
@@ -30,7 +29,9 @@ def _block(data: Data, rows: list[Row], setting: str) -> alt.VConcatChart:
         for variant in distinct(there, "variant")
     ]
     return (
-        alt.vconcat(*maps).transform_filter(alt.datum.setting == setting).properties(title=setting)
+        alt.vconcat(*maps)
+        .transform_filter(alt.datum.setting == setting)
+        .properties(title=heading(setting))
     )
 
 

@@ -22,7 +22,7 @@ from orchestrator.results.figures.rows import (
     iteration_rows,
     iterative,
 )
-from orchestrator.results.figures.style import Look
+from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results, method_label
 
 RETRAINED = (ACCURACY, DENSITY, PQ_INDEX, GINI)
@@ -62,7 +62,7 @@ def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMi
     look = Look("variant", tuple(distinct(shown, "variant")))
     settings = distinct(shown, "setting")
     charts = [
-        _panels(measures, look, setting, alt.datum.setting == setting, setting == settings[0])
+        _panels(measures, look, [setting], alt.datum.setting == setting, setting == settings[0])
         for setting in settings
     ]
     return blocks({"values": rows}, charts)
@@ -71,14 +71,14 @@ def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMi
 def _panels(
     measures: Sequence[Measure],
     look: Look,
-    title: str | list[str],
+    titles: Sequence[str],
     where: Any,
     listening: bool,
 ) -> alt.ConcatChart:
     charts = [mean_curves(ITERATION, measure, look) for measure in measures]
     if listening:
         charts[0] = charts[0].add_params(look.chosen())
-    return alt.concat(*charts, columns=2).properties(title=title).transform_filter(where)
+    return alt.concat(*charts, columns=2).properties(title=heading(*titles)).transform_filter(where)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Comparison:
 
     parameter: str
     values: tuple[float, ...]
-    title: tuple[str, str]
+    titles: tuple[str, str]
     labels: tuple[str, ...]
 
 
@@ -99,7 +99,7 @@ def _ablation(results: Results, parameters: Sequence[str]) -> alt.TopLevelMixin 
         _panels(
             RETRAINED,
             Look(each.parameter, each.values, each.parameter, ordered=True, key=f"chosen{i}"),
-            list(each.title),
+            each.titles,
             alt.FieldOneOfPredicate(field="label", oneOf=list(each.labels)),
             listening=True,
         )
@@ -116,7 +116,7 @@ def _comparisons(results: Results, parameter: str) -> Iterator[_Comparison]:
             rest = method_label(line, results.record, {"prune.scope", f"method.{parameter}"})
             group = groups.setdefault((cells[line.id]["setting"], rest), {})
             group[results.labels[line.id]] = line.config["method"][parameter]
-    for title, found in groups.items():
+    for titles, found in groups.items():
         values = tuple(sorted(set(found.values())))
         if len(values) > 1:
-            yield _Comparison(parameter, values, title, tuple(found))
+            yield _Comparison(parameter, values, titles, tuple(found))

@@ -16,6 +16,7 @@ from orchestrator.results.opening import Results, method_label, options
 
 Row = dict[str, Any]
 
+LAYERS = 6
 SAP_PARAMETERS = ("p", "q", "eta", "gamma")
 MEASURES = (
     "density", "test_loss", "test_accuracy", "pq_index", "gini",
@@ -44,13 +45,21 @@ def iteration_rows(results: Results) -> list[Row]:
 
 
 def layer_rows(results: Results) -> list[Row]:
-    """One row for each prunable layer of each iteration; `density` is the layer's."""
+    """One row for each prunable layer of each iteration; `density` is the layer's.
+
+    Of a deep network, `LAYERS` layers, evenly spread from the first to the last.
+    """
     cells = cell_columns(results)
-    columns = ["lineage", "iteration", "layer", "kept", "total", "pq_index"]
-    return [
+    columns = ["lineage", "iteration", "layer", "kept", "total", "pq_index", "init_norm_kept"]
+    rows = [
         cells[row["lineage"]] | row | {"density": row["kept"] / row["total"]}
         for row in _listed(results.layers.select(columns))
     ]
+    networks: dict[str, dict[str, None]] = {}
+    for row in rows:
+        networks.setdefault(row["network"], {})[row["layer"]] = None
+    chosen = {network: set(spread(list(layers), LAYERS)) for network, layers in networks.items()}
+    return [row for row in rows if row["layer"] in chosen[row["network"]]]
 
 
 def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list[Row]:
@@ -64,17 +73,27 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
-def sparsity_rows(results: Results, iterations: Sequence[int]) -> list[Row]:
-    """The global PQ Index of the retrained models for each p and q, of `iterations`."""
+def sparsity_rows(results: Results, count: int) -> list[Row]:
+    """The global PQ Index of the retrained models for each p and q.
+
+    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread.
+    """
     cells = cell_columns(results)
+    there: dict[str, list[int]] = {}
+    for row in results.iterations.select(["lineage", "iteration"]).to_pylist():
+        there.setdefault(row["lineage"], []).append(row["iteration"])
+    chosen = {line: set(spread(sorted(ts), count)) for line, ts in there.items() if max(ts) > 1}
     wanted = (
-        pc.field("iteration").isin(iterations)
+        pc.field("iteration").isin(sorted(set().union(*chosen.values())))
         & (pc.field("state") == "retrained")
         & (pc.field("scope") == "global")
     )
     columns = ["lineage", "iteration", "p", "q", "pq_index"]
-    chosen = results.sparsity.filter(wanted).select(columns)
-    return [cells[row["lineage"]] | row for row in _listed(chosen)]
+    return [
+        cells[row["lineage"]] | row
+        for row in _listed(results.sparsity.filter(wanted).select(columns))
+        if row["iteration"] in chosen.get(row["lineage"], ())
+    ]
 
 
 def cell_columns(results: Results) -> dict[str, Row]:

@@ -19,13 +19,9 @@ from orchestrator.results.figures.rows import (
     iteration_rows,
     iterative,
     layer_rows,
-    spread,
 )
-from orchestrator.results.figures.style import Look
+from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
-
-LAYERS = 6
-"""Of a deeper network, as many are drawn, evenly spread from the first to the last."""
 
 
 def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
@@ -45,7 +41,7 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
         charts.append(
             panel.facet(column=_scope(), data=data)
             .transform_filter(alt.datum.network == network)
-            .properties(title=network)
+            .properties(title=heading(network))
         )
     return blocks(data, charts)
 
@@ -77,8 +73,7 @@ def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
 
 def _layer_block(data: Data, shown: list[Row], measure: Measure, key: str) -> alt.VConcatChart:
     """The rows `shown` of one network: a row of panels for each variant, a panel for each scope."""
-    layers = tuple(spread(distinct(shown, "layer"), LAYERS))
-    look = Look("layer", layers, "layer", ordered=True, key=key)
+    look = Look("layer", tuple(distinct(shown, "layer")), "layer", ordered=True, key=key)
     charts = []
     for variant in distinct(shown, "variant"):
         panel = mean_curves(ITERATION, measure, look, size=(145, 100))
@@ -92,9 +87,8 @@ def _layer_block(data: Data, shown: list[Row], measure: Measure, key: str) -> al
     return (
         alt.vconcat(*charts)
         .transform_filter(alt.datum.network == shown[0]["network"])
-        .transform_filter(alt.FieldOneOfPredicate(field="layer", oneOf=list(layers)))
         .resolve_scale(y="shared")
-        .properties(title=shown[0]["network"])
+        .properties(title=heading(shown[0]["network"]))
     )
 
 

@@ -22,11 +22,13 @@ ORDERED = "viridis"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 
-def theme(foreground: str = "#222222", grid: str = "#E3E3E3") -> dict[str, Any]:
-    """A Vega-Lite config on a transparent background; for a dark page, give light colours."""
+def theme(
+    foreground: str = "#222222", grid: str = "#E3E3E3", background: str = "transparent"
+) -> dict[str, Any]:
+    """A Vega-Lite config; for a dark page, give light colours."""
     texts = {"labelColor": foreground, "titleColor": foreground}
     return {
-        "background": "transparent",
+        "background": background,
         "font": FONT,
         "view": {"stroke": None},
         "axis": {
@@ -43,11 +45,17 @@ def theme(foreground: str = "#222222", grid: str = "#E3E3E3") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def heading(*lines: str) -> alt.TitleParams:
+    """The title of a block of panels; the panels' own are not bold."""
+    return alt.TitleParams(list(lines), fontWeight="bold")
+
+
 @dataclass(frozen=True)
 class Look:
     """How the values of a column are told apart: each its colour, dash and shape.
 
-    `ordered` values get colours in order. `key` names the selection: looks with legends of their
+    `ordered` values get colours in order. `dense` curves have too many points to draw, so that the
+    legend shows their dashes. `key` names the selection: looks with legends of their
     own in one figure need different ones.
     """
 
@@ -55,6 +63,7 @@ class Look:
     values: tuple[Any, ...]
     title: str | None = None
     ordered: bool = False
+    dense: bool = False
     key: str = "chosen"
 
     def colour(self) -> alt.Color:
@@ -67,7 +76,9 @@ class Look:
         return alt.Color(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def dash(self) -> alt.StrokeDash:
-        return alt.StrokeDash(self._field, scale=self._scale(DASHES), legend=None)
+        legend = self._legend() if self.dense else None
+        scale = self._scale(DASHES)
+        return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=legend)
 
     def shape(self) -> alt.Shape:
         scale = self._scale(SHAPES)
@@ -87,10 +98,13 @@ class Look:
 
     def _legend(self) -> alt.Legend:
         longest = max(len(str(value)) for value in self.values)
-        return alt.Legend(
+        legend = alt.Legend(
             orient="bottom",
             columns=max(1, min(6, 520 // (6 * longest + 34))),
             symbolOpacity=1,
             symbolStrokeWidth=0,
             symbolLimit=0,
         )
+        if self.dense:
+            legend.symbolType, legend.symbolSize, legend.symbolStrokeWidth = "stroke", 400, 2
+        return legend

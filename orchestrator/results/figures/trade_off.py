@@ -4,7 +4,7 @@ import altair as alt
 
 from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, Data, blocks, mean_curves
 from orchestrator.results.figures.rows import distinct, iteration_rows
-from orchestrator.results.figures.style import Look
+from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
 
 
@@ -25,6 +25,6 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
         charts.append(
             alt.concat(panel)
             .transform_filter(alt.datum.setting == setting)
-            .properties(title=setting)
+            .properties(title=heading(setting))
         )
     return blocks(data, charts)

@@ -4,7 +4,7 @@ import altair as alt
 
 from orchestrator.results.figures.curves import Data, Measure, blocks, mean_curves
 from orchestrator.results.figures.rows import distinct, epoch_rows, spread
-from orchestrator.results.figures.style import Look
+from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
 
 ITERATIONS = 4
@@ -47,4 +47,4 @@ def _block(data: Data, look: Look, setting: str, listening: bool) -> alt.VConcat
     column = alt.Column("iteration:O", title=None, header=header)
     facets = [panel.facet(column=column, data=data) for panel in panels]
     block = alt.vconcat(*facets).transform_filter(alt.datum.setting == setting)
-    return block.properties(title=setting)
+    return block.properties(title=heading(setting))

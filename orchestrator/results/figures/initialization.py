@@ -1,0 +1,87 @@
+"""The initial weights that methods keep: the sketching paper's Figures 1a and 2."""
+
+import altair as alt
+
+from orchestrator.results.figures.curves import DENSITY, Data, Measure, blocks, mean_curves
+from orchestrator.results.figures.kept import histogram_rows, norm_rows
+from orchestrator.results.figures.rows import Row, distinct
+from orchestrator.results.figures.style import Look, heading
+from orchestrator.results.opening import Results
+
+WEIGHT = Measure("weight", "Initial weight")
+SHARE = Measure("share", "Share of kept weights", "%", fraction=True)
+NORM = Measure("init_norm_kept", "Norm of kept weights")
+
+
+def kept_weights(results: Results) -> alt.TopLevelMixin | None:
+    """Histograms of the initial weights that masks keep, a panel for each density aimed at."""
+    rows = histogram_rows(results)
+    if not rows:
+        return None
+    look = Look("curve", tuple(distinct(rows, "curve")), dense=True)
+    data: Data = {"values": rows}
+    networks = distinct(rows, "network")
+    charts = [_histograms(rows, look, network, network == networks[0]) for network in networks]
+    return blocks(data, charts)
+
+
+def kept_norms(results: Results) -> alt.TopLevelMixin | None:
+    """Norms of the initial weights that masks keep, a panel for each layer."""
+    rows = norm_rows(results)
+    if not rows:
+        return None
+    look = Look("curve", tuple(distinct(rows, "curve")))
+    settings = distinct(rows, "setting")
+    charts = [_norms(rows, look, setting, setting == settings[0]) for setting in settings]
+    return blocks({"values": rows}, charts)
+
+
+def _histograms(rows: list[Row], look: Look, network: str, listening: bool) -> alt.ConcatChart:
+    shown = [row for row in rows if row["network"] == network]
+    panels = []
+    for group in sorted(distinct(shown, "group"), reverse=True):
+        curves = mean_curves(WEIGHT, SHARE, look, ("label", "weight"), (200, 140))
+        if listening and not panels:
+            curves = curves.add_params(look.chosen())
+        uniform = (
+            alt.Chart()
+            .transform_aggregate(uniform="mean(uniform_share)", groupby=["weight"])
+            .mark_area(color="grey", opacity=0.3)
+            .encode(alt.X("weight:Q", title=WEIGHT.title), alt.Y("uniform:Q", title=SHARE.title))
+        )
+        panel = alt.concat(alt.layer(uniform, curves)).properties(title=group)
+        panels.append(panel.transform_filter(alt.datum.group == group))
+    block = alt.concat(*panels, columns=2).transform_filter(alt.datum.network == network)
+    return block.properties(title=heading(network))
+
+
+def _norms(rows: list[Row], look: Look, setting: str, listening: bool) -> alt.ConcatChart:
+    shown = [row for row in rows if row["setting"] == setting]
+    panels = []
+    for layer in distinct(shown, "layer"):
+        curves = mean_curves(DENSITY, NORM, look, size=(200, 140))
+        if listening and not panels:
+            curves = curves.add_params(look.chosen())
+        panel = alt.concat(alt.layer(*_uniform_norms(), curves)).properties(title=layer)
+        panels.append(panel.transform_filter(alt.datum.layer == layer))
+    block = alt.concat(*panels, columns=2).transform_filter(alt.datum.setting == setting)
+    return block.properties(title=heading(setting))
+
+
+def _uniform_norms() -> list[alt.Chart]:
+    base = (
+        alt.Chart()
+        .transform_aggregate(
+            x="mean(density)",
+            norm="mean(uniform_norm)",
+            low="mean(uniform_low)",
+            high="mean(uniform_high)",
+            groupby=["label", "iteration"],
+        )
+        .encode(alt.X("x:Q", title=DENSITY.title, scale=DENSITY.scale(), axis=DENSITY.axis()))
+    )
+    band = base.mark_area(color="grey", opacity=0.3).encode(
+        alt.Y("low:Q", title=NORM.title), alt.Y2(field="high")
+    )
+    line = base.mark_line(color="grey", strokeDash=[4, 4]).encode(alt.Y("norm:Q", title=NORM.title))
+    return [band, line]

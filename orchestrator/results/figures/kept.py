@@ -1,0 +1,138 @@
+"""The initial weights that masks keep, read from the commits: rows for the sketching figures."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from orchestrator.records import LineageRecord
+from orchestrator.results.figures.rows import Row, cell_columns, layer_rows
+from orchestrator.results.opening import Results
+from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from trainables.identity import snapshot_key, trunk_key
+from trainables.store import iteration_path, snapshot_path
+
+BINS = 61
+
+Weights = dict[str, np.ndarray]
+"""By layer, flat; float64."""
+
+
+def histogram_rows(results: Results) -> list[Row]:
+    """Histograms of the initial weights that the last mask of each lineage keeps.
+
+    One row for each bin: `weight`, its middle; `share`, of the kept weights; `uniform_share`, of
+    all prunable weights, which is what uniformly random masks keep on average. The lineages of one
+    network have the same bins. `group` is the density aimed at, or "last iteration". Raises
+    Damaged.
+    """
+    cells = cell_columns(results)
+    last = {row["lineage"]: row for row in results.iterations.to_pylist() if row["density"] < 1}
+    largest: dict[str, float] = {}
+    for weights, lines in _beginnings(results):
+        network = cells[lines[0].id]["network"]
+        there = max(float(np.abs(each).max()) for each in weights.values())
+        largest[network] = max(largest.get(network, 0.0), there)
+    rows: list[Row] = []
+    for weights, lines in _beginnings(results):
+        for line in lines:
+            if line.id in last:
+                cell, end = cells[line.id], last[line.id]
+                bound = largest[cell["network"]]
+                bins = _histogram(weights, _masks(results, end["key"]), bound)
+                common = {"iteration": end["iteration"], "group": _group(end["density_target"])}
+                rows += [cell | common | each for each in bins]
+    return rows
+
+
+def norm_rows(results: Results) -> list[Row]:
+    """The rows of `layer_rows` whose masks prune something, with the norms of what they keep.
+
+    `uniform_norm` is the root mean square of the norms that uniformly random masks keep, with as
+    many weights of the layer, `uniform_low` and `uniform_high` are two standard deviations from it.
+    Raises Damaged.
+    """
+    moments: dict[str, dict[str, tuple[float, float]]] = {}
+    for weights, lines in _beginnings(results):
+        sums = {name: (float((w**2).sum()), float((w**4).sum())) for name, w in weights.items()}
+        moments |= {line.id: sums for line in lines}
+    rows: list[Row] = []
+    for row in layer_rows(results):
+        if row["lineage"] in moments and 0 < row["kept"] < row["total"]:
+            sums = moments[row["lineage"]][row["layer"]]
+            norm, deviation = uniform_norm(row["kept"], row["total"], *sums)
+            rows.append(
+                row
+                | {
+                    "uniform_norm": norm,
+                    "uniform_low": norm - 2 * deviation,
+                    "uniform_high": norm + 2 * deviation,
+                }
+            )
+    return rows
+
+
+def uniform_norm(kept: int, total: int, second: float, fourth: float) -> tuple[float, float]:
+    """Root mean square of ‖w ⊙ m‖ over uniformly random masks m, and its standard deviation.
+
+    `second` and `fourth` are Σw² and Σw⁴ of a layer's `total` weights, of which m keeps `kept` > 0.
+    The deviation follows from that of the square, to first order.
+    """
+    norm = (second * kept / total) ** 0.5
+    of_squares = fourth / total - (second / total) ** 2
+    variance = max(0.0, of_squares) * kept * (total - kept) / max(1, total - 1)
+    return norm, variance**0.5 / (2 * norm) if norm > 0 else 0.0
+
+
+def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]]]:
+    """The prunable weights at initialization, with the lineages that begin with them.
+
+    Those whose snapshot is not in the store are left out.
+    """
+    names: dict[str, list[str]] = {}
+    for row in (
+        results.layers.select(["lineage", "layer"])
+        .group_by(["lineage", "layer"])
+        .aggregate([])
+        .to_pylist()
+    ):
+        names.setdefault(row["lineage"], []).append(row["layer"])
+    lines: dict[str, list[LineageRecord]] = {}
+    for line in results.record.lineages:
+        if line.id in names:
+            lines.setdefault(_initial_path(line.config), []).append(line)
+    for path, each in lines.items():
+        if results.store.is_committed(path):
+            state = decode_tensors(results.store.read(path, WEIGHTS))
+            yield (
+                {n: state[n].double().numpy().reshape(-1) for n in names[each[0].id]},
+                each,
+            )
+
+
+def _initial_path(config: dict[str, Any]) -> str:
+    """Of the snapshot of w_init: it belongs to the trunk, trained or not."""
+    trunk = {"recipe": config["train"]} | {n: config[n] for n in ("dataset", "model", "seed")}
+    return snapshot_path(snapshot_key(trunk_key(trunk), 0))
+
+
+def _masks(results: Results, key: str) -> Weights:
+    masks = decode_masks(results.store.read(iteration_path(key), MASK))
+    return {name: mask.numpy().reshape(-1) for name, mask in masks.items()}
+
+
+def _histogram(weights: Weights, masks: Weights, bound: float) -> list[Row]:
+    edges = np.linspace(-bound, bound, BINS + 1)
+    every = np.concatenate([weights[name] for name in masks])
+    kept = every[np.concatenate(list(masks.values()))]
+    shares = np.histogram(kept, edges)[0] / max(1, len(kept))
+    uniform = np.histogram(every, edges)[0] / len(every)
+    middles = (edges[:-1] + edges[1:]) / 2
+    return [
+        {"weight": float(w), "share": float(s), "uniform_share": float(u)}
+        for w, s, u in zip(middles, shares, uniform, strict=True)
+    ]
+
+
+def _group(target: float | None) -> str:
+    return "last iteration" if target is None else f"density {target:g}"
