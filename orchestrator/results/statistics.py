@@ -184,7 +184,9 @@ def _welch(one: np.ndarray, other: np.ndarray) -> Comparison:
     difference = float(one.mean() - other.mean())
     if min(len(one), len(other)) < 2 or not (_spreads(one) or _spreads(other)):
         return Comparison(difference, None, None)
-    tested: Any = stats.ttest_ind(one, other, equal_var=False)
+    # From moments, since `ttest_ind` warns of a cell whose values are all the same.
+    moments = [each for cell in (one, other) for each in (cell.mean(), cell.std(ddof=1), len(cell))]
+    tested: Any = stats.ttest_ind_from_stats(*moments, equal_var=False)
     return Comparison(difference, float(tested.pvalue), "Welch t")
 
 
