@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ class LineageRecord:
     iterations: tuple[int, ...]
     keys: tuple[str, ...]
 
+    def section_name(self, parameter: str) -> str:
+        """The name of the dataset, model or method that has a dotted parameter, else \"\"."""
+        return self.config[parameter.partition(".")[0]].get("name", "")
+
 
 @dataclass(frozen=True)
 class SweepRecord:
@@ -36,6 +41,17 @@ class SweepRecord:
     spec: dict[str, Any]
     swept: tuple[str, ...]
     lineages: tuple[LineageRecord, ...]
+
+    @cached_property
+    def telling(self) -> frozenset[tuple[str, str]]:
+        """The swept parameters that tell lineages apart, each with the name (of a dataset, model
+        or method) among whose lineages it differs; recipes and pruning have the name \"\"."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for line in self.lineages:
+            for name in self.swept:
+                values = found.setdefault((name, line.section_name(name)), set())
+                values.add(repr(line.swept[name]))
+        return frozenset(at for at, values in found.items() if len(values) > 1)
 
 
 def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:

@@ -167,12 +167,15 @@ def method_label(line: LineageRecord, record: SweepRecord, without: Container[st
 
 
 def options(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> list[str]:
-    """The swept parameters of `line`, such as `p=0.5`, those named in `without` left out."""
+    """What tells `line` from others of its dataset, model or method, such as `p=0.5`; the swept
+    parameters in `without` are left out."""
     short = _short_names(record.swept)
     return [
         f"{short[name]}={_shown(line.swept[name])}"
         for name in record.swept
-        if line.swept.get(name) is not None and name not in without
+        if (name, line.section_name(name)) in record.telling
+        and line.swept[name] is not None
+        and name not in without
     ]
 
 
