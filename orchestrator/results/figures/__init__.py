@@ -1,7 +1,7 @@
 """The figures of the papers, each one function of a sweep's results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import altair as alt
 
@@ -13,7 +13,6 @@ from orchestrator.results.figures import (
     trade_off,
     training,
 )
-from orchestrator.results.figures.style import theme
 from orchestrator.results.opening import Results
 
 Draw = Callable[[Results], alt.TopLevelMixin | None]
@@ -34,14 +33,6 @@ class Figure:
     source: str
     needs: str
     draw: Draw
-
-
-def _themed(figure: Figure) -> Figure:
-    def draw(results: Results) -> alt.TopLevelMixin | None:
-        chart = figure.draw(results)
-        return None if chart is None else chart.configure(**theme())
-
-    return replace(figure, draw=draw)
 
 
 BANDS = "Means over seeds; bands are ± one standard deviation."
@@ -162,5 +153,5 @@ _FIGURES = (
     ),
 )
 
-FIGURES: Mapping[str, Figure] = {figure.name: _themed(figure) for figure in _FIGURES}
+FIGURES: Mapping[str, Figure] = {figure.name: figure for figure in _FIGURES}
 """By name, in order of display."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import altair as alt
 
 from orchestrator.results.figures.rows import Row
-from orchestrator.results.figures.style import Look
+from orchestrator.results.figures.style import Look, theme
 
-PANEL = (190, 130)
+PANEL = (165, 125)
 """Width and height: two panels side by side are readable in one column of print."""
 
 
@@ -104,18 +104,38 @@ def mean_curves(
     return chart
 
 
-Data = dict[str, list[Row]]
-"""Rows as Vega-Lite's `{"values": rows}`."""
 Chart = alt.LayerChart | alt.ConcatChart | alt.FacetChart | alt.VConcatChart
 
 
-def blocks(data: Data, charts: Sequence[Chart], shared: bool = True) -> alt.VConcatChart:
-    """`charts` of `data` above each other, with one legend when they have their look in common.
+def side_by_side(panel: alt.LayerChart | alt.Chart, column: alt.Column) -> alt.FacetChart:
+    """A panel for each value of `column`, of data that the chart around it has.
+
+    Rows of panels are made one by one: facets in two directions that are sorted show panels under
+    the wrong heading.
+    """
+    return alt.FacetChart(spec=panel, facet=alt.FacetMapping(column=column))
+
+
+def by_iteration() -> alt.Column:
+    return alt.Column(
+        "iteration:O", title=None, header=alt.Header(labelExpr="'t = ' + (datum.label)")
+    )
+
+
+def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt.VConcatChart:
+    """`charts` of `rows` above each other, with one legend when they have their look in common.
 
     Then only one of their views should listen to the legend.
     """
     kind = "shared" if shared else "independent"
-    return alt.vconcat(*charts, data=data).resolve_scale(color=kind, shape=kind, strokeDash=kind)
+    scales = alt.ScaleResolveMap(color=kind, shape=kind, strokeDash=kind)
+    # The rows come last: charts are copied with their data at each step of their making.
+    return alt.vconcat(
+        *charts,
+        data={"values": rows},
+        resolve=alt.Resolve(scale=scales),
+        config=alt.Config(**theme()),
+    )
 
 
 def _positive(measure: Measure, field: str) -> list[str]:

@@ -2,14 +2,14 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import Data, blocks
+from orchestrator.results.figures.curves import blocks, by_iteration, side_by_side
 from orchestrator.results.figures.rows import Row, distinct, sparsity_rows
 from orchestrator.results.figures.style import ORDERED, heading
 from orchestrator.results.opening import Results
 
 ITERATIONS = 4
 """As many as in the paper, evenly spread from the first to the last."""
-STEP = 11
+STEP = 9
 TICKS = [0.1, 0.5, 1.0, 1.5, 2.0]
 
 
@@ -18,14 +18,13 @@ def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
     rows = sparsity_rows(results, ITERATIONS)
     if not rows:
         return None
-    data: Data = {"values": rows}
-    return blocks(data, [_block(data, rows, setting) for setting in distinct(rows, "setting")])
+    return blocks(rows, [_block(rows, setting) for setting in distinct(rows, "setting")])
 
 
-def _block(data: Data, rows: list[Row], setting: str) -> alt.VConcatChart:
+def _block(rows: list[Row], setting: str) -> alt.VConcatChart:
     there = [row for row in rows if row["setting"] == setting]
     maps = [
-        _maps(data).transform_filter(alt.datum.variant == variant).properties(title=variant)
+        _maps().transform_filter(alt.datum.variant == variant).properties(title=variant)
         for variant in distinct(there, "variant")
     ]
     return (
@@ -35,7 +34,7 @@ def _block(data: Data, rows: list[Row], setting: str) -> alt.VConcatChart:
     )
 
 
-def _maps(data: Data) -> alt.FacetChart:
+def _maps() -> alt.FacetChart:
     axis = alt.Axis(values=TICKS, format=".1f", labelAngle=0)
     index = alt.Color(
         "mean(pq_index):Q",
@@ -43,7 +42,7 @@ def _maps(data: Data) -> alt.FacetChart:
         scale=alt.Scale(scheme=ORDERED),
         legend=alt.Legend(orient="bottom", gradientLength=200),
     )
-    return (
+    panel = (
         alt.Chart()
         .mark_rect()
         .encode(
@@ -60,10 +59,5 @@ def _maps(data: Data) -> alt.FacetChart:
             ],
         )
         .properties(width=alt.Step(STEP), height=alt.Step(STEP))
-        .facet(
-            data=data,
-            column=alt.Column(
-                "iteration:O", header=alt.Header(labelExpr="'t = ' + (datum.label)"), title=None
-            ),
-        )
     )
+    return side_by_side(panel, by_iteration())

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import DENSITY, Data, Measure, blocks, mean_curves
+from orchestrator.results.figures.curves import DENSITY, Measure, blocks, mean_curves
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.figures.rows import Row, distinct
 from orchestrator.results.figures.style import Look, heading
@@ -19,10 +19,9 @@ def kept_weights(results: Results) -> alt.TopLevelMixin | None:
     if not rows:
         return None
     look = Look("curve", tuple(distinct(rows, "curve")), dense=True)
-    data: Data = {"values": rows}
     networks = distinct(rows, "network")
     charts = [_histograms(rows, look, network, network == networks[0]) for network in networks]
-    return blocks(data, charts)
+    return blocks(rows, charts)
 
 
 def kept_norms(results: Results) -> alt.TopLevelMixin | None:
@@ -33,14 +32,14 @@ def kept_norms(results: Results) -> alt.TopLevelMixin | None:
     look = Look("curve", tuple(distinct(rows, "curve")))
     settings = distinct(rows, "setting")
     charts = [_norms(rows, look, setting, setting == settings[0]) for setting in settings]
-    return blocks({"values": rows}, charts)
+    return blocks(rows, charts)
 
 
 def _histograms(rows: list[Row], look: Look, network: str, listening: bool) -> alt.ConcatChart:
     shown = [row for row in rows if row["network"] == network]
     panels = []
     for group in sorted(distinct(shown, "group"), reverse=True):
-        curves = mean_curves(WEIGHT, SHARE, look, ("label", "weight"), (200, 140))
+        curves = mean_curves(WEIGHT, SHARE, look, ("label", "weight"))
         if listening and not panels:
             curves = curves.add_params(look.chosen())
         uniform = (
@@ -59,7 +58,7 @@ def _norms(rows: list[Row], look: Look, setting: str, listening: bool) -> alt.Co
     shown = [row for row in rows if row["setting"] == setting]
     panels = []
     for layer in distinct(shown, "layer"):
-        curves = mean_curves(DENSITY, NORM, look, size=(200, 140))
+        curves = mean_curves(DENSITY, NORM, look)
         if listening and not panels:
             curves = curves.add_params(look.chosen())
         panel = alt.concat(alt.layer(*_uniform_norms(), curves)).properties(title=layer)

@@ -65,7 +65,7 @@ def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMi
         _panels(measures, look, [setting], alt.datum.setting == setting, setting == settings[0])
         for setting in settings
     ]
-    return blocks({"values": rows}, charts)
+    return blocks(rows, charts)
 
 
 def _panels(
@@ -105,7 +105,7 @@ def _ablation(results: Results, parameters: Sequence[str]) -> alt.TopLevelMixin 
         )
         for i, each in enumerate(compared)
     ]
-    return blocks({"values": iteration_rows(results)}, charts, shared=False)
+    return blocks(iteration_rows(results), charts, shared=False)
 
 
 def _comparisons(results: Results, parameter: str) -> Iterator[_Comparison]:

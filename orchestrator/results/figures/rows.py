@@ -16,6 +16,7 @@ from orchestrator.results.opening import Results, method_label, options
 
 Row = dict[str, Any]
 
+
 LAYERS = 6
 SAP_PARAMETERS = ("p", "q", "eta", "gamma")
 MEASURES = (

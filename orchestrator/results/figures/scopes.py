@@ -8,10 +8,10 @@ from orchestrator.results.figures.curves import (
     ITERATION,
     PQ_INDEX,
     Chart,
-    Data,
     Measure,
     blocks,
     mean_curves,
+    side_by_side,
 )
 from orchestrator.results.figures.rows import (
     Row,
@@ -32,18 +32,17 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
         return None
     look = Look("variant", tuple(distinct(shown, "variant")))
     networks = distinct(shown, "network")
-    data: Data = {"values": rows}
     charts: list[Chart] = []
     for network in networks:
-        panel = mean_curves(DENSITY, ACCURACY, look, size=(145, 130))
+        panel = mean_curves(DENSITY, ACCURACY, look, size=(118, 118))
         if network == networks[0]:
             panel = panel.add_params(look.chosen())
         charts.append(
-            panel.facet(column=_scope(), data=data)
+            side_by_side(panel, _scope())
             .transform_filter(alt.datum.network == network)
             .properties(title=heading(network))
         )
-    return blocks(data, charts)
+    return blocks(rows, charts)
 
 
 def layer_remaining(results: Results) -> alt.TopLevelMixin | None:
@@ -61,26 +60,23 @@ def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
     shown = iterative(rows)
     if not shown:
         return None
-    data: Data = {"values": rows}
     charts = [
-        _layer_block(
-            data, [row for row in shown if row["network"] == network], measure, f"chosen{i}"
-        )
+        _layer_block([row for row in shown if row["network"] == network], measure, f"chosen{i}")
         for i, network in enumerate(distinct(shown, "network"))
     ]
-    return blocks(data, charts, shared=False)
+    return blocks(rows, charts, shared=False)
 
 
-def _layer_block(data: Data, shown: list[Row], measure: Measure, key: str) -> alt.VConcatChart:
+def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.VConcatChart:
     """The rows `shown` of one network: a row of panels for each variant, a panel for each scope."""
     look = Look("layer", tuple(distinct(shown, "layer")), "layer", ordered=True, key=key)
     charts = []
     for variant in distinct(shown, "variant"):
-        panel = mean_curves(ITERATION, measure, look, size=(145, 100))
+        panel = mean_curves(ITERATION, measure, look, size=(118, 90))
         if not charts:
             panel = panel.add_params(look.chosen())
         charts.append(
-            panel.facet(column=_scope(), data=data)
+            side_by_side(panel, _scope())
             .transform_filter(alt.datum.variant == variant)
             .properties(title=variant)
         )

@@ -32,16 +32,16 @@ def theme(
         "font": FONT,
         "view": {"stroke": None},
         "axis": {
-            **texts, "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal",
+            **texts, "labelFontSize": 13, "titleFontSize": 14, "titleFontWeight": "normal",
             "gridColor": grid, "domainColor": foreground, "tickColor": foreground,
             "labelFlush": False,
         },
         "legend": {
-            **texts, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+            **texts, "labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal",
             "labelLimit": 0, "symbolSize": 80,
         },
-        "header": {**texts, "labelFontSize": 12, "titleFontSize": 13, "labelLimit": 0},
-        "title": {"color": foreground, "fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+        "header": {**texts, "labelFontSize": 13, "titleFontSize": 14, "labelLimit": 0},
+        "title": {"color": foreground, "fontSize": 14, "fontWeight": "normal", "anchor": "start"},
     }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ class Look:
         longest = max(len(str(value)) for value in self.values)
         legend = alt.Legend(
             orient="bottom",
-            columns=max(1, min(6, 520 // (6 * longest + 34))),
+            columns=max(1, min(6, 480 // (6 * longest + 36))),
             symbolOpacity=1,
             symbolStrokeWidth=0,
             symbolLimit=0,

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, Data, blocks, mean_curves
+from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, blocks, mean_curves
 from orchestrator.results.figures.rows import distinct, iteration_rows
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -16,10 +16,9 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
         return None
     look = Look("curve", tuple(distinct(shown, "curve")))
     settings = distinct(shown, "setting")
-    data: Data = {"values": rows}
     charts: list[Chart] = []
     for setting in settings:
-        panel = mean_curves(DENSITY, ACCURACY, look, size=(420, 260))
+        panel = mean_curves(DENSITY, ACCURACY, look, size=(380, 240))
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
         charts.append(
@@ -27,4 +26,4 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
             .transform_filter(alt.datum.setting == setting)
             .properties(title=heading(setting))
         )
-    return blocks(data, charts)
+    return blocks(rows, charts)

@@ -2,7 +2,13 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import Data, Measure, blocks, mean_curves
+from orchestrator.results.figures.curves import (
+    Measure,
+    blocks,
+    by_iteration,
+    mean_curves,
+    side_by_side,
+)
 from orchestrator.results.figures.rows import distinct, epoch_rows, spread
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -30,21 +36,18 @@ def training(results: Results) -> alt.TopLevelMixin | None:
     if not rows:
         return None
     look = Look("variant", tuple(distinct(rows, "variant")))
-    data: Data = {"values": rows}
     settings = distinct(rows, "setting")
-    charts = [_block(data, look, setting, setting == settings[0]) for setting in settings]
-    return blocks(data, charts)
+    charts = [_block(look, setting, setting == settings[0]) for setting in settings]
+    return blocks(rows, charts)
 
 
-def _block(data: Data, look: Look, setting: str, listening: bool) -> alt.VConcatChart:
+def _block(look: Look, setting: str, listening: bool) -> alt.VConcatChart:
     panels = [
-        mean_curves(EPOCH, measure, look, ("label", "iteration", "epoch"), size=(105, 80))
+        mean_curves(EPOCH, measure, look, ("label", "iteration", "epoch"), size=(80, 75))
         for measure in MEASURES
     ]
     if listening:
         panels[0] = panels[0].add_params(look.chosen())
-    header = alt.Header(labelExpr="'t = ' + (datum.label)")
-    column = alt.Column("iteration:O", title=None, header=header)
-    facets = [panel.facet(column=column, data=data) for panel in panels]
+    facets = [side_by_side(panel, by_iteration()) for panel in panels]
     block = alt.vconcat(*facets).transform_filter(alt.datum.setting == setting)
     return block.properties(title=heading(setting))
