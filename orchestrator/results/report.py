@@ -15,12 +15,13 @@ from ruamel.yaml import YAML
 
 from orchestrator.exporting import ExportError
 from orchestrator.failures import Failure
-from orchestrator.records import SweepRecord
+from orchestrator.records import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import cell_columns
-from orchestrator.results.opening import Results
+from orchestrator.results.opening import Results, method_label
 from orchestrator.results.page import render
 from orchestrator.results.page.packing import Packed, pack
+from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.spec import SweepSpec
 from orchestrator.status import LineageStatus, lineage_statuses, sweep_status
 from trainables.store import Store, iteration_path, sweep_path
@@ -32,6 +33,9 @@ COLUMNS = (
     "train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "device", "host",
 )  # fmt: skip
 """What the page has of the table `iterations`, besides whose it is and when it was made."""
+
+
+CELL_COLUMNS = ("label", "curve", "setting", "network", "scope", "seed")
 
 
 def write_report(results: Results, output: Path) -> None:
@@ -61,6 +65,7 @@ def report_payload(results: Results) -> dict[str, Any]:
         "iterations": _iterations(results),
         "figures": figures,
         "datasets": datasets,
+        "paper": _paper(results),
         "failures": [_failure(failure, results) for failure in status.failures],
         "left_out": _left_out(results, set(stored)),
         "bytes": _bytes(store, {key for line in record.lineages for key in line.keys}),
@@ -75,7 +80,8 @@ def resolved_yaml(record: SweepRecord) -> str:
     yaml.default_flow_style = None
     yaml.width = 100
     text = io.StringIO()
-    yaml.dump({name: _name_first(record.spec[name]) for name in SweepSpec.model_fields}, text)
+    written = {name: _name_first(value) for name, value in record.spec.items()}
+    yaml.dump({name: written[name] for name in SweepSpec.model_fields if name in written}, text)
     return text.getvalue()
 
 
@@ -132,15 +138,45 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
+def _paper(results: Results) -> dict[str, Any]:
+    table = paper_table(results)
+    return {
+        "title": table.title,
+        "row_heading": table.row_heading,
+        "levels": table.levels,
+        "columns": [column.names for column in table.columns],
+        "rows": table.rows,
+        "cells": [[cell and _paper_cell(cell) for cell in row] for row in table.cells],
+        "notes": [*table.notes, *table.remarks],
+    }
+
+
+def _paper_cell(cell: PaperCell) -> dict[str, Any]:
+    published = cell.published and {"mean": cell.published.mean, "std": cell.published.std}
+    return {
+        "values": {str(seed): value for seed, value in cell.values.items()},
+        "seeds": cell.seeds,
+        "density": cell.density,
+        "best": cell.best,
+        "note": cell.note,
+        "published": published,
+    }
+
+
+def _paper_row(line: LineageRecord, record: SweepRecord) -> str:
+    """The row of the paper's table that a lineage is in."""
+    columns = {name for name in record.swept if name.startswith(COLUMN_SECTIONS)}
+    return method_label(line, record, {"method.density", *columns})
+
+
 def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
     cells = cell_columns(results)
-    configs = {line.id: line.config for line in results.record.lineages}
     rows = [
-        {name: cells[line.id][name] for name in ("label", "curve", "setting", "network", "seed")}
+        {name: cells[line.id][name] for name in CELL_COLUMNS}
         | asdict(line)
-        | {name: configs[line.id][name]["name"] for name in ("dataset", "model")}
-        | {"scope": configs[line.id]["prune"]["scope"]}
-        for line in lineages
+        | {name: record.config[name]["name"] for name in ("dataset", "model")}
+        | {"row": _paper_row(record, results.record)}
+        for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
     return pack(_columns(rows), len(rows))
 
@@ -196,7 +232,8 @@ def _bytes(store: Store, keys: set[str]) -> int:
     return sum(
         info.size
         for info in store.filesystem.get_file_info(selector)
-        if info.type == fs.FileType.File and info.path.split("/")[-2] in keys
+        if info.type == fs.FileType.File
+        and info.path.removeprefix(f"{base}/").partition("/")[0] in keys
     )
 
 

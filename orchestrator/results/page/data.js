@@ -1,21 +1,33 @@
 // Data: columns as they come from Python, and what of them is shown.
 
-const SPECIAL = { nan: NaN, inf: Infinity, "-inf": -Infinity };
+const FLOATS = { nan: NaN, inf: Infinity, "-inf": -Infinity };
 
-const unpackColumn = (packed, rows) => {
-  if (Array.isArray(packed)) return packed.map((v) => (typeof v === "string" ? SPECIAL[v] : v));
-  if ("constant" in packed) return Array(rows).fill(packed.constant);
-  return packed.plain ?? packed.codes.map((code) => packed.values[code]);
-};
+/** A value, which may be a number that JSON lacks. */
+const revive = (value) => (value?.float in FLOATS ? FLOATS[value.float] : value);
+
+/** For each row the number of its owner, in order of appearance. */
+function ownerCodes(owners) {
+  const codes = new Map();
+  return owners.map((owner) => codes.get(owner) ?? codes.set(owner, codes.size).get(owner));
+}
+
+function unpackColumn(packed, rows, codes) {
+  if (Array.isArray(packed)) return packed.map(revive);
+  if (packed.plain) return packed.plain;
+  if (packed.by_owner) return codes.map((code) => revive(packed.by_owner[code]));
+  if (packed.codes) return packed.codes.map((code) => revive(packed.values[code]));
+  return Array(rows).fill(revive(packed.constant));
+}
 
 /** The rows of a packed table, as objects. */
-const unpack = ({ rows, columns }) => {
+function unpack({ rows, columns }) {
   const names = Object.keys(columns);
-  const values = names.map((name) => unpackColumn(columns[name], rows));
+  const codes = columns.lineage ? ownerCodes(unpackColumn(columns.lineage, rows)) : [];
+  const values = names.map((name) => unpackColumn(columns[name], rows, codes));
   return Array.from({ length: rows }, (_, i) =>
     Object.fromEntries(names.map((name, j) => [name, values[j][i]])),
   );
-};
+}
 
 /** The payload with its tables as rows. An iteration has what is known of its lineage, a lineage
  *  its `rows`, in order, and the last of them. */

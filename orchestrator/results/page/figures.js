@@ -1,8 +1,8 @@
 // Figures: Vega-Lite charts, drawn when they come into view, over the rows that are selected.
 
 const SVG_ROWS = 2000; // beyond, a canvas: thousands of elements make a page slow
+const READABLE = 0.75; // of a drawing's size
 const ERRORS = 1; // Vega's log level
-const STORE = "chosen_store"; // where Vega-Lite keeps what the selection `chosen` holds
 
 /** The names of the datasets that a specification refers to. */
 function datasetsOf(spec, datasets, found = new Set()) {
@@ -43,18 +43,28 @@ function chartConfig() {
   };
 }
 
+/** The scales of the values that a specification tells apart by colour. */
+function colourScales(spec) {
+  if (spec === null || typeof spec !== "object") return [];
+  const own = Array.isArray(spec.color?.scale?.domain) ? [spec.color.scale] : [];
+  return [...own, ...Object.values(spec).flatMap(colourScales)];
+}
+
+/** What a click on the figure's legend chooses: the column, its values, and where Vega-Lite keeps
+ *  what is chosen. Null for a figure without such a legend. */
+function selectionOf(spec) {
+  const selection = spec.params?.find(({ select }) => select?.fields);
+  if (!selection) return null;
+  const values = colourScales(spec)[0]?.domain ?? [];
+  return { field: selection.select.fields[0], values, store: `${selection.name}_store` };
+}
+
 /** The colour of each value that a figure tells apart by colours; the first figure decides. */
 function coloursOf(figures) {
   const colours = new Map();
-  const visit = (spec) => {
-    if (spec === null || typeof spec !== "object") return;
-    const { domain, range } = spec.color?.scale ?? {};
-    if (Array.isArray(domain) && Array.isArray(range)) {
-      domain.forEach((value, i) => colours.has(value) || colours.set(value, range[i % range.length]));
-    }
-    Object.values(spec).forEach(visit);
-  };
-  figures.forEach((figure) => visit(figure.spec));
+  for (const { domain, range } of figures.flatMap(({ spec }) => colourScales(spec))) {
+    range?.forEach((colour, i) => colours.has(domain[i]) || colours.set(domain[i], colour));
+  }
   return colours;
 }
 
@@ -73,7 +83,7 @@ const overlaid = (base, over) => {
  *  `chosen(store)` is told what a click on the legend has chosen. */
 function figureCard(figure, datasets, rowsOf, chosen) {
   const names = [...datasetsOf(figure.spec, datasets)];
-  const chosenFields = figure.spec.params?.find(({ name }) => name === "chosen")?.select.fields ?? [];
+  const chosenBy = selectionOf(figure.spec);
   let [view, drawing] = [null, Promise.resolve()];
   const chart = h("div", { class: "chart", role: "img", "aria-label": figure.title });
   const save = (kind) =>
@@ -104,9 +114,17 @@ function figureCard(figure, datasets, rowsOf, chosen) {
         renderer: many ? "canvas" : "svg", tooltip: { disableDefaultStyle: true } },
     );
     view = made.view;
-    if (hasStore()) view.addDataListener(STORE, (_, store) => chosen(card, store));
+    if (chosenBy) view.addDataListener(chosenBy.store, (_, tuples) => chosen(card, tuples));
     chart.style.minHeight = "";
     element.dataset.drawn = "";
+    fit();
+  }
+
+  /** A drawing is made smaller to fit its place, but only as far as it can be read. */
+  function fit() {
+    const drawing = chart.querySelector("svg");
+    if (drawing) drawing.style.minWidth = `${READABLE * drawing.width.baseVal.value}px`;
+    if (chart.scrollWidth > chart.clientWidth) element.classList.add("wide");
   }
 
   async function saveAs(kind) {
@@ -121,8 +139,6 @@ function figureCard(figure, datasets, rowsOf, chosen) {
   }));
   const draw = () => queued(() => view ?? embed());
 
-  const hasStore = () => Boolean(view) && STORE in view.getState({ data: (name) => name === STORE }).data;
-
   const card = {
     figure,
     element,
@@ -136,11 +152,15 @@ function figureCard(figure, datasets, rowsOf, chosen) {
         return view?.runAsync();
       }),
     /** Emphasize what was chosen in another figure, if this one tells the same things apart. */
-    emphasize(store) {
-      if (!hasStore() || JSON.stringify(view.data(STORE)) === JSON.stringify(store)) return;
-      const fields = store.flatMap((each) => each.fields.map(({ field }) => field));
-      if (!fields.every((field) => chosenFields.includes(field))) return;
-      view.data(STORE, store.map((each) => ({ ...each }))).runAsync();
+    emphasize(tuples) {
+      if (!view || !chosenBy) return;
+      const values = tuples.map((tuple) => tuple.values[0]);
+      const now = view.data(chosenBy.store).map((tuple) => tuple.values[0]);
+      const told = values.every((value) => chosenBy.values.includes(value));
+      if (!told || String(values) === String(now)) return;
+      const fields = [{ type: "E", field: chosenBy.field }];
+      view.data(chosenBy.store, values.map((value) => ({ unit: "", fields, values: [value] })));
+      view.runAsync();
     },
     rows: (name) => view?.data(name),
     names,

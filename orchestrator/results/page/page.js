@@ -1,5 +1,6 @@
 // The page: what is selected, and everything drawn from it.
 
+const HERO = "figure-trade-off"; // says which method is best at which density
 const MANY = 12; // more choices than this start folded away
 
 const unpackAll = (payload) => ({
@@ -190,7 +191,7 @@ const iterationTable = dataTable({
   columns: [
     METHOD,
     { name: "seed", title: "seed", format: "count" },
-    { name: "iteration", title: "t", format: "count" },
+    { name: "iteration", title: "t", format: "count", alias: "t" },
     { name: "density", title: "remaining %", format: "density", alias: "remaining" },
     { name: "test_accuracy", title: "accuracy %", format: "percent", alias: "accuracy" },
     { name: "pruned_test_accuracy", title: "pruned acc. %", format: "percent", alias: "pruned" },
@@ -248,6 +249,7 @@ function drawTables() {
   const ids = selectedIds();
   const iterations = data.iterations.filter((row) => ids.has(row.id));
   $("glance").replaceChildren(glanceTable(lineages, iterations, swatch));
+  fill("paper", paperTable(data.paper, lineages));
   lineageTable.update(lineages.map(lineageRow));
   iterationTable.update(iterations);
   costTable.update(costRows(iterations));
@@ -313,6 +315,13 @@ function rowsOf(name) {
   return unpack(data.datasets[name]).filter((row) => !row.lineage || ids.has(row.lineage));
 }
 
+/** Put elements where they are not yet: a figure that is moved loses the reader's place. */
+function place(id, elements) {
+  const there = [...$(id).children];
+  const same = elements.length === there.length && elements.every((each, i) => each === there[i]);
+  if (!same || !elements.length) fill(id, elements);
+}
+
 /** Cards for all figures; `reusable(figure)` may give one that is there already. */
 function drawFigures(reusable = () => null) {
   cards = data.figures.map((figure) => {
@@ -321,20 +330,14 @@ function drawFigures(reusable = () => null) {
     return card ?? figureCard(figure, data.datasets, rowsOf, emphasize);
   });
   const elements = cards.map((card) => card.element);
-  const shown = [...$("figures").children];
-  if (elements.some((element, i) => element !== shown[i])) fill("figures", elements);
+  place("glance-figure", elements.filter(({ id }) => id === HERO));
+  place("figures", elements.filter(({ id }) => id !== HERO));
   drawWhenSeen(cards);
 }
 
 /** What was chosen in one figure's legend is emphasized in the others. */
 const emphasize = (from, chosen) =>
   cards.filter((card) => card !== from).forEach((card) => card.emphasize(chosen));
-
-// The paper's table
-
-function drawPaper() {
-  fill("paper", data.paper ? paperTable(data.paper) : null);
-}
 
 // Theme
 
@@ -365,7 +368,6 @@ function drawPage() {
   drawHeader();
   drawControls();
   drawTables();
-  drawPaper();
   runTable.update(data.runs.map(runRow));
   $("yaml").textContent = data.yaml;
   $("footer").textContent = `prunesweep ${data.version} · ${data.storage}`;

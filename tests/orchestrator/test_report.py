@@ -1,0 +1,536 @@
+"""The report: what its page says, and that it says it in a real browser without a network."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from measured import measured, sweep_file
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from orchestrator.failures import Failure, write_failures
+from orchestrator.records import LineageRecord
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.page import safe_json
+from orchestrator.results.page.packing import pack
+from orchestrator.results.report import resolved_yaml, write_report
+from orchestrator.yaml_source import load_sweep
+from trainables.artifacts import METRICS
+from trainables.store import iteration_path
+
+ROOT = Path(__file__).parents[2]
+ASSETS = ROOT / "orchestrator/results/page"
+COMMAND = str(Path(sys.executable).with_name("prunesweep"))
+
+SECTIONS: dict[str, Any] = {
+    "seeds": [0, 1],
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", "lottery_ticket"],
+}
+DENSITY = {0: 1.0, 1: 0.8, 2: 0.4}
+ACCURACY = {
+    ("one_shot", 0): {0: 0.90, 1: 0.80, 2: 0.60},
+    ("one_shot", 1): {0: 0.92, 1: 0.82, 2: 0.64},
+    ("lottery_ticket", 0): {0: 0.90, 1: 0.84, 2: 0.50},
+    ("lottery_ticket", 1): {0: 0.92, 1: 0.86, 2: 0.52},
+}
+"""At 80 % the lottery ticket is better (85 to 81), at 40 % one shot is (62 to 51)."""
+
+
+def measures(line: LineageRecord, t: int) -> dict[str, Any]:
+    accuracy = ACCURACY[line.config["method"]["name"], line.config["seed"]][t]
+    return {
+        "density": DENSITY[t],
+        "test_accuracy": accuracy,
+        "pruned_test_accuracy": accuracy - 0.1 if t else None,
+        "train_seconds": 10.0,
+        "prune_seconds": 1.0 if t else 0.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Two methods, two seeds, T = 2, everything committed; the trunks are shared."""
+    folder = tmp_path_factory.mktemp("results")
+    return measured(folder, sweep_file(folder, **SECTIONS), measures)
+
+
+@pytest.fixture(scope="module")
+def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("report") / "s.html"
+    write_report(results, file)
+    return file
+
+
+@pytest.fixture
+def page(report: Path, open_page: Callable[[str], Page]) -> Page:
+    return open_page(report.as_uri())
+
+
+def rows(page: Page, table: str) -> list[list[str]]:
+    """The texts of a table's body, a row each."""
+    return [
+        [cell.strip() for cell in row.locator("th, td").all_inner_texts()]
+        for row in page.locator(f'[data-table="{table}"] tbody tr').all()
+    ]
+
+
+def method_box(page: Page, method: str) -> Locator:
+    return page.locator('[data-dimension="method"] label', has_text=method).locator("input")
+
+
+# --- what the page says
+
+
+def test_the_best_method_at_each_density(page: Page) -> None:
+    head = page.locator('[data-table="glance"] thead th').all_inner_texts()
+    assert head == ["method", "lineages", "dense", "≤ 80 %", "≤ 50 %"]
+    spread = "\nat 80.0 %", "\nat 40.0 %"
+    # Of two values that differ by 2 the sample standard deviation is 1.41, by 4 it is 2.83.
+    assert rows(page, "glance") == [
+        ["one_shot", "2/2", "91.00 ± 1.41", f"81.00 ± 1.41{spread[0]}", f"62.00 ± 2.83{spread[1]}"],
+        ["lottery_ticket", "2/2", "91.00 ± 1.41", f"85.00 ± 1.41{spread[0]}",
+         f"51.00 ± 1.41{spread[1]}"],
+    ]  # fmt: skip
+    best = page.locator('[data-table="glance"] .best').all_inner_texts()
+    assert [text.split(" ")[0] for text in best] == ["62.00", "85.00"]
+
+
+def test_every_lineage_with_its_state_and_last_measures(page: Page) -> None:
+    head = page.locator('[data-table="lineages"] thead th').all_inner_texts()
+    found = [dict(zip(head, row, strict=True)) for row in rows(page, "lineages")]
+    assert [(row["method"], row["seed"]) for row in found] == [
+        ("one_shot", "0"), ("one_shot", "1"), ("lottery_ticket", "0"), ("lottery_ticket", "1"),
+    ]  # fmt: skip
+    assert {row["state"] for row in found} == {"done"}
+    assert {row["iterations"] for row in found} == {"3 of 3"}
+    assert [row["accuracy %"] for row in found] == ["60.00", "64.00", "50.00", "52.00"]
+    assert {row["remaining %"] for row in found} == {"40.0"}
+    assert {row["time"] for row in found} == {"32 s"}  # 10 + 11 + 11
+
+
+def test_a_shared_trunk_costs_once(page: Page) -> None:
+    numbers = dict(
+        zip(
+            page.locator("#numbers dt").all_inner_texts(),
+            page.locator("#numbers dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert numbers["lineages complete"] == "4 of 4"
+    # Two trunks, and two iterations of each of the four lineages: 2 · 10 s + 8 · 11 s.
+    assert numbers["iterations committed"] == "10"
+    assert numbers["device time"] == "1 min 48 s"
+    shares = [row[-1] for row in rows(page, "cost")]
+    assert shares == ["59.26", "59.26"]  # of 108 s, each method has 2 · 32 s
+
+
+def test_the_sweep_as_resolved_plans_the_same_sweep(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "again.yaml"
+    page.get_by_text("The sweep as resolved").click()
+    file.write_text(page.locator("#yaml").inner_text())
+    again = load_sweep(file)
+    assert again == load_sweep(sweep_file(tmp_path, **SECTIONS))
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "sweeps").rglob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_shipped_sweep_survives_being_resolved(
+    file: Path, results: Results, tmp_path: Path
+) -> None:
+    spec = load_sweep(file)
+    record = replace(results.record, spec=spec.model_dump(mode="json"))
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(resolved_yaml(record))
+    assert load_sweep(copy) == spec
+
+
+# --- how it is used
+
+
+def test_leaving_a_method_out_changes_figures_and_tables_at_once(page: Page) -> None:
+    assert len(rows(page, "iterations")) == 12
+    page.locator("#figure-retrained").scroll_into_view_if_needed()
+    expect(page.locator("#figure-retrained")).to_have_attribute("data-drawn", "")
+    assert methods_drawn(page, "retrained") == {"one_shot", "lottery_ticket"}
+    method_box(page, "one_shot").uncheck()
+    assert {row[0] for row in rows(page, "iterations")} == {"lottery_ticket"}
+    assert len(rows(page, "iterations")) == 6
+    assert [row[1] for row in rows(page, "lineages")] == ["lottery_ticket"] * 2
+    assert [row[0] for row in rows(page, "glance")] == ["lottery_ticket"]
+    assert [row[0] for row in rows(page, "paper")] == ["lottery_ticket"]
+    wait_until(page, lambda: methods_drawn(page, "retrained") == {"lottery_ticket"})
+    page.locator('[data-dimension="method"]').get_by_role("button", name="all").click()
+    wait_until(page, lambda: methods_drawn(page, "retrained") == {"one_shot", "lottery_ticket"})
+    page.locator('[data-dimension="method"]').get_by_role("button", name="none").click()
+    assert rows(page, "iterations") == []
+    wait_until(page, lambda: methods_drawn(page, "retrained") == set())
+
+
+def test_leaving_a_seed_out_changes_the_means(page: Page) -> None:
+    page.locator("#figure-trade-off").scroll_into_view_if_needed()
+    wait_until(page, lambda: "62.00%" in points(page, "trade-off"))
+    page.locator('[data-dimension="seed"] input').nth(1).uncheck()
+    wait_until(page, lambda: "60.00%" in points(page, "trade-off"))
+    assert "62.00%" not in points(page, "trade-off")
+    assert rows(page, "glance")[0][2:] == ["90.00", "80.00\nat 80.0 %", "60.00\nat 40.0 %"]
+    assert rows(page, "paper")[0][1].split("\n")[0] == "60.00"
+
+
+def points(page: Page, figure: str) -> str:
+    """What a screen reader is told of a figure's points."""
+    marks = page.locator(f"#figure-{figure} svg .mark-symbol.role-mark path")
+    return "\n".join(mark.get_attribute("aria-label") or "" for mark in marks.all())
+
+
+def methods_drawn(page: Page, figure: str) -> set[str]:
+    return set(re.findall(r"variant: (\w+)", points(page, figure)))
+
+
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("waited in vain")
+
+
+def test_a_choice_in_one_figure_is_emphasized_in_the_others(page: Page) -> None:
+    for name in ("trade-off", "retrained"):
+        page.locator(f"#figure-{name}").scroll_into_view_if_needed()
+        expect(page.locator(f"#figure-{name}")).to_have_attribute("data-drawn", "")
+    faded = page.locator('#figure-retrained svg .mark-line path[opacity="0.1"]')
+    assert faded.count() == 0
+    legend = page.locator("#figure-trade-off svg .role-legend-label text", has_text="one_shot")
+    legend.click()
+    wait_until(page, lambda: faded.count() > 0)
+    shown = page.locator("#figure-retrained svg .mark-line path").count()
+    assert faded.count() == shown / 2  # one method of two
+
+
+def test_tables_are_sorted_by_mouse_and_by_keyboard(page: Page) -> None:
+    heading = page.locator('[data-table="iterations"] [data-column="test_accuracy"]')
+    heading.click()
+    accuracies = [float(row[4]) for row in rows(page, "iterations")]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[0] == 50.0
+    header = page.locator('[data-table="iterations"] th[aria-sort]')
+    assert header.get_attribute("aria-sort") == "ascending"
+    # The heading keeps the focus, though the table was drawn anew.
+    page.keyboard.press("Enter")
+    assert [float(row[4]) for row in rows(page, "iterations")] == sorted(accuracies, reverse=True)
+    assert header.get_attribute("aria-sort") == "descending"
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("lottery", 6),
+        ("seed=1", 6),
+        ("one_shot accuracy>80", 3),  # 90, 92 and 82; 80 is not more
+        ("accuracy>=80 remaining<100", 4),
+        ("t=2", 4),
+        ("nothing-like-it", 0),
+    ],
+)
+def test_tables_are_filtered(page: Page, query: str, left: int) -> None:
+    page.get_by_label("Filter iterations").fill(query)
+    assert len(rows(page, "iterations")) == left
+
+
+def test_the_filtered_rows_are_saved_as_csv(page: Page) -> None:
+    page.get_by_label("Filter lineages").fill("seed=1 lottery")
+    with page.expect_download() as download:
+        page.locator("#lineages").get_by_role("button", name="Save as CSV").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == 2
+    saved = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
+    assert saved['"test_accuracy"'] == "0.52"
+    assert saved['"label"'] == '"lottery_ticket"'
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(page: Page) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(background)
+    assert light != dark
+    page.locator("#theme").click()
+    assert page.locator("#theme").inner_text() == "Theme: light"
+    assert page.evaluate(background) == light
+    page.locator("#theme").click()
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(background) == dark
+    page.locator("#figure-trade-off").scroll_into_view_if_needed()
+    axis = page.locator("#figure-trade-off svg .role-axis-title text").first
+    expect(axis).to_have_attribute("fill", page.evaluate("getComputedStyle(document.body).color"))
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(page: Page) -> None:
+    controls = page.locator("button, input, summary, [tabindex='0']").all()
+    assert len(controls) > 20
+    unnamed = [
+        control.evaluate("element => element.outerHTML.slice(0, 100)")
+        for control in controls
+        if not control.evaluate(
+            "e => e.ariaLabel || e.textContent.trim() || e.closest('label')?.textContent.trim()"
+        )
+    ]
+    assert unnamed == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the figures"
+
+
+def test_a_narrow_page_scrolls_only_inside_its_tables_and_figures(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for figure in page.locator("figure").all():
+        figure.scroll_into_view_if_needed()
+        expect(figure).to_have_attribute("data-drawn", "")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+# --- what may go wrong
+
+HOSTILE = (
+    "Traceback (most recent call last):\n"
+    "</script><img src=x onerror=\"document.title = 'pwned'\"><!--<script>\u2028 'quoted' & so on\n"
+    "ValueError: <b>bold</b> ${1+1} {{ 1 }}"
+)
+
+
+class Tags(HTMLParser):
+    """Counts elements and gathers what a document refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.count: dict[str, int] = {}
+        self.references: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        names = {"src", "href", "srcset", "action", "data", "poster", "formaction", "background"}
+        self.references += [value or "" for name, value in attributes if name in names]
+
+
+@pytest.fixture
+def failed(results: Results, tmp_path: Path) -> Results:
+    """The sweep with its last iterations gone, and a failure whose traceback is hostile."""
+    folder = tmp_path / "store"
+    shutil.copytree(results.store.location, folder)
+    lines = results.record.lineages
+    for key in (lines[2].keys[2], *lines[3].keys[1:]):
+        shutil.rmtree(folder / iteration_path(key))
+    copy = replace(results.store, location=str(folder))
+    write_failures(copy, "s", [Failure(lines[2].id, 2, 2, HOSTILE)])
+    return open_results(copy, "s")
+
+
+def test_a_hostile_traceback_is_shown_and_does_nothing(
+    failed: Results, tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    file = tmp_path / "hostile.html"
+    write_report(failed, file)
+    elements = Tags(file.read_text()).count
+    assert (elements["script"], elements.get("img", 0)) == (3, 0)
+    page = open_page(file.as_uri())
+    failure = page.locator(".failure")
+    assert failure.locator("summary").inner_text() == (
+        "lottery_ticket, seed 0 at iteration 2, attempt 2: ValueError: <b>bold</b> ${1+1} {{ 1 }}"
+    )
+    shown = failure.locator("pre")
+    assert not shown.is_visible()
+    failure.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert shown.is_visible()
+    assert shown.text_content() == HOSTILE
+    assert page.locator("img").count() == 0
+    assert page.title() == "s · prunesweep"
+    assert [row[1] for row in rows(page, "glance")] == ["2/2", "0/2\n1 failed\n1 partial"]
+    assert page.locator("#state").inner_text() == "incomplete: 2 of 4 lineages to go"
+
+
+def test_the_policy_stops_a_script_that_is_not_the_pages_own(
+    report: Path, tmp_path: Path, browser: Browser
+) -> None:
+    file = tmp_path / "changed.html"
+    act = "document.title = 'pwned'"
+    alien = f'<script>{act}</script><img src=x onerror="{act}">'
+    file.write_text(report.read_text().replace("</body>", f"{alien}</body>"))
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_selector('[data-table="iterations"] tbody tr')
+    assert page.title() == "s · prunesweep"
+    page.close()
+
+
+def test_nothing_in_the_file_refers_to_anything_outside_it(report: Path) -> None:
+    text = report.read_text()
+    assert Tags(text).references
+    assert all(reference.startswith(("#", "data:")) for reference in Tags(text).references)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert not re.search(r"url\(|@import", style)
+    policy = re.search(r'Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert "connect-src &#39;none&#39;" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_a_sweep_without_a_commit_has_a_report(
+    tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    empty = measured(tmp_path, sweep_file(tmp_path, **SECTIONS), lambda line, t: None)
+    file = tmp_path / "empty.html"
+    write_report(empty, file)
+    page = open_page(file.as_uri())
+    assert [row[0] for row in rows(page, "lineages")] == ["not begun"] * 4
+    assert [row[1:] for row in rows(page, "glance")] == [["0/2\n2 not begun"]] * 2
+    assert page.locator("figure").count() == 0
+    assert not page.locator("#h-figures").is_visible()
+
+
+def test_a_damaged_commit_is_left_out_and_named(
+    results: Results, tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(results.store.location, folder)
+    key = results.record.lineages[0].keys[1]
+    damaged = folder / iteration_path(key) / METRICS
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    shutil.rmtree(folder / "tables")
+    copy = open_results(replace(results.store, location=str(folder)), "s")
+    file = tmp_path / "damaged.html"
+    write_report(copy, file)
+    page = open_page(file.as_uri())
+    alert = page.locator("#alerts").inner_text()
+    assert "1 damaged iteration left out" in alert
+    assert "one_shot, seed 0, iteration 1" in alert
+    assert f"{METRICS} has" in alert
+    assert len(rows(page, "iterations")) == 11
+
+
+def test_losses_that_are_not_numbers(tmp_path: Path, open_page: Callable[[str], Page]) -> None:
+    def diverged(line: LineageRecord, t: int) -> dict[str, Any]:
+        return measures(line, t) | {"test_loss": float("nan"), "train_loss": float("inf")}
+
+    odd = measured(tmp_path, sweep_file(tmp_path, **SECTIONS), diverged)
+    file = tmp_path / "odd.html"
+    write_report(odd, file)
+    payload = re.search(r'<script type="application/json" id="payload">(.*)</script>',
+                        file.read_text())  # fmt: skip
+    assert payload is not None
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(payload[1], parse_constant=refuse)
+    page = open_page(file.as_uri())
+    head = page.locator('[data-table="iterations"] thead th').all_inner_texts()
+    row = dict(zip(head, rows(page, "iterations")[0], strict=True))
+    assert (row["test loss"], row["train loss"]) == ("NaN", "Infinity")
+
+
+# --- the data in the page
+
+NAN = float("nan")
+COLUMNS: Mapping[str, list[Any]] = {
+    "lineage": ["a", "a", "b", "b"],
+    "method": ["sap", "sap", "snip", "snip"],
+    "loss": [0.1234567891, None, NAN, float("-inf")],
+    "text": ["</script>", None, "nan", "nan"],
+    "flag": [True, 1, False, None],
+    "same": ["x", "x", "x", "x"],
+    "list": [[1], [2], {"a": NAN}, None],
+}
+
+
+def test_columns_are_packed_by_what_repeats() -> None:
+    columns = pack(COLUMNS, 4)["columns"]
+    assert columns["lineage"] == {"values": ["a", "b"], "codes": [0, 0, 1, 1]}
+    assert columns["method"] == {"by_owner": ["sap", "snip"]}
+    assert columns["loss"] == [0.123457, None, {"float": "nan"}, {"float": "-inf"}]
+    assert columns["text"] == {"values": ["</script>", None, "nan"], "codes": [0, 1, 2, 2]}
+    assert columns["same"] == {"constant": "x"}
+
+
+def test_the_page_unpacks_what_was_packed(browser: Browser) -> None:
+    page = browser.new_page()
+    packed = json.loads(safe_json(pack(COLUMNS, 4)))
+    script = (ASSETS / "data.js").read_text()
+    rows = page.evaluate(f"packed => {{ {script}; return unpack(packed); }}", packed)
+    page.close()
+    assert [row["text"] for row in rows] == COLUMNS["text"]
+    assert [row["flag"] for row in rows] == COLUMNS["flag"]
+    assert [row["method"] for row in rows] == COLUMNS["method"]
+    assert rows[0]["loss"] == 0.123457
+    assert rows[2]["loss"] != rows[2]["loss"]
+    assert rows[3]["loss"] == float("-inf")
+    assert rows[1]["list"] == [2]
+
+
+def test_safe_json_says_the_same_and_has_no_markup() -> None:
+    value = {"a": "</script><!-- & >", "b": [1.5, None, "\u2028é"]}
+    text = safe_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028") & set(text)
+
+
+# --- size, and the command
+
+
+def test_ten_thousand_iterations_open(tmp_path: Path, open_page: Callable[[str], Page]) -> None:
+    benchmark = load_benchmark()
+    results = open_results(benchmark.synthetic_store(tmp_path), "large")
+    file = tmp_path / "large.html"
+    write_report(results, file)
+    page = open_page(file.as_uri())
+    assert page.locator("#iterations .count").inner_text() == "1–25 of 10,230 rows"
+    page.get_by_label("Filter iterations").fill("seed=21 t=30")
+    assert page.locator("#iterations .count").inner_text() == "1–15 of 15 rows"
+    page.locator("#figure-trade-off").scroll_into_view_if_needed()
+    expect(page.locator("#figure-trade-off")).to_have_attribute("data-drawn", "")
+
+
+def load_benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks/report.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command(*arguments: str, expect: int = 0) -> str:
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=240)
+    assert done.returncode == expect, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if expect == 0 else done.stderr
+
+
+def test_the_command_writes_one_file(results: Results, tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+    out = command("report", "s", "--storage", results.store.location, "--output", str(file))
+    assert out == f"{file}\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.html"]
+    assert file.read_text().startswith("<!doctype html>")
+
+
+def test_a_report_that_cannot_be_written_or_made_is_one_message(
+    results: Results, tmp_path: Path
+) -> None:
+    at = results.store.location
+    nowhere = str(tmp_path / "missing" / "out.html")
+    assert command("report", "s", "--storage", at, "--output", nowhere, expect=2) == (
+        f"prunesweep: cannot write {nowhere}: No such file or directory\n"
+    )
+    assert "has no sweep 'other'" in command("report", "other", "--storage", at, expect=2)
