@@ -1,16 +1,14 @@
 """Verification: every hash of every commit, and every table, against what the store says."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from orchestrator.records import SweepRecord, read_sweep
-from orchestrator.results.tables import TABLES, is_current, table_path
+from orchestrator.results.tables import TABLES, is_current, table_damage
 from trainables.claims import Claims
 from trainables.lineage import set_aside_damaged
+from trainables.storage_format import require_ours
 from trainables.store import Damaged, Store, iteration_path
 
 COMMITS = ("iterations", "snapshots")
@@ -43,6 +41,7 @@ class Verified:
 
 def verify_store(store: Store) -> Verified:
     """Read everything that `store` holds and compare it with its hashes."""
+    require_ours(store)
     records: dict[str, SweepRecord] = {}
     found: list[Finding] = []
     for name in store.names("sweeps"):
@@ -64,8 +63,8 @@ def verify_store(store: Store) -> Verified:
             found += [_of_commit(each, meanings) for each in damage]
     behind: list[str] = []
     for record in records.values():
-        tables = list(_table_damage(store, record))
-        found += tables
+        tables = list(table_damage(store, record.name))
+        found += [Finding(each.path, each.reason, RESULTS_REBUILDS_IT) for each in tables]
         if not tables and not is_current(store, record):
             behind.append(record.name)
     return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
@@ -88,6 +87,7 @@ def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
     return [damage for damage in found if damage is not None]
 
 
+RESULTS_REBUILDS_IT = "`prunesweep results` rebuilds it from the commits"
 RUN_WRITES_IT_ANEW = "`prunesweep run` with the sweep's file writes it anew"
 
 
@@ -115,23 +115,3 @@ def _of_commit(damage: Damaged, meanings: Mapping[str, str]) -> Finding:
 
 def _of_record(damage: Damaged) -> Finding:
     return Finding(damage.path, damage.reason, RUN_WRITES_IT_ANEW)
-
-
-def _table_damage(store: Store, record: SweepRecord) -> Iterator[Finding]:
-    for table in TABLES:
-        path = table_path(table, record.name)
-        try:
-            pq.read_table(
-                store.absolute(path), filesystem=store.filesystem, page_checksum_verification=True
-            )
-        except FileNotFoundError:
-            if _has_other_tables(store, record.name):
-                yield Finding(path, "it is missing", "`prunesweep results` rebuilds it")
-        except (OSError, pa.ArrowException) as error:
-            reason = f"it cannot be read ({str(error).splitlines()[0]})"
-            yield Finding(path, reason, "`prunesweep results` rebuilds it from the commits")
-
-
-def _has_other_tables(store: Store, sweep: str) -> bool:
-    """Whether its tables were ever made: those of a sweep are written together."""
-    return any(store.exists(table_path(table, sweep)) for table in TABLES)

@@ -73,9 +73,9 @@ class LineageTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._iterations is None:
+            self._iterations = self._begin(self.config)
         with self._time_limit():
-            if self._iterations is None:
-                self._iterations = self._begin(self.config)
             metrics = next(self._iterations, FINISHED)
         if metrics is None:
             return {"claimed_elsewhere": True, "done": False, "complete": False}
@@ -121,7 +121,7 @@ class LineageTrainable(tune.Trainable):
         text = "".join(traceback.format_stack(sys._current_frames()[thread]))
         report = timeout_report(self._work.run, self.config["lineage"], self.config["attempt"])
         try:
-            Store(self._work.storage).put(report, text.encode())
+            Store(self._work.storage, existing=True).put(report, text.encode())
         finally:
             os._exit(1)
 
@@ -131,7 +131,7 @@ class LineageTrainable(tune.Trainable):
         device = _device(config["gpus"])
         self._lineage = work.lineages[config["lineage"]]
         bench = Bench(
-            store=Store(work.storage),
+            store=Store(work.storage, existing=True),
             data=self._device_data(self._lineage, device),
             device=device,
             snapshots=work.snapshots,

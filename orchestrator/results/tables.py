@@ -1,8 +1,9 @@
 """Results tables: compacted Parquet, derived from a sweep's commits, and SQL over them."""
 
+import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from orchestrator.records import LineageRecord, SweepRecord
 from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, decode_table
 from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from trainables.identity import canonical_json
 from trainables.store import Damaged, Store, iteration_path
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
@@ -79,13 +81,16 @@ def table_path(table: str, sweep: str) -> str:
 def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
     """Rebuild the tables of `sweep` from its commits; returns the damage that was met.
 
-    A damaged iteration is left out; the commit itself is not touched.
+    A damaged iteration is left out; the commit itself is not touched. Their manifest, without
+    which they count as out of date, goes first and comes last.
     """
+    rows = _rows(store, sweep)
     committed = store.committed("iterations")
     keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
-    # `iterations` last: see `is_current`.
-    files = {"layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY, "iterations": METRICS}
+    files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
     damage: dict[str, Damaged] = {}
+    written: dict[str, str] = {}
+    store.delete_file(_manifest_path(sweep.name))
     for table, file in files.items():
         parts = _read_parts(store, keys, file, damage)
         present = [
@@ -95,32 +100,59 @@ def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
             if key in parts
         ]
         build = _iterations if table == "iterations" else _details
-        store.write(table_path(table, sweep.name), build(table, sweep, present))
+        data = build(table, sweep, present)
+        store.write(table_path(table, sweep.name), data)
+        written[table] = hashlib.sha256(data).hexdigest()
+    if not damage:
+        store.write_json(_manifest_path(sweep.name), {"rows": rows, "sha256": written})
     return list(damage.values())
 
 
 def is_current(store: Store, sweep: SweepRecord) -> bool:
-    """Whether the tables of `sweep` are those of its record and of what is committed now.
+    """Whether the tables of `sweep` are whole, those of its record and of what is committed now."""
+    manifest = _table_manifest(store, sweep.name)
+    if manifest is None or manifest.get("rows") != _rows(store, sweep):
+        return False
+    return next(table_damage(store, sweep.name), None) is None
 
-    The table `iterations` is written last, so it vouches for the others.
-    """
+
+def table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
+    """The tables that are not what was written, page checksums and footers included."""
+    manifest = _table_manifest(store, sweep)
+    if manifest is None:
+        return  # never made, or their making was broken off
+    for table in TABLES:
+        path = table_path(table, sweep)
+        data = store.peek(path)
+        if data is None:
+            yield Damaged(path, "it is missing")
+        elif hashlib.sha256(data).hexdigest() != manifest["sha256"].get(table):
+            yield Damaged(path, "it does not have the SHA-256 it was written with")
+
+
+def _table_manifest(store: Store, sweep: str) -> dict[str, Any] | None:
+    try:
+        manifest = store.read_json(_manifest_path(sweep))
+    except Damaged:
+        return None
+    valid = isinstance(manifest, dict) and isinstance(manifest.get("sha256"), dict)
+    return manifest if valid else None
+
+
+def _rows(store: Store, sweep: SweepRecord) -> str:
+    """A digest of the rows that the tables have to hold."""
     committed = store.committed("iterations")
-    expected = [
+    rows = [
         (line.id, t, key)
         for line in sweep.lineages
         for t, key in zip(line.iterations, line.keys, strict=True)
         if key in committed
     ]
-    path = store.absolute(table_path("iterations", sweep.name))
-    columns = ["lineage", "iteration", "key"]
-    try:
-        found = pq.read_table(path, filesystem=store.filesystem, columns=columns)
-        rest = [store.absolute(table_path(table, sweep.name)) for table in TABLES[1:]]
-        for each in rest:
-            pq.read_metadata(each, filesystem=store.filesystem)
-    except (OSError, pa.ArrowException):
-        return False
-    return list(zip(*(found[name].to_pylist() for name in columns), strict=True)) == expected
+    return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
+
+
+def _manifest_path(sweep: str) -> str:
+    return f"tables/manifest-{sweep}.json"
 
 
 def _read_parts(
