@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from orchestrator.written import read_written
 from trainables.store import Store, sweep_path
 
 
@@ -21,8 +22,8 @@ def write_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> Non
 
 
 def read_failures(store: Store, sweep: str) -> list[Failure]:
-    """The failures of the sweep's last run so far."""
-    return [Failure(**entry) for entry in store.read_json(_path(sweep)) or []]
+    """The failures of the sweep's last run so far; raises Damaged."""
+    return read_written(store, _path(sweep), list[Failure]) or []
 
 
 def _path(sweep: str) -> str:

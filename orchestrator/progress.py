@@ -21,6 +21,7 @@ from rich.text import Text
 from orchestrator.failures import Failure, write_failures
 from orchestrator.planning import Plan
 from orchestrator.scheduling import Cluster
+from trainables.processes import this_process
 from trainables.store import Store, StoreError, sweep_path
 
 HEARTBEAT_SECONDS = 5.0
@@ -210,6 +211,7 @@ class RunProgress:
                 "state": state,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "process": this_process(),
                 "heartbeat": now,
                 "counts": asdict(self.counts),
                 "running": {

@@ -11,9 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.secrets import redacted
 from orchestrator.spec import Cell, SweepSpec, cells, parameter, swept_parameters
+from orchestrator.written import Heartbeat, Provenance, WrittenLineages, read_written
 from trainables.keys import Lineage
-from trainables.store import Store, sweep_path
+from trainables.storage_format import require_ours
+from trainables.store import Damaged, Store, sweep_path
 
 PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
 
@@ -81,27 +84,42 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
 def write_sweep(store: Store, record: SweepRecord) -> None:
     base = sweep_path(record.name)
     store.write_json(f"{base}/sweep.json", record.spec)
-    written = {"swept": record.swept, "lineages": [asdict(line) for line in record.lineages]}
-    store.write_json(f"{base}/lineages.json", written)
+    lineages = {"swept": record.swept, "lineages": [asdict(line) for line in record.lineages]}
+    store.write_json(f"{base}/lineages.json", lineages)
 
 
 def read_sweep(store: Store, name: str) -> SweepRecord | None:
     """The sweep `name` as last run; None when this storage has none. Raises Damaged."""
-    spec = store.read_json(f"{sweep_path(name)}/sweep.json")
-    written = store.read_json(f"{sweep_path(name)}/lineages.json")
-    if spec is None or written is None:
+    base = sweep_path(name)
+    spec = read_written(store, f"{base}/sweep.json", dict[str, Any])
+    found = read_written(store, f"{base}/lineages.json", WrittenLineages)
+    if spec is None or found is None:
         return None
-    lineages = tuple(
-        LineageRecord(
-            line["id"],
-            line["config"],
-            line["swept"],
-            tuple(line["iterations"]),
-            tuple(line["keys"]),
-        )
-        for line in written["lineages"]
-    )
-    return SweepRecord(name, spec, tuple(written["swept"]), lineages)
+    lineages = tuple(LineageRecord(**vars(line)) for line in found.lineages)
+    return SweepRecord(name, spec, found.swept, lineages)
+
+
+def read_heartbeat(store: Store, name: str) -> dict[str, Any] | None:
+    """The last sign of life of the sweep's last run; None before the first. Raises Damaged."""
+    found = read_written(store, f"{sweep_path(name)}/run.json", Heartbeat)
+    return found and found.model_dump()
+
+
+def read_provenance(store: Store, name: str) -> list[dict[str, Any]]:
+    """Every run of the sweep, the oldest first; raises Damaged."""
+    path = f"{sweep_path(name)}/provenance.json"
+    return [run.model_dump() for run in read_written(store, path, list[Provenance]) or ()]
+
+
+def add_provenance(store: Store, name: str, command: Iterable[str]) -> None:
+    """Write down a run that begins; a damaged record of earlier ones is set aside."""
+    path = f"{sweep_path(name)}/provenance.json"
+    try:
+        runs = read_provenance(store, name)
+    except Damaged:
+        store.set_aside(path)
+        runs = []
+    store.write_json(path, [*runs, provenance(command)])
 
 
 def git_sha() -> str | None:
@@ -117,7 +135,7 @@ def provenance(command: Iterable[str]) -> dict[str, Any]:
     """Versions, hardware, git and command of a run; no environment, which holds secrets."""
     return {
         "started_at": datetime.now(UTC).isoformat(),
-        "command": list(command),
+        "command": redacted(command),
         "git_sha": git_sha(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -156,6 +174,7 @@ class NoSuchSweep(ValueError):
 
 def existing_sweep(store: Store, name: str) -> SweepRecord:
     """The sweep `name` as last run; raises NoSuchSweep, naming those there are, or Damaged."""
+    require_ours(store)
     record = read_sweep(store, name) if name in store.names("sweeps") else None
     if record is None:
         known = ", ".join(store.names("sweeps")) or "none"

@@ -1,18 +1,21 @@
 """Status: how far a sweep is, read from its records and commits."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from orchestrator.failures import Failure, read_failures
-from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
+from orchestrator.records import LineageRecord, SweepRecord, existing_sweep, read_heartbeat
 from orchestrator.results.opening import Results
-from trainables.store import Store, sweep_path
+from trainables.processes import is_gone, is_here
+from trainables.store import Damaged, Store
 
 SILENT_SECONDS = 60.0
-"""A run whose heartbeat is older has died without saying so."""
+"""A run on another machine whose heartbeat is older has died without saying so."""
+
+Read = TypeVar("Read")
 
 WATCH_SECONDS = 2.0
 
@@ -44,7 +47,10 @@ class MethodStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """`run` is the last heartbeat of the last run, None when there was none."""
+    """`run` is the last heartbeat of the last run, None when there was none.
+
+    `damage` are records that cannot be read, and count as not being there.
+    """
 
     name: str
     state: State
@@ -55,6 +61,7 @@ class SweepStatus:
     methods: tuple[MethodStatus, ...]
     failures: tuple[Failure, ...]
     run: dict[str, Any] | None
+    damage: tuple[str, ...]
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -63,9 +70,10 @@ def sweep_status(store: Store, name: str) -> SweepStatus:
 
 
 def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> SweepStatus:
-    """The status of `sweep` when the keys `stored` are committed; raises Damaged."""
-    run = store.read_json(f"{sweep_path(sweep.name)}/run.json")
-    failures = tuple(read_failures(store, sweep.name))
+    """The status of `sweep` when the keys `stored` are committed."""
+    damage: list[str] = []
+    run = _or_none(read_heartbeat, store, sweep.name, damage)
+    failures = tuple(_or_none(read_failures, store, sweep.name, damage) or ())
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
     keys = {key for line in sweep.lineages for key in line.keys}
@@ -79,7 +87,18 @@ def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> Swee
         methods=_methods(Results(store, sweep).labels, lineages),
         failures=failures,
         run=run,
+        damage=tuple(damage),
     )
+
+
+def _or_none(
+    read: Callable[[Store, str], Read], store: Store, name: str, damage: list[str]
+) -> Read | None:
+    try:
+        return read(store, name)
+    except Damaged as error:
+        damage.append(str(error))
+        return None
 
 
 def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
@@ -147,6 +166,14 @@ def _methods(labels: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple
 
 def _state(complete: bool, run: dict[str, Any] | None) -> State:
     if run is not None and run["state"] == "running":
-        age = datetime.now(UTC) - datetime.fromisoformat(run["heartbeat"])
-        return "running" if age.total_seconds() < SILENT_SECONDS else "died"
+        return "running" if _is_at_work(run) else "died"
     return "finished" if complete else "incomplete"
+
+
+def _is_at_work(run: dict[str, Any]) -> bool:
+    process = run.get("process")
+    if process is not None and is_here(process):
+        return not is_gone(process)
+    # Of another machine only the clock tells, which may be ahead of this one's.
+    age = datetime.now(UTC) - datetime.fromisoformat(run["heartbeat"])
+    return age.total_seconds() < SILENT_SECONDS

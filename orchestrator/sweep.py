@@ -23,7 +23,7 @@ from orchestrator.planning import (
 )
 from orchestrator.progress import RunProgress
 from orchestrator.published import read_published, record_published
-from orchestrator.records import git_sha, provenance, read_sweep, record_sweep, write_sweep
+from orchestrator.records import add_provenance, git_sha, read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.scheduling import (
     Cluster,
@@ -39,7 +39,8 @@ from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
 from trainables.identity import canonical_json, snapshot_key
 from trainables.keys import Lineage
-from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path, sweep_path
+from trainables.storage_format import mark, require_ours
+from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
 
     Raises PlanError, DatasetNotFound, or StoreError.
     """
+    require_ours(store)
     datasets = resolve_datasets(spec, roots)
     plan = make_plan(sweep_lineages(spec, datasets), committed_files(store))
     return PlannedSweep(
@@ -115,6 +117,7 @@ def run_sweep(
     if healed:
         planned = plan_sweep(spec, store, roots)
     arrays = _load_datasets(planned, roots)
+    store = progress.store = mark(store)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
@@ -251,10 +254,8 @@ def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) 
     write_sweep(store, record)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
-    base = sweep_path(name)
     write_failures(store, name, [])
-    history = store.read_json(f"{base}/provenance.json") or []
-    store.write_json(f"{base}/provenance.json", [*history, provenance(command)])
+    add_provenance(store, name, command)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:

@@ -14,11 +14,14 @@ def this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "started": _started(os.getpid())} | _machine()
 
 
+def is_here(process: dict[str, Any]) -> bool:
+    """Whether a process is, or was, one of this machine."""
+    return all(process[name] == mine for name, mine in _machine().items())
+
+
 def is_gone(process: dict[str, Any]) -> bool:
     """Whether a process of this machine has ended; False for one of another machine."""
-    if any(process[name] != mine for name, mine in _machine().items()):
-        return False
-    return _has_ended(process["pid"], process["started"])
+    return is_here(process) and _has_ended(process["pid"], process["started"])
 
 
 def process_name() -> str:

@@ -24,9 +24,11 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from trainables.location import normal_location
 from trainables.processes import left_by_the_dead, process_name
 
 MANIFEST = "manifest.json"
+MARKER = "prunesweep.json"
 STORE_FORMAT = 1
 LISTING_TRIES = 100
 
@@ -69,18 +71,19 @@ class Store:
     """A storage root, as a path or a URI that `pyarrow.fs` understands (`s3://…`, `gs://…`).
 
     Paths given to its methods are relative to the root. Raises StoreError when the location
-    cannot be understood, is a file, or cannot be listed.
+    cannot be understood, holds credentials, is a file, or cannot be listed.
+
+    An `existing` store is marked as one, and nothing is written once its mark is gone.
     """
 
     location: str
+    existing: bool = False
 
     def __post_init__(self) -> None:
-        if not self.location:
-            raise StoreError("storage is empty; give a folder or a URI such as s3://bucket/folder")
-        if "://" not in self.location:
-            # Workers have working folders of their own.
-            path = os.path.abspath(os.path.expanduser(self.location))
-            object.__setattr__(self, "location", path)
+        try:
+            object.__setattr__(self, "location", normal_location(self.location))
+        except ValueError as error:
+            raise StoreError(str(error)) from None
 
     @cached_property
     def _root(self) -> tuple[fs.FileSystem, str]:
@@ -108,6 +111,24 @@ class Store:
 
     def absolute(self, path: str) -> str:
         return f"{self._root[1]}/{path}"
+
+    def local_path(self, path: str) -> Path:
+        """Where to write, move or delete `path` of a local store.
+
+        Raises StoreError when a link leads it out of the storage, or the storage has gone."""
+        assert self.local_root is not None
+        if self.existing and not (self.local_root / MARKER).is_file():
+            raise StoreError(
+                f"storage {self.location} is gone, or another one is there now; put it back and "
+                "run again, everything committed in it is safe"
+            )
+        real = os.path.realpath(self.local_root / path)
+        if not Path(real).is_relative_to(os.path.realpath(self.local_root)):
+            raise StoreError(
+                f"storage {self.location}: {path} leads out of the storage, to {real}; nothing is "
+                "written through a link: move what it leads to in here, or remove the link"
+            )
+        return self.local_root / path
 
     def uri(self, path: str) -> str:
         """The full name of `path`, for messages."""
@@ -228,23 +249,23 @@ class Store:
         if self.local_root is None:
             self._move_file_by_file(path, aside)
         else:
-            self.filesystem.create_dir(self.absolute("quarantine"), recursive=True)
+            self.filesystem.create_dir(str(self.local_path("quarantine")), recursive=True)
             with suppress(FileNotFoundError):  # another was faster
-                self.filesystem.move(self.absolute(path), self.absolute(aside))
+                self.filesystem.move(str(self.local_path(path)), self.absolute(aside))
         return aside
 
     def remove(self, path: str) -> None:
         """Delete a folder and all in it, if it is there."""
-        info = self.filesystem.get_file_info(self.absolute(path))
+        info = self.filesystem.get_file_info(self._to_change(path))
         if info.type == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.absolute(path))
+            self.filesystem.delete_dir(info.path)
 
     def remove_leftovers(self) -> None:
         """Delete what ended processes of this machine left behind in `tmp/`."""
         if self.local_root is not None:
             for name in self.names("tmp"):
                 if left_by_the_dead(name):
-                    _delete(self.local_root / "tmp" / name)
+                    _delete(self.local_path(f"tmp/{name}"))
 
     # Single files
 
@@ -255,7 +276,7 @@ class Store:
         if self.local_root is None:
             self._put(path, data)
             return
-        target = self.local_root / path
+        target = self.local_path(path)
         with self._room_for(len(data)), self._temporary() as temporary:
             _make_folder(target.parent)
             _write_synced(temporary, data)
@@ -267,8 +288,8 @@ class Store:
         if self.local_root is None:
             self._put(path, data)
             return
-        target = self.local_root / path
         while True:
+            target = self.local_path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 target.write_bytes(data)
@@ -284,7 +305,7 @@ class Store:
                 self._put(path, data)
             return found
         try:
-            with open(self.local_root / path, "r+b") as file:
+            with open(self.local_path(path), "r+b") as file:
                 file.write(data)
             return True
         except FileNotFoundError:
@@ -304,7 +325,7 @@ class Store:
     def delete_file(self, path: str) -> None:
         """Delete a file, if it is there."""
         with suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.absolute(path))
+            self.filesystem.delete_file(self._to_change(path))
 
     def remove_if_empty(self, folder: str) -> None:
         """Delete an empty local folder; object stores have none."""
@@ -328,7 +349,8 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """The names of the files and folders directly in `folder`, sorted."""
-        selector = fs.FileSelector(self.absolute(folder), allow_not_found=True)
+        base = self.absolute(folder).rstrip("/") or "/"
+        selector = fs.FileSelector(base, allow_not_found=True)
         return sorted(info.base_name for info in self._listed(selector))
 
     def free_bytes(self) -> int | None:
@@ -359,6 +381,9 @@ class Store:
             except OSError as error:
                 raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
         raise StoreError(f"storage {self.location} cannot be listed: it changes all the time")
+
+    def _to_change(self, path: str) -> str:
+        return self.absolute(path) if self.local_root is None else str(self.local_path(path))
 
     def _is_file(self, path: str) -> bool:
         return self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.File
@@ -418,8 +443,7 @@ class Store:
         return True
 
     def _write_and_rename(self, path: str, files: Mapping[str, bytes]) -> bool:
-        assert self.local_root is not None
-        target = self.local_root / path
+        target = self.local_path(path)
         _make_folder(target.parent)
         with self._temporary() as temporary:
             temporary.mkdir()
@@ -441,8 +465,7 @@ class Store:
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         """A path in `tmp/` whose name tells whose it is; what is left there goes at the end."""
-        assert self.local_root is not None
-        folder = self.local_root / "tmp"
+        folder = self.local_path("tmp")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{process_name()}-{uuid.uuid4().hex}"
         try:

@@ -1,0 +1,68 @@
+"""The storage's own mark: what prunesweep has not made, it does not write to."""
+
+from pathlib import Path
+
+from trainables.store import MARKER, STORE_FORMAT, Damaged, Store, StoreError
+
+FOLDERS = {"checkpoints", "claims", "iterations", "quarantine", "snapshots", "sweeps", "tables",
+           "tmp", "wandb"}  # fmt: skip
+NOBODYS = {".DS_Store", ".gitignore", ".gitkeep", ".snapshot", "lost+found"}
+"""What file systems and people leave in a folder that is as good as empty."""
+
+
+def require_ours(store: Store) -> None:
+    """Raise StoreError unless `store` is empty, or prunesweep's in a format this version reads.
+
+    One from before there was a mark is known by its folders. Links that lead out of a local
+    storage are refused: what is written to it shall stay in it.
+    """
+    names = set(store.names(""))
+    if MARKER in names:
+        _require_format(store)
+    else:
+        foreign = sorted(names - FOLDERS - NOBODYS)
+        if foreign and not {"iterations", "sweeps"} <= names:
+            shown = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+            raise StoreError(
+                f"storage {store.location} is no prunesweep storage: it holds other things "
+                f"({shown}); give a folder of its own, such as {store.uri('prunesweep-store')}"
+            )
+    if store.local_root is not None:
+        _refuse_links(store, store.local_root)
+
+
+def mark(store: Store) -> Store:
+    """Mark `store` as prunesweep's; the same store, which from now on is never made anew."""
+    if not store.exists(MARKER):
+        store.write_json(MARKER, {"format": STORE_FORMAT})
+    return Store(store.location, existing=True)
+
+
+def _require_format(store: Store) -> None:
+    try:
+        mark = store.read_json(MARKER)
+        found = mark["format"]
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise TypeError
+    except (Damaged, KeyError, TypeError):
+        raise StoreError(
+            f"{store.uri(MARKER)} is damaged; if {store.location} is a prunesweep storage, write "
+            f'{{"format": {STORE_FORMAT}}} into that file'
+        ) from None
+    if found != STORE_FORMAT:
+        other = "newer" if found > STORE_FORMAT else "older"
+        raise StoreError(
+            f"storage {store.location} has format {found}, and this version reads {STORE_FORMAT}; "
+            f"use the {other} prunesweep that wrote it, or another --storage"
+        )
+
+
+def _refuse_links(store: Store, root: Path) -> None:
+    folders = [root / name for name in sorted(FOLDERS)]
+    entries = [entry for folder in folders if _is_folder(folder) for entry in folder.iterdir()]
+    for link in filter(Path.is_symlink, [*folders, *entries]):
+        store.local_path(str(link.relative_to(root)))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
