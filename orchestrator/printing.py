@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from orchestrator.sweep import PlannedSweep, RunSummary
 from orchestrator.verifying import Verified
 from trainables.store import Store
 
+CLOCKS_DIFFER = timedelta(minutes=1)
 TRACEBACK_LINES = 3
 UNLIMITED = 100_000
 
@@ -221,7 +223,8 @@ def _status_view(status: SweepStatus) -> Group:
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
         parts += [_heartbeat(status.run), _running_lineages(status.run)]
-    return Group(*parts, *_failures(status.failures))
+    damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
+    return Group(*parts, *_failures(status.failures), *damage)
 
 
 def _status_line(status: SweepStatus) -> str:
@@ -248,8 +251,10 @@ def _methods_table(status: SweepStatus) -> Table:
 
 
 def _heartbeat(run: dict[str, Any]) -> Text:
-    heard = f"last heard {run['heartbeat'][:19]} UTC, {duration(run['eta_seconds'])} left"
-    return Text(f"pid {run['pid']} on {run['host']}, {heard}")
+    ahead = datetime.fromisoformat(run["heartbeat"]) - datetime.now(UTC)
+    clock = f" by a clock {duration(ahead.total_seconds())} ahead of this one's"
+    heard = f"last heard {run['heartbeat'][:19]} UTC{clock if ahead > CLOCKS_DIFFER else ''}"
+    return Text(f"pid {run['pid']} on {run['host']}, {heard}, {duration(run['eta_seconds'])} left")
 
 
 def _running_lineages(run: dict[str, Any]) -> Table:
