@@ -61,7 +61,8 @@ def read_published(path: Path) -> tuple[PublishedValue, ...]:
         for row in reader:
             lines[reader.line_num] = _value(row, path, reader.line_num)
     except csv.Error as error:
-        raise PublishedError(f"{path}:{reader.line_num}: is not CSV: {error}") from None
+        # `reader.line_num` is that of the last row that could be read
+        raise PublishedError(f"{path}:{reader.reader.line_num}: is not CSV: {error}") from None
     if not lines:
         raise PublishedError(f"{path}: has no values below its header")
     _refuse_repeats(path, lines)
