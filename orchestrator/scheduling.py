@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 from orchestrator.failures import Failure
 from orchestrator.planning import Plan, Task, branch_points, wanted_snapshots
 from orchestrator.spec import Resources, StoreOptions
+from trainables.claims import EXPIRY_SECONDS
 from trainables.data import Dataset
 from trainables.keys import Lineage
 from trainables.mirror import Mirrors
@@ -47,9 +48,10 @@ signal handler in the place of ours."""
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = EXPIRY_SECONDS + 30.0
 """How long a trial waits for an iteration that another run trains when there is other work, of
-which no run is known to be at any."""
+which no run is known to be at any. That a claim has expired is known only to a trial that has seen
+it for as long."""
 
 AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""

@@ -50,8 +50,14 @@ class Claims:
         if self._others(key, None):
             return None
         claim = Claim(self.store, f"{_folder(key)}/{uuid.uuid4().hex}.json", self._ticket())
-        claim.write()
-        if self._others(key, claim.path):
+        try:
+            claim.write()
+            contested = self._others(key, claim.path)
+        except OSError:
+            # A full disk has room for an empty ticket, which all would have to see expire.
+            claim.withdraw()
+            raise
+        if contested:
             claim.withdraw()
             return None
         claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
