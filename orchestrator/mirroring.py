@@ -7,8 +7,8 @@ there are new commits, so W&B can neither fail a lineage nor hold it up.
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -21,6 +21,7 @@ from orchestrator.tracking import (
     Tracking,
     TrackingError,
     end_service,
+    leave_service,
     overridden,
     recorded_options,
     track,
@@ -127,23 +128,20 @@ def send_sweep(
     problem = _problem_of_this_run(store, tracking, waiting)
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     sent = 0
-    for done, line in enumerate(waiting, 1):
-        left = deadline - time.monotonic()
-        if problem is not None or left <= 0:
-            break
-        run = LineageRun(tracking, line.id, line.config, line.keys, falls_back=False)
-        for task in (run.open, run.close):
-            _line().put(partial(run.attempt, task))
-        if not _line().wait(min(left, INIT_SECONDS + 2 * FINISH_SECONDS)):
-            problem = "it takes too long" if seconds is None else None
-            break
-        problem = run.problem
-        sent += problem is None and not run.busy
-        told(done, len(waiting))
-    if sent or problem:
-        # At the end of the process it would be waited for without a limit.
-        _line().put(end_service)
-        _line().wait(WAIT_SECONDS)
+    with _service_in_use():
+        for done, line in enumerate(waiting, 1):
+            left = deadline - time.monotonic()
+            if problem is not None or left <= 0:
+                break
+            run = LineageRun(tracking, line.id, line.config, line.keys, falls_back=False)
+            for task in (run.open, run.close):
+                _line().put(partial(run.attempt, task))
+            if not _line().wait(min(left, INIT_SECONDS + 2 * FINISH_SECONDS)):
+                problem = "it takes too long" if seconds is None else None
+                break
+            problem = run.problem
+            sent += problem is None and not run.busy
+            told(done, len(waiting))
     return Sent(
         tracking.to,
         str(tracking.folder("x").parent),
@@ -152,6 +150,20 @@ def send_sweep(
         len(waiting) - sent,
         problem,
     )
+
+
+@contextmanager
+def _service_in_use() -> Iterator[None]:
+    """Ends W&B's service afterwards, which at the end of the process would be waited for without a
+    limit."""
+    try:
+        yield
+    except BaseException:
+        leave_service()
+        raise
+    _line().put(end_service)
+    if not _line().wait(WAIT_SECONDS):
+        leave_service()
 
 
 def sync(

@@ -181,7 +181,8 @@ def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) 
         if not sent.left:
             shown += f"   send them: {sync} --mode online"
     if sent.left:
-        shown += f"; {sent.left} not sent ({sent.problem or 'later'}), {sync} does it"
+        why = f" ({sent.problem})" if sent.problem else ""
+        shown += f"; {sent.left} not sent{why}   send them: {sync} --mode {sent.to.mode}"
     out.print(shown, soft_wrap=True, highlight=False, markup=False)
 
 

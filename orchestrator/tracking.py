@@ -32,8 +32,8 @@ from trainables.store import Damaged, Store, iteration_path
 if TYPE_CHECKING:
     from wandb import Run
 
-INIT_SECONDS = 20.0
-"""What a server gets to answer when a run begins."""
+TRIAL_INIT_SECONDS, INIT_SECONDS = 8.0, 20.0
+"""What a server has to answer when a run begins: in a trial, which then goes offline, and else."""
 FINISH_SECONDS = 60.0
 """What it gets to take what is left when a run ends."""
 
@@ -52,6 +52,9 @@ QUIET: dict[str, Any] = {
     "x_save_requirements": False,
 }
 """No output, no code, no system metrics: what W&B shows is what the store has."""
+
+ROOM_BYTES = 16 << 20
+"""With less free space W&B's files might be torn, of which it says nothing."""
 
 AXES = {"iteration": "iteration/*", "epoch": "epoch/*"}
 BINS = 64
@@ -236,6 +239,7 @@ class LineageRun:
                 raise
             self._note(error)
             self.problem, _here().down = None, True
+            end_service(1)  # it still has a run of this name
             self._to = _offline(self._to)
             self._run = self._begin()
         for axis, metrics in AXES.items():
@@ -244,6 +248,7 @@ class LineageRun:
 
     def fill(self) -> None:
         """Send the committed iterations that were not sent yet, up to the first that is missing."""
+        self._require_room()
         while len(self._sent) < len(self._keys):
             key = self._keys[len(self._sent)]
             if self._run is None or not self._store.is_committed(iteration_path(key)):
@@ -268,15 +273,22 @@ class LineageRun:
         if complete and self._tracking.options.log_ticket:
             self._log_ticket(run)
         run.finish(exit_code=0 if complete else 1)
+        self._require_room()
         if self._to.mode == "online":
-            shutil.rmtree(self._folder / "wandb", ignore_errors=True)
+            shutil.rmtree(self._root, ignore_errors=True)
         if self._sent:
             self._leave_mark()
         self._unlock()
 
+    @property
+    def _root(self) -> Path:
+        """Where W&B makes its folder `wandb`; online it is there until all is sent."""
+        return self._folder / "online" if self._to.mode == "online" else self._folder
+
     def _begin(self) -> "Run":
         # An earlier process's files are superseded: all that is committed is sent again.
-        shutil.rmtree(self._folder / "wandb", ignore_errors=True)
+        shutil.rmtree(self._root / "wandb", ignore_errors=True)
+        self._root.mkdir(exist_ok=True)
         tracking, config = self._tracking, self._config
         names = [config[part]["name"] for part in ("method", "dataset", "model")]
         tags = dict.fromkeys(tag[:64] for tag in (tracking.sweep, *names, *tracking.options.tags))
@@ -293,12 +305,12 @@ class LineageRun:
             config=config | {"sweep": tracking.sweep, "label": tracking.labels[self._lineage]},
             resume="allow",
             mode=self._to.mode,
-            dir=self._folder,
+            dir=self._root,
             settings=module.Settings(
                 **QUIET,
                 **host,
                 reinit="create_new",
-                init_timeout=INIT_SECONDS,
+                init_timeout=TRIAL_INIT_SECONDS if self._falls_back else INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
                 stop_fn=_ignore,
@@ -324,12 +336,16 @@ class LineageRun:
             MASK: safetensors.numpy.save({n: m.numpy().astype("u1") for n, m in masks.items()}),
         }
         artifact = wandb().Artifact(f"ticket-{self._lineage}", type="ticket")
-        folder = self._folder / "wandb" / "ticket"
+        folder = self._root / "wandb" / "ticket"
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
             artifact.add_file(str(folder / name), name, skip_cache=True, policy="immutable")
         run.log_artifact(artifact)
+
+    def _require_room(self) -> None:
+        if shutil.disk_usage(self._folder).free < ROOM_BYTES:
+            raise OSError(f"{self._folder} has no room left")
 
     def _leave_mark(self) -> None:
         tracking = replace(self._tracking, to=self._to)
@@ -341,10 +357,10 @@ class LineageRun:
             self._store.delete_file(tracking.problem_path(self._lineage))
 
     def _note(self, error: BaseException) -> None:
-        """Keep the first line of what went wrong, and say it once in every process."""
+        """Keep the first line of what went wrong; a process with trials says it once."""
         lines = str(error).strip().splitlines() or ["no reason given"]
         self.problem = f"{type(error).__name__}: {lines[0][:300]}"
-        if not _here().complained:
+        if self._falls_back and not _here().complained:
             _here().complained = True
             print(f"prunesweep: W&B: {self.problem}; the lineage goes on", file=sys.stderr)
         note = {"run": self._tracking.run, "problem": self.problem}
@@ -425,8 +441,18 @@ def _here() -> _Here:
 
 def end_service(exit_code: int = 0) -> None:
     """End W&B's service process, which is started again when it is needed."""
-    with suppress(BaseException):  # wandb may even call sys.exit
-        wandb().teardown(exit_code)
+    if "wandb" in sys.modules:
+        with suppress(BaseException):  # wandb may even call sys.exit
+            wandb().teardown(exit_code)
+
+
+def leave_service() -> None:
+    """Do not wait for W&B's service at the end of this process; it ends by itself soon after."""
+    from wandb.sdk import wandb_setup
+
+    with suppress(Exception):  # there may be none, and wandb has no public way to say this
+        connection: Any = wandb_setup.singleton()._connection
+        connection._cleanup()
 
 
 @cache

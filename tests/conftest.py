@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["WANDB_MODE"] = "offline"  # whatever login this machine has
+
 
 @pytest.fixture(scope="session")
 def oracles() -> Path:
