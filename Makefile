@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KILLS ?= 50
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench chaos clean
 
 quickstart: $(STAMP)
 	$(BIN)/prunesweep run sweeps/quickstart.yaml
@@ -21,6 +22,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/planning.py
+
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
