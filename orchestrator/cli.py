@@ -305,13 +305,20 @@ def list_(
 
 
 @app.command
-def doctor(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+def doctor(
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Annotated[
+        str | None, Parameter(help="A Ray cluster to check for who it lets in; or $RAY_ADDRESS.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
     """Check this installation, its devices, its datasets and the storage."""
     from orchestrator import printing
     from orchestrator.doctor import examine
     from trainables.store import Store
 
-    checks = examine(Store(storage), os.environ)
+    checks = examine(Store(storage), os.environ, address)
     printing.show_checks(checks, _out(), as_json)
     return OK if all(check.ok for check in checks) else FAILED
 
@@ -336,9 +343,13 @@ def main() -> None:
     except cyclopts.CycloptsError:
         sys.exit(WRONG_INPUT)
     except Exception as error:
-        if not _is_users(error):
+        # The import is slow, and only needed here.
+        from orchestrator.errors import message
+
+        told = message(error)
+        if told is None:
             raise
-        print(f"prunesweep: {error}", file=sys.stderr)
+        print(f"prunesweep: {told}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
 
 
@@ -361,13 +372,6 @@ def _located(file: Path, overrides: list[str]) -> Iterator[None]:
         yield
     except PlanError as error:
         raise SweepFileError(f"{locate(file, overrides, error.field)}: {error}") from error
-
-
-def _is_users(error: Exception) -> bool:
-    """Whether the error is about what the user gave, and its text all there is to say."""
-    from orchestrator.errors import INPUT_ERRORS
-
-    return isinstance(error, INPUT_ERRORS)
 
 
 def _out() -> Console:

@@ -4,9 +4,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 from trainables.data import data_roots
+from trainables.storage_format import require_ours
 from trainables.store import Store
+
+DASHBOARD_PORT = 8265
 
 
 @dataclass(frozen=True)
@@ -16,8 +22,16 @@ class Check:
     found: str
 
 
-def examine(store: Store, environ: Mapping[str, str]) -> list[Check]:
-    """Every check, in order; one that fails does not stop the others."""
+class Unsafe(Exception):
+    """What lets others in."""
+
+
+def examine(store: Store, environ: Mapping[str, str], address: str | None = None) -> list[Check]:
+    """Every check, in order; one that fails does not stop the others.
+
+    `address` is that of a Ray cluster to look at, by default RAY_ADDRESS, if any.
+    """
+    address = address or environ.get("RAY_ADDRESS")
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: sys.version.split()[0],
         "torch": _torch,
@@ -28,6 +42,12 @@ def examine(store: Store, environ: Mapping[str, str]) -> list[Check]:
         "data": lambda: _data(environ),
         "storage": lambda: _storage(store),
     }
+    if address:
+        checks |= {
+            "cluster": lambda: _cluster(address),
+            "token": lambda: _token(address),
+            "dashboard": lambda: _dashboard(address),
+        }
     return [_check(name, look) for name, look in checks.items()]
 
 
@@ -80,8 +100,69 @@ def _data(environ: Mapping[str, str]) -> str:
 
 
 def _storage(store: Store) -> str:
+    require_ours(store)
     store.require_writable()
     free = store.free_bytes()
     if free is None:
         return store.location
     return f"{store.location} is writable, {free / 1e9:.1f} GB free"
+
+
+def _cluster(address: str) -> str:
+    from orchestrator.scheduling import ClusterError, ask_cluster
+
+    admits, _ = ask_cluster(address, with_token=True)
+    if not admits:
+        raise ClusterError(f"{address} does not admit you: set RAY_AUTH_TOKEN as its nodes have it")
+    return f"{address} answers"
+
+
+def _token(address: str) -> str:
+    from orchestrator.scheduling import ask_cluster
+
+    admits, _ = ask_cluster(address, with_token=False)
+    if admits:
+        raise Unsafe(
+            f"{address} admits anyone who reaches it, to run anything on its nodes; start Ray with "
+            "RAY_AUTH_MODE=token on all of them"
+        )
+    return f"{address} asks for one"
+
+
+def _dashboard(address: str) -> str:
+    from orchestrator.scheduling import ask_cluster
+
+    admits, place = ask_cluster(address, with_token=True)
+    if admits and not place:
+        return "off"
+    # Who is not admitted can still look where it usually is.
+    place = place or f"{address.rpartition(':')[0]}:{DASHBOARD_PORT}"
+    status = _http_status(f"http://{place}/api/version")
+    if status is None:
+        return f"none answers at {place}"
+    if status in (401, 403):
+        return f"{place} asks for a token"
+    if _is_loopback(place.rpartition(":")[0]):
+        return f"{place}, for this machine only"
+    raise Unsafe(
+        f"{place} answers anyone who reaches it, and lets them run anything on the cluster; start "
+        "Ray with --dashboard-host 127.0.0.1, or RAY_AUTH_MODE=token"
+    )
+
+
+def _http_status(url: str) -> int | None:
+    """The status of an answer without a token, past any proxy; None without an answer."""
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,5 +1,7 @@
 """The errors that are about what the user gave: one message, exit code 2."""
 
+import errno
+
 from orchestrator.exporting import ExportError
 from orchestrator.planning import PlanError
 from orchestrator.published import PublishedError
@@ -24,3 +26,22 @@ INPUT_ERRORS = (
     PublishedError,
     Damaged,
 )
+
+THE_SYSTEMS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EBUSY,
+}  # fmt: skip
+"""What an operating system has against a file, whatever a program does."""
+
+
+def message(error: Exception) -> str | None:
+    """What to tell the user; None when the error is a fault of prunesweep's own.
+
+    What could change the look of a terminal, as a hostile file's name may, is written out."""
+    if isinstance(error, OSError) and error.errno in THE_SYSTEMS:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    elif isinstance(error, INPUT_ERRORS):
+        text = str(error)
+    else:
+        return None
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

@@ -1,5 +1,6 @@
 """Scheduling: the plan's lineages as Ray Tune trials. The only module here that imports ray."""
 
+import json
 import logging
 import math
 import os
@@ -7,6 +8,8 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -322,16 +325,22 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        resources = ray.cluster_resources()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Cluster(
-            int(resources.get("CPU", 1)),
-            int(resources.get("GPU", 0)),
-            tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
-        )
-    finally:
-        ray.shutdown()
+    # Ray prints its errors; standard output is for what a command was asked for.
+    with redirect_stdout(sys.stderr):
+        try:
+            yield _cluster()
+        finally:
+            ray.shutdown()
+
+
+def _cluster() -> Cluster:
+    resources = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Cluster(
+        int(resources.get("CPU", 1)),
+        int(resources.get("GPU", 0)),
+        tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
+    )
 
 
 def _own_token() -> AbstractContextManager[None]:
@@ -340,6 +349,11 @@ def _own_token() -> AbstractContextManager[None]:
 
 def _users_token() -> AbstractContextManager[None]:
     """With an address, Ray sends a token only where RAY_AUTH_MODE says so; a cluster that wants
+    mode = _users_mode()
+    return _authentication({"RAY_AUTH_MODE": mode} if mode else {})
+
+
+def _users_mode() -> str | None:
     none does not mind one."""
     named = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
     has_token = "RAY_AUTH_TOKEN" in os.environ or Path(named).is_file()
@@ -383,6 +397,42 @@ def _loopback(on: bool) -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+_ASK = """
+import json, socket, sys
+from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+address = canonicalize_bootstrap_address(sys.argv[1])
+host, _, port = address.rpartition(":")
+socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+try:
+    client = GcsClient(address=address)
+    dashboard = client.internal_kv_get(b"webui:url", KV_NAMESPACE_DASHBOARD, timeout=10)
+    print(json.dumps({"admits": True, "dashboard": (dashboard or b"").decode()}))
+except AuthenticationError:
+    print(json.dumps({"admits": False, "dashboard": ""}))
+"""
+
+
+def ask_cluster(address: str, *, with_token: bool) -> tuple[bool, str]:
+    """Whether the cluster at `address` admits who comes with the user's token, or without one;
+    and its dashboard as host:port, "" when that is off or not told. Raises ClusterError when it
+    does not answer."""
+    mode = _users_mode() if with_token else "disabled"
+    # In a process of its own: Ray's client remembers its token, and writes to the terminal.
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK, address],
+        env={**os.environ, **({"RAY_AUTH_MODE": mode} if mode else {})},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if asked.returncode != 0:
+        why = (asked.stderr.strip().splitlines() or ["no reason"])[-1]
+        raise ClusterError(f"no Ray cluster answers at {address!r} ({why})")
+    answer = json.loads(asked.stdout.splitlines()[-1])
+    return answer["admits"], answer["dashboard"]
 
 
 def gpus_per_lineage(resources: Resources, cluster: Cluster) -> float:

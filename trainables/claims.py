@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trainables.processes import is_gone, this_process
-from trainables.store import Store
+from trainables.store import Store, StoreError
 
 EXPIRY_SECONDS = 60.0
 BEATS_PER_EXPIRY = 6
@@ -155,7 +155,7 @@ class Claim:
                 # Never made anew: who removed it has the claim.
                 if not self.store.overwrite(self.path, self._bytes()):
                     return
-            except OSError:
+            except (OSError, StoreError):
                 pass  # a storage that does not answer for a while; the next beat may reach it
 
     def _bytes(self) -> bytes:

@@ -16,8 +16,8 @@ def normal_location(location: str) -> str:
     """
     if not location:
         raise ValueError("storage is empty; give a folder or a URI such as s3://bucket/folder")
-    if "\0" in location:
-        raise ValueError("storage has a NUL character in it; choose another one")
+    if "\0" in location or not _is_unicode(location):
+        raise ValueError(f"storage {location!a} is not Unicode text; choose another one")
     if re.match("file:", location, re.IGNORECASE):
         return _file_path(location)
     if "://" in location:
@@ -25,6 +25,10 @@ def normal_location(location: str) -> str:
         return location
     # Workers have working folders of their own.
     return os.path.abspath(os.path.expanduser(location))
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _file_path(uri: str) -> str:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.exporting import ExportError
 from orchestrator.failures import Failure
-from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.records import LineageRecord, SweepRecord, read_provenance
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import cell_columns
 from orchestrator.results.opening import Results, method_label
@@ -24,7 +24,7 @@ from orchestrator.results.page.packing import Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.spec import SweepSpec
 from orchestrator.status import LineageStatus, lineage_statuses, sweep_status
-from trainables.store import Store, iteration_path, sweep_path
+from trainables.store import Store, iteration_path
 
 COLUMNS = (
     "iteration", "density", "collapsed_layers", "train_loss", "train_accuracy",
@@ -239,8 +239,7 @@ def _bytes(store: Store, keys: set[str]) -> int:
 
 def _runs(results: Results, run: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The provenance of every run, with `seconds` from its start to its last sign of life."""
-    path = f"{sweep_path(results.record.name)}/provenance.json"
-    runs = results.store.read_json(path) or []
+    runs = read_provenance(results.store, results.record.name)
     starts = [datetime.fromisoformat(each["started_at"]) for each in runs]
     signs = results.iterations["finished_at"].to_pylist()
     if run is not None:
