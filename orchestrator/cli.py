@@ -73,7 +73,7 @@ def run(
 ) -> int:
     """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
     from orchestrator import printing
-    from orchestrator.progress import RunProgress
+    from orchestrator.progress import Lasting, RunProgress
     from orchestrator.sweep import run_sweep
     from orchestrator.yaml_source import load_sweep
     from trainables.data import data_roots
@@ -81,7 +81,7 @@ def run(
 
     spec = load_sweep(file, set_ or [])
     store = Store(storage)
-    progress = RunProgress(store, spec.name, Console(stderr=True))
+    progress = RunProgress(store, spec.name, Lasting(stderr=True))
     roots = data_roots(spec.data_root, os.environ)
     with _located(file, set_ or []):
         summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)

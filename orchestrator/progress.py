@@ -2,11 +2,10 @@
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +25,13 @@ from trainables.store import Store, StoreError, sweep_path
 
 HEARTBEAT_SECONDS = 5.0
 SHOWN_LINEAGES = 16
+
+
+class Lasting(Console):
+    """A console that outlives its reader: the run goes on when its terminal or pipe is gone."""
+
+    def on_broken_pipe(self) -> None:
+        pass
 
 
 @dataclass
@@ -138,7 +144,7 @@ class RunProgress:
         try:
             write_failures(self.store, self.sweep, self._failures)
         except (OSError, StoreError) as error:
-            print(f"cannot write failures.json: {error}", file=sys.stderr)
+            self._complain(f"cannot write failures.json: {error}")
 
     def stopping(self) -> None:
         self.console.print(
@@ -177,8 +183,14 @@ class RunProgress:
         if not self.console.is_terminal:
             yield
             return
-        with Live(self, console=self.console, refresh_per_second=4, transient=True):
+        live = Live(self, console=self.console, refresh_per_second=4, transient=True)
+        with suppress(OSError):
+            live.start()
+        try:
             yield
+        finally:
+            with suppress(OSError):
+                live.stop()
 
     def _headline(self, counts: Counts, running: int) -> Text:
         if self.cluster is None:
@@ -194,6 +206,10 @@ class RunProgress:
             f" · {duration(time.monotonic() - self._started)} elapsed, ",
             f"{duration(eta)} left · {running}/{self.concurrent} slots · {cpus}{gpus}",
         )
+
+    def _complain(self, text: str) -> None:
+        with suppress(OSError):
+            self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
@@ -224,7 +240,7 @@ class RunProgress:
             self.store.write_json(f"{sweep_path(self.sweep)}/run.json", status)
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
-            print(f"cannot write run.json: {error}", file=sys.stderr)
+            self._complain(f"cannot write run.json: {error}")
 
 
 def duration(seconds: float | None) -> str:

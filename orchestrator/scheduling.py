@@ -16,7 +16,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -241,7 +241,8 @@ class _Lineages(Searcher):
         try:
             getattr(self.observer, event)(*arguments)
         except Exception:  # a broken view must not end the sweep
-            traceback.print_exc()
+            with suppress(OSError):  # nor a terminal that is gone
+                traceback.print_exc()
 
 
 @dataclass
@@ -348,17 +349,16 @@ def _own_token() -> AbstractContextManager[None]:
 
 
 def _users_token() -> AbstractContextManager[None]:
-    """With an address, Ray sends a token only where RAY_AUTH_MODE says so; a cluster that wants
     mode = _users_mode()
     return _authentication({"RAY_AUTH_MODE": mode} if mode else {})
 
 
 def _users_mode() -> str | None:
+    """With an address, Ray sends a token only where RAY_AUTH_MODE says so; a cluster that wants
     none does not mind one."""
     named = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
     has_token = "RAY_AUTH_TOKEN" in os.environ or Path(named).is_file()
-    mode = os.environ.get("RAY_AUTH_MODE") or ("token" if has_token else None)
-    return _authentication({"RAY_AUTH_MODE": mode} if mode else {})
+    return os.environ.get("RAY_AUTH_MODE") or ("token" if has_token else None)
 
 
 @contextmanager

@@ -297,21 +297,80 @@ for asked in ("auto", 0.0, 0.25, 0.5, 1.0):
     ]
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "layers.parquet", "manifest.json"])
-def test_damage_is_found_and_healed(finished: Path, tmp_path: Path, name: str) -> None:
+DAMAGE: list[tuple[str, str]] = [
+    ("flipped", "weights.safetensors"),
+    ("flipped", "mask.safetensors"),
+    ("flipped", "metrics.parquet"),
+    ("flipped", "manifest.json"),
+    ("truncated", "weights.safetensors"),
+    ("truncated", "manifest.json"),
+    ("truncated", "sparsity.parquet"),
+    ("missing", "mask.safetensors"),
+    ("missing", "layers.parquet"),
+    ("missing", "manifest.json"),
+]
+TABLE_DAMAGE = list(zip(TABLES, ["flipped", "truncated", "missing", "flipped"], strict=True))
+
+
+def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    before = comparable(folder, "small", "iterations")
-    victim = next(row["key"] for row in before if row["iteration"] == 1)
-    flip(folder / "prunesweep-store" / iteration_path(victim) / name)
-    flip(folder / "prunesweep-store" / table_path("epochs", "small"))
+    storage = folder / "prunesweep-store"
+    before = {name: comparable(folder, "small", name) for name in TABLES}
+    keys = list(dict.fromkeys(row["key"] for row in before["iterations"]))
+    victims = list(zip(keys, DAMAGE, strict=False))
+    assert len(victims) == len(DAMAGE)
+    for key, (how, file) in victims:
+        spoil(storage / iteration_path(key) / file, how)
+    for name, how in TABLE_DAMAGE:
+        spoil(storage / table_path(name, "small"), how)
+    snapshot = sorted((storage / "snapshots").iterdir())[0]
+    spoil(snapshot / "weights.safetensors", "flipped")
+
     found = json.loads(command(folder, "verify", "--json", expect=1))["damage"]
-    assert [victim in found[0], "epochs-small" in found[-1]] == [True, True]
+    assert len(found) == len(DAMAGE) + len(TABLE_DAMAGE) + 1
+    for key, (_, file) in victims:
+        (about,) = [line for line in found if key in line]
+        assert file in about or file == "manifest.json"
+        assert "in the sweep small, which `prunesweep run` sets aside and trains again" in about
+    for name, _ in TABLE_DAMAGE:
+        (about,) = [line for line in found if table_path(name, "small") in line]
+        assert "rebuilds it" in about
+    assert any(snapshot.name in line and "to rewind to" in line for line in found)
+
     summary = run(folder, SWEEP)
-    assert (summary["planned"], len(summary["healed"])) == (1, 1)
-    assert len(store_of(folder).names("quarantine")) == 1
-    assert comparable(folder, "small", "iterations") == before
+    assert summary["planned"] == len(DAMAGE)
+    # What has no manifest was never a commit; the rest is, and the snapshot.
+    assert len(summary["healed"]) == len(DAMAGE) - 1 + 1
+    assert len(store_of(folder).names("quarantine")) == len(DAMAGE) + 1
+    assert {name: comparable(folder, "small", name) for name in TABLES} == before
     assert json.loads(command(folder, "verify", "--json"))["damage"] == []
+
+
+def spoil(file: Path, how: str) -> None:
+    if how == "flipped":
+        flip(file)
+    elif how == "truncated":
+        file.write_bytes(file.read_bytes()[:-20])
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_results_mends_a_damaged_table(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    path = folder / "prunesweep-store" / table_path(name, "small")
+    sound = pq.read_table(path)
+    content = bytearray(path.read_bytes())
+    for at in range(4, len(content) // 2, 50):  # pages, not the description at the end
+        content[at] ^= 1
+    path.write_bytes(bytes(content))
+    rows = json.loads(command(
+        folder, "results", "small", "--sql", f"SELECT * FROM {name}", "--format", "json"
+    ))  # fmt: skip
+    assert len(rows) == len(sound)
+    assert pq.read_table(path, page_checksum_verification=True).equals(sound)
 
 
 def flip(file: Path) -> None:
@@ -345,3 +404,72 @@ def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> Non
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert commits(tmp_path) == set()
+
+
+def test_runs_at_once_train_each_iteration_once(tmp_path: Path) -> None:
+    """Two of the same sweep, and one that shares its trunk and a part of its lineages."""
+    sweep = LONGER | {"train": {"epochs": 15, "batch_size": 20}}
+    other = sweep | {"name": "other", "methods": ["lottery_ticket", "sap"]}
+    files = [write(tmp_path, sweep), write(tmp_path, sweep), write(tmp_path, other)]
+    processes = [start(tmp_path, "run", str(file)) for file in files]
+    trained: list[str] = []
+    for process in processes:
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        trained += [line for line in err.splitlines() if " iteration " in line]
+    assert len(trained) == len(commits(tmp_path)) == 1 + 3 * 2
+    assert store_of(tmp_path).names("claims") == store_of(tmp_path).names("quarantine") == []
+    for name in ("longer", "other"):
+        assert len(table(tmp_path, name, "iterations")) == 2 * 3
+    assert json.loads(command(tmp_path, "verify", "--json"))["damage"] == []
+
+
+def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_path: Path) -> None:
+    sweep = SWEEP | {
+        "name": "hung",
+        "seeds": [0],
+        "train": {"epochs": [1, 100_000]},
+        "methods": ["one_shot"],
+        "resources": {"timeout_minutes": 0.25, "retries": 0},
+    }
+    (failure,) = run(tmp_path, sweep, expect=1)["failures"]
+    assert failure["iteration"] == 0
+    assert "longer than resources.timeout_minutes: 0.25" in failure["traceback"]
+    assert "training.py" in failure["traceback"]  # where it was
+    assert len(commits(tmp_path)) == 3
+    assert store_of(tmp_path).names("claims")[1:] == []  # what the ended worker left is void
+    assert run(tmp_path, sweep | {"train": {"epochs": 1}})["planned"] == 0
+
+
+def test_a_disk_too_full_for_tables_costs_no_lineage(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    tables = folder / "prunesweep-store" / "tables"
+    shutil.rmtree(tables)
+    tables.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tables)], check=False)
+    if not os.path.ismount(tables):
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        summary = run(folder, SWEEP | {"prune": {"iterations": 3}}, expect=1)
+    finally:
+        subprocess.run(["umount", "-l", str(tables)], check=True)
+    assert summary["failures"] == []
+    assert "Invalid cross-device link" in summary["problem"] or "full" in summary["problem"]
+    assert len(commits(folder)) == 14 + 6
+    rows = json.loads(command(folder, "results", "small", "--sql", "SELECT key FROM iterations",
+                              "--format", "json"))  # fmt: skip
+    assert len(rows) == 6 * 4
+
+
+def test_a_broken_progress_view_costs_no_lineage(tmp_path: Path) -> None:
+    """Its heartbeat cannot be written, and nobody reads its lines any more."""
+    folder = tmp_path / "prunesweep-store/sweeps/small"
+    (folder / "run.json").mkdir(parents=True)
+    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
+    assert process.stderr
+    process.stderr.close()
+    assert process.stdout
+    out = process.stdout.read()
+    assert process.wait(timeout=120) == 0, out
+    assert len(commits(tmp_path)) == 14
