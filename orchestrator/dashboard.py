@@ -26,8 +26,8 @@ HOSTS = (HOST, "localhost")
 name of someone else's was made to point here, for a page of theirs to read this one."""
 
 STATUS_SECONDS = 1.0
-REST = 10
-"""A page is not gathered anew before ten times as long as that took has passed."""
+REST = 4
+"""A page is not gathered anew before four times as long as that took has passed."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -172,17 +172,19 @@ class _Request(BaseHTTPRequestHandler):
         if path == "/":
             self._home()
             return
-        name, _, file = path.removeprefix("/").partition("/")
+        name, slash, file = path.removeprefix("/").partition("/")
         answer = self._files.get(file)
         if name not in dashboard.names() or answer is None:
             self._text(HTTPStatus.NOT_FOUND, "there is nothing here")
+        elif not slash:
+            self._redirect(name)
         else:
             answer(self, dashboard.sweep(name))
 
     def _home(self) -> None:
         dashboard = self._dashboard
         if dashboard.name is not None:
-            self._send(HTTPStatus.FOUND, b"", "text/plain", {"Location": f"/{dashboard.name}/"})
+            self._redirect(dashboard.name)
             return
         page = render_index(dashboard.store.location, sweeps(dashboard.store))
         self._html(page, INDEX_POLICY)
@@ -204,6 +206,9 @@ class _Request(BaseHTTPRequestHandler):
 
     def _json(self, value: Any) -> None:
         self._send(HTTPStatus.OK, json.dumps(value, allow_nan=False).encode(), "application/json")
+
+    def _redirect(self, name: str) -> None:
+        self._send(HTTPStatus.FOUND, b"", "text/plain", {"Location": f"/{name}/"})
 
     def _text(self, status: HTTPStatus, text: str) -> None:
         self._send(status, f"{text}\n".encode(), "text/plain")

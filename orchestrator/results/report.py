@@ -105,7 +105,7 @@ def _figures(results: Results) -> tuple[list[dict[str, Any]], dict[str, Packed]]
         chart = figure.draw(results)
         if chart is None:
             continue
-        spec = chart.to_dict()
+        spec = chart.to_dict(validate=False)
         for name, rows in spec.pop("datasets", {}).items():
             if name not in numbers:
                 numbers[name] = f"rows{len(numbers)}"

@@ -17,7 +17,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-SCRIPTS = ("data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "live.js", "page.js")
+SCRIPTS = (
+    "data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "live.js", "page.js",
+)  # fmt: skip
 """The page's own JavaScript, in the order in which it runs."""
 
 INDEX_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"

@@ -26,13 +26,23 @@ async function follow() {
   }
 }
 
+/** Do `work`, and leave the heading or figure that is read where it is in the window. */
+function keepingPlace(work) {
+  const read = [...document.querySelectorAll("h2, figure")].find(
+    (each) => each.getBoundingClientRect().bottom > 0,
+  );
+  const before = read?.getBoundingClientRect().top;
+  work();
+  if (scrollY > 0 && read?.isConnected) scrollBy(0, read.getBoundingClientRect().top - before);
+}
+
 /** Show new data: figures that differ in their rows alone keep their zoom and emphasis. */
 function update(payload) {
   const before = new Map(cards.map((card) => [card.figure.name, card]));
+  const same = (card, figure) => JSON.stringify(card?.figure) === JSON.stringify(figure);
   data = unpackAll(payload);
-  drawPage();
-  drawFigures((figure) => {
-    const card = before.get(figure.name);
-    return card && JSON.stringify(card.figure) === JSON.stringify(figure) ? card : null;
+  keepingPlace(() => {
+    drawPage();
+    drawFigures((figure) => (same(before.get(figure.name), figure) ? before.get(figure.name) : null));
   });
 }

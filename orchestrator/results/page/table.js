@@ -20,7 +20,7 @@ const shown = (column, row) => {
 function rowTest(query, columns) {
   const tests = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
     const [, name, sign, number] = word.match(COMPARISON) ?? [];
-    const column = columns.find((each) => (each.alias ?? each.name) === name);
+    const column = columns.find((each) => each.alias === name || each.name === name);
     if (column && column.format !== "text") {
       return (row) => row[column.name] != null && compare[sign](shown(column, row), Number(number));
     }
