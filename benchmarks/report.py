@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from orchestrator.planning import sweep_lineages
 from orchestrator.records import LineageRecord, SweepRecord, record_sweep, write_sweep
-from orchestrator.results.opening import open_results
+from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
 from orchestrator.results.tables import SCHEMAS, identity_row, table_path
 from orchestrator.sweep import resolve_datasets
@@ -44,8 +44,8 @@ LAYERS = {"hidden1.weight": 8192, "hidden2.weight": 8192, "classifier.weight": 6
 GRID = [(round(0.1 * p, 1), round(1 + 0.1 * q, 1)) for p in range(1, 11) for q in range(11)]
 
 
-def synthetic_store(folder: Path, seeds: int = SEEDS) -> Store:
-    """A store with the sweep `large`, its record, its tables, and commits without weights."""
+def synthetic_results(folder: Path, seeds: int = SEEDS) -> Results:
+    """The sweep `large` in a store of its own: its record, its tables, and commits of no files."""
     store = Store(str(folder / "store"))
     file = folder / "large.yaml"
     file.write_text(SWEEP % list(range(seeds)))
@@ -60,7 +60,7 @@ def synthetic_store(folder: Path, seeds: int = SEEDS) -> Store:
     (folder / "store" / "tables").mkdir()
     for name, table in tables(record).items():
         pq.write_table(table, store.absolute(table_path(name, record.name)))
-    return store
+    return Results(store, record)
 
 
 def tables(record: SweepRecord) -> dict[str, pa.Table]:
@@ -154,10 +154,9 @@ def opening_seconds(page: Page, file: Path) -> float:
 def main() -> None:
     chromium = shutil.which("chromium") or sys.exit("this needs Chromium")
     with tempfile.TemporaryDirectory() as folder:
-        store = synthetic_store(Path(folder))
+        results = synthetic_results(Path(folder))
         file = Path(folder) / "large.html"
         began = time.perf_counter()
-        results = open_results(store, "large")
         write_report(results, file)
         written = time.perf_counter() - began
         rows = len(results.iterations)
@@ -166,7 +165,8 @@ def main() -> None:
         with sync_playwright() as playwright:
             arguments = ["--no-sandbox"]
             browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-            times = [opening_seconds(browser.new_page(), file) for _ in range(5)]
+            view = ViewportSize(width=1400, height=1000)
+            times = [opening_seconds(browser.new_page(viewport=view), file) for _ in range(5)]
         print(f"{sorted(times)[2]:7.2f} s  opening it, median of {[round(t, 2) for t in times]}")
 
 

@@ -68,6 +68,7 @@ def report_payload(results: Results) -> dict[str, Any]:
         "paper": _paper(results),
         "failures": [_failure(failure, results) for failure in status.failures],
         "left_out": _left_out(results, set(stored)),
+        "damage": status.damage,
         "bytes": _bytes(store, {key for line in record.lineages for key in line.keys}),
         "runs": _runs(results, status.run),
         "yaml": resolved_yaml(record),

@@ -490,9 +490,8 @@ def test_safe_json_says_the_same_and_has_no_markup() -> None:
 
 def test_ten_thousand_iterations_open(tmp_path: Path, open_page: Callable[[str], Page]) -> None:
     benchmark = load_benchmark()
-    results = open_results(benchmark.synthetic_store(tmp_path), "large")
     file = tmp_path / "large.html"
-    write_report(results, file)
+    write_report(benchmark.synthetic_results(tmp_path), file)
     page = open_page(file.as_uri())
     assert page.locator("#iterations .count").inner_text() == "1–25 of 10,230 rows"
     page.get_by_label("Filter iterations").fill("seed=21 t=30")

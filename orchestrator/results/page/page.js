@@ -70,6 +70,7 @@ function drawAlerts() {
   );
   fill(
     "alerts",
+    data.damage.map((text) => h("p", { class: "wrong" }, `Damaged record, taken as missing: ${text}`)),
     damaged.length
       ? h(
           "details",

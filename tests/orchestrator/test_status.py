@@ -1,0 +1,158 @@
+"""Status: states of lineages and methods, and a view that goes on until the run ends."""
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measured import SOME_METRICS, measured, sweep_file
+from rich.console import Console
+
+from orchestrator.failures import Failure, write_failures
+from orchestrator.planning import make_plan, sweep_lineages
+from orchestrator.progress import RunProgress
+from orchestrator.records import LineageRecord
+from orchestrator.results.opening import Results
+from orchestrator.status import MethodStatus, sweep_status
+from orchestrator.sweep import resolve_datasets
+from orchestrator.yaml_source import load_sweep
+from trainables.data import data_roots
+from trainables.store import iteration_path
+
+COMMAND = str(Path(sys.executable).with_name("prunesweep"))
+SECTIONS: dict[str, Any] = {
+    "seeds": [0, 1],
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", "lottery_ticket"],
+}
+
+
+def all_but_one_shots_last(line: LineageRecord, t: int) -> dict[str, Any] | None:
+    """Of the one-shot lineage of seed 1, iteration 2 is missing."""
+    missing = (line.config["method"]["name"], line.config["seed"], t) == ("one_shot", 1, 2)
+    return None if missing else SOME_METRICS
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Results:
+    return measured(tmp_path, sweep_file(tmp_path, **SECTIONS), all_but_one_shots_last)
+
+
+@contextmanager
+def in_flight(results: Results, folder: Path) -> Iterator[RunProgress]:
+    """A run with a heartbeat, which trains nothing."""
+    spec = load_sweep(folder / "sweep.yaml")
+    lineages = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+    stored = results.store.committed("iterations")
+    progress = RunProgress(results.store, "s", Console(file=io.StringIO()))
+    with progress.running(make_plan(lineages, stored.get)):
+        yield progress
+
+
+def commit_the_last(results: Results) -> None:
+    store, lines = results.store, results.record.lineages
+    store.commit(iteration_path(lines[1].keys[2]), {"metrics.parquet": b""})
+
+
+def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
+    status = sweep_status(partial.store, "s")
+    assert (status.state, status.lineages_done, status.lineages) == ("incomplete", 3, 4)
+    # Two trunks and two iterations of each of four lineages; the methods share the trunks.
+    assert (status.iterations_stored, status.iterations) == (9, 10)
+    assert status.methods == (
+        MethodStatus("one_shot", 2, 1, 0, iterations=6, committed=5),
+        MethodStatus("lottery_ticket", 2, 2, 0, iterations=6, committed=6),
+    )
+    failed = partial.record.lineages[1].id
+    write_failures(partial.store, "s", [Failure(failed, 2, 2, "ValueError: no")])
+    assert [each.failed for each in sweep_status(partial.store, "s").methods] == [1, 0]
+
+
+def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:
+    done = subprocess.run(
+        [COMMAND, "status", "s", "--watch", "--storage", partial.store.location],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "s: incomplete, lineages 3/4, iterations 9/10\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_without_a_terminal_every_change_is_a_line_until_the_run_ends(
+    partial: Results, tmp_path: Path, as_json: bool
+) -> None:
+    arguments = ["status", "s", "--watch", "--storage", partial.store.location]
+    with in_flight(partial, tmp_path):
+        process = subprocess.Popen(
+            [COMMAND, *arguments, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        commit_the_last(partial)
+        second = process.stdout.readline()
+    third = process.stdout.readline()
+    assert process.stdout.read() == ""
+    assert process.wait(timeout=60) == 0
+    if as_json:
+        states = [json.loads(line) for line in (first, second, third)]
+        assert [each["state"] for each in states] == ["running", "running", "finished"]
+        assert [each["iterations_stored"] for each in states] == [9, 10, 10]
+    else:
+        assert first == "s: running, lineages 3/4, iterations 9/10\n"
+        assert second == "s: running, lineages 4/4, iterations 10/10\n"
+        assert third == "s: finished, lineages 4/4, iterations 10/10\n"
+
+
+@pytest.mark.parametrize("ended_by", ["the run", "Ctrl-C"])
+def test_in_a_terminal_the_view_is_drawn_anew(
+    partial: Results, tmp_path: Path, ended_by: str
+) -> None:
+    master, terminal = pty.openpty()
+    with in_flight(partial, tmp_path) as progress:
+        lineage = partial.record.lineages[1].id
+        progress.started(lineage, 2)
+        process = subprocess.Popen(
+            [COMMAND, "status", "s", "--watch", "--storage", partial.store.location],
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            preexec_fn=lambda: make_controlling(terminal),
+            env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+        )  # fmt: skip
+        os.close(terminal)
+        shown = read_until(master, "iterations 9/10 committed")
+        commit_the_last(partial)
+        shown += read_until(master, "iterations 10/10 committed")
+        if ended_by == "Ctrl-C":
+            os.write(master, b"\x03")
+            assert process.wait(timeout=60) == 0
+    if ended_by == "the run":
+        shown += read_until(master, "s: finished")
+        assert process.wait(timeout=60) == 0
+    os.close(master)
+    assert "lottery_ticket" in shown
+    assert "Traceback" not in shown
+
+
+def make_controlling(terminal: int) -> None:
+    """Make the pseudo-terminal the process's own, so that its Ctrl-C is a signal."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
+def read_until(master: int, text: str) -> str:
+    """What the terminal shows, without its control sequences, until it shows `text`."""
+    shown = ""
+    deadline = time.monotonic() + 120
+    while text not in shown:
+        assert time.monotonic() < deadline, shown
+        shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(master, 65536).decode())
+    return shown
