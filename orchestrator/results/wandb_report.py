@@ -46,14 +46,12 @@ def wandb_report(results: Results, project: str, entity: str) -> Any:
     Without an `entity` it can be looked at, but not be saved.
     """
     v2 = _reports()
-    from wandb_workspaces import expr
-
     sweep = results.record.name
     runs = v2.Runset(
         entity=entity,
         project=project,
         name=sweep,
-        filters=[expr.Metric("Group") == sweep],
+        filters=f"Metric('Group') = '{sweep}'",
         groupby=["config.label"],
     )
     plots = [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ SWEEP: dict[str, Any] = {
     "wandb": {"project": "pruning", "tags": ["mine"]},
 }
 ONE = SWEEP | {"name": "one", "methods": ["one_shot"], "prune": {"iterations": 1}}
-LONGER = SWEEP | {"name": "longer", "train": {"epochs": 40, "batch_size": 10}}
-"""Long enough (about 2 s an iteration) to be interrupted in the middle."""
+LONGER = SWEEP | {"name": "longer", "train": {"epochs": 20, "batch_size": 10}}
+"""Long enough (about 1 s an iteration) to be interrupted in the middle."""
 
 Rows = list[dict[str, Any]]
 
@@ -341,6 +342,42 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     assert "CommError" in summary["wandb"]["problem"]
     assert_mirrored(tmp_path, "one")
     assert_secret(CANARY, out, err, store=storage(tmp_path), home=tmp_path / "home")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_no_lineage_fails_for_a_service_that_dies_or_hangs(number: int, tmp_path: Path) -> None:
+    process = start(tmp_path, "run", write(tmp_path, LONGER), "--json")
+    wait_for(lambda: storage(tmp_path).exists() and commits(tmp_path) >= 2)
+    services = core_processes(tmp_path)
+    assert services
+    try:
+        for service in services:
+            os.kill(service, number)
+        out, err = process.communicate(timeout=250)
+    finally:
+        for service in services:
+            with suppress(ProcessLookupError):
+                os.kill(service, signal.SIGKILL)
+    assert process.returncode == 0, err
+    assert json.loads(out)["failures"] == []
+    command(tmp_path, "run", write(tmp_path, LONGER))
+    assert_mirrored(tmp_path, "longer")
+
+
+def test_no_lineage_fails_for_a_server_that_falls_silent(tmp_path: Path) -> None:
+    with serving(LocalWandb()) as server:
+        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        process = start(tmp_path, "run", write(tmp_path, LONGER), "--json", **env)
+        wait_for(lambda: server.runs)
+        server.delay = 1000
+        out, err = process.communicate(timeout=250)
+        assert process.returncode == 0, err
+        summary = json.loads(out)
+        assert summary["failures"] == []
+        assert summary["wandb"]["left"] == 2
+        server.delay = 0
+        assert sync(tmp_path, "longer", **env)["sent"] == 2
+        assert server_rows(server) == expected_rows(tmp_path, "longer")
 
 
 def test_no_lineage_fails_for_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
