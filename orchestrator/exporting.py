@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from orchestrator.records import SweepRecord
-from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from trainables.artifacts import WEIGHTS, read_masks, read_tensors
 from trainables.store import Store, iteration_path
 
 
@@ -37,9 +37,11 @@ def export_iteration(
     path = iteration_path(keys[t])
     if WEIGHTS not in store.manifest(path)["files"]:
         raise ExportError(f"the weights of iteration {t} were not kept (store.keep_weights)")
-    weights = decode_tensors(store.read(path, WEIGHTS))
-    masks = decode_masks(store.read(path, MASK))
+    weights = read_tensors(store, path)
+    masks = read_masks(store, path)
 
+    if store.local_root and folder.resolve().is_relative_to(store.local_root.resolve()):
+        raise ExportError(f"{folder} is inside of the storage; export to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

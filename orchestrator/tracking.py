@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from orchestrator.records import SweepRecord
 from orchestrator.results.history import iteration_rows
 from orchestrator.spec import WandbOptions
-from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from trainables.artifacts import MASK, WEIGHTS, read_masks, read_tensors
 from trainables.identity import canonical_json
 from trainables.store import Damaged, Store, iteration_path
 
@@ -330,7 +330,7 @@ class LineageRun:
         path = iteration_path(self._keys[-1])
         if WEIGHTS not in self._store.manifest(path)["files"]:
             return
-        masks = decode_masks(self._store.read(path, MASK))
+        masks = read_masks(self._store, path)
         files = {
             WEIGHTS: self._store.read(path, WEIGHTS),
             MASK: safetensors.numpy.save({n: m.numpy().astype("u1") for n, m in masks.items()}),
@@ -413,11 +413,11 @@ def _histograms(store: Store, key: str) -> dict[str, Any]:
     """How densely each output unit of a layer is kept, layer by layer, and the magnitudes of the
     kept weights, where the weights were kept."""
     path = iteration_path(key)
-    masks = decode_masks(store.read(path, MASK))
+    masks = read_masks(store, path)
     shares = {name: mask.flatten(1).double().mean(1).numpy() for name, mask in masks.items()}
     counts = {f"mask/{name}": np.histogram(each, BINS, (0, 1)) for name, each in shares.items()}
     if WEIGHTS in store.manifest(path)["files"]:
-        weights = decode_tensors(store.read(path, WEIGHTS))
+        weights = read_tensors(store, path)
         kept = np.concatenate([weights[name][mask].abs().numpy() for name, mask in masks.items()])
         if kept.size:
             counts["magnitude"] = np.histogram(kept, BINS, (0, kept.max()))

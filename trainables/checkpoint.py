@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from trainables.artifacts import decode_tensors, encode_tensors
+from trainables.artifacts import encode_tensors, read_tensors
 from trainables.store import Damaged, Store, checkpoint_path
 from trainables.training import Progress
 
@@ -31,7 +31,7 @@ class EpochCheckpoint:
         for name in reversed(self.store.names(f"checkpoints/{self.key}")):
             path = checkpoint_path(self.key, int(name))
             try:
-                tensors = decode_tensors(self.store.read(path, STATE))
+                tensors = read_tensors(self.store, path, STATE)
                 progress = json.loads(self.store.read(path, PROGRESS))
             except Damaged:
                 self.store.set_aside(path)

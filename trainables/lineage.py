@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors, encode_tensors
+from trainables.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
 from trainables.batches import Inputs, Randomness
 from trainables.bench import Bench
 from trainables.checkpoint import EpochCheckpoint
@@ -190,10 +190,10 @@ def _prune(lineage: Lineage, index: int, model: nn.Module, bench: Bench) -> Made
     """Leave `model` as m_t ⊙ the rewound weights, having measured the pruned model on the way."""
     started = time.perf_counter()
     step = lineage.steps[index]
-    parent = decode_tensors(bench.store.read(iteration_path(lineage.keys[index - 1]), WEIGHTS))
+    parent = read_tensors(bench.store, iteration_path(lineage.keys[index - 1]))
     scored = parent
     if _scores_dense(lineage) and index > 1:
-        scored = decode_tensors(bench.store.read(iteration_path(lineage.keys[0]), WEIGHTS))
+        scored = read_tensors(bench.store, iteration_path(lineage.keys[0]))
     model.load_state_dict(scored)
     assert isinstance(lineage.method, IterativePruning)
     masks = prune(
@@ -235,8 +235,8 @@ def _take_parent_masks(lineage: Lineage, index: int, model: nn.Module, bench: Be
 
 
 def _parent_masks(lineage: Lineage, index: int, bench: Bench) -> Masks:
-    parent = bench.store.read(iteration_path(lineage.keys[index - 1]), MASK)
-    return {name: mask.to(bench.device) for name, mask in decode_masks(parent).items()}
+    parent = read_masks(bench.store, iteration_path(lineage.keys[index - 1]))
+    return {name: mask.to(bench.device) for name, mask in parent.items()}
 
 
 def _measured_pruned(model: nn.Module, masks: Masks, bench: Bench) -> Made:
@@ -253,7 +253,7 @@ def _rewound_state(lineage: Lineage, trunk: str, inputs: Inputs, bench: Bench) -
     step = rewind_step(lineage.method)
     path = snapshot_path(snapshot_key(trunk, step))
     if bench.store.is_committed(path):
-        return decode_tensors(bench.store.read(path, WEIGHTS))
+        return read_tensors(bench.store, path)
     model = _initial_model(lineage, bench)
     if step > 0:
         _train_until(model, step, lineage, inputs, bench)

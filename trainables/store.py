@@ -198,7 +198,7 @@ class Store:
             manifest = json.loads(self._read_bytes(f"{path}/{MANIFEST}"))
         except FileNotFoundError as error:
             raise Damaged(path, "it has no manifest") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Damaged(path, f"its manifest is not JSON ({error})") from error
         if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
             raise Damaged(path, "its manifest has no list of files")
@@ -344,7 +344,7 @@ class Store:
             return json.loads(self._read_bytes(path))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Damaged(path, f"not JSON ({error})") from error
 
     def names(self, folder: str) -> list[str]:

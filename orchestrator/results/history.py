@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainables.artifacts import EPOCHS, METRICS, decode_table
+from trainables.artifacts import EPOCHS, METRICS, read_table
 from trainables.commits import EPOCH_SCHEMA, METRICS_SCHEMA
 from trainables.store import Store, iteration_path
 
@@ -27,8 +27,8 @@ def iteration_rows(store: Store, key: str, first: int) -> list[dict[str, Any]]:
     Damaged.
     """
     path = iteration_path(key)
-    measures = decode_table(store.read(path, METRICS)).to_pylist()[0]
-    epochs = decode_table(store.read(path, EPOCHS)).to_pylist()
+    measures = read_table(store, path, METRICS, METRICS_SCHEMA).to_pylist()[0]
+    epochs = read_table(store, path, EPOCHS, EPOCH_SCHEMA).to_pylist()
     rows = [
         {"epoch": first + number, "epoch/iteration": measures["iteration"]}
         | _prefixed("epoch", epoch, EPOCH_COLUMNS)

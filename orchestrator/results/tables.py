@@ -14,7 +14,7 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from orchestrator.records import LineageRecord, SweepRecord
-from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, decode_table
+from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
 from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.identity import canonical_json
 from trainables.store import Damaged, Store, iteration_path
@@ -52,6 +52,14 @@ SPARSITY_SCHEMA = pa.schema(
 def _joined(*schemas: pa.Schema) -> pa.Schema:
     return pa.schema([field for schema in schemas for field in schema])
 
+
+FILE_SCHEMAS = {
+    METRICS: METRICS_SCHEMA,
+    LAYERS: LAYER_SCHEMA,
+    EPOCHS: EPOCH_SCHEMA,
+    SPARSITY: SPARSITY_SCHEMA,
+}
+"""The columns of a commit's tables."""
 
 ITERATIONS_COLUMNS = (
     "sweep", "lineage", "key", "dataset", "model", "method", "scope", "data", "selection", "seed",
@@ -160,7 +168,7 @@ def _read_parts(
 ) -> dict[str, pa.Table]:
     def read(key: str) -> pa.Table | None:
         try:
-            return decode_table(store.read(iteration_path(key), file))
+            return read_table(store, iteration_path(key), file, FILE_SCHEMAS[file])
         except Damaged as error:
             damage[key] = error
             return None

@@ -8,7 +8,7 @@ import numpy as np
 from orchestrator.records import LineageRecord
 from orchestrator.results.figures.rows import Row, cell_columns, layer_rows
 from orchestrator.results.opening import Results
-from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from trainables.artifacts import read_masks, read_tensors
 from trainables.identity import snapshot_key, trunk_key
 from trainables.store import iteration_path, snapshot_path
 
@@ -103,7 +103,7 @@ def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]
             lines.setdefault(_initial_path(line.config), []).append(line)
     for path, each in lines.items():
         if results.store.is_committed(path):
-            state = decode_tensors(results.store.read(path, WEIGHTS))
+            state = read_tensors(results.store, path)
             yield (
                 {n: state[n].double().numpy().reshape(-1) for n in names[each[0].id]},
                 each,
@@ -117,7 +117,7 @@ def _initial_path(config: dict[str, Any]) -> str:
 
 
 def _masks(results: Results, key: str) -> Weights:
-    masks = decode_masks(results.store.read(iteration_path(key), MASK))
+    masks = read_masks(results.store, iteration_path(key))
     return {name: mask.numpy().reshape(-1) for name, mask in masks.items()}
 
 
