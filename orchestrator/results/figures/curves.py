@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 
@@ -13,7 +14,7 @@ PANEL = (165, 125)
 
 
 DIGITS = (1, 2, 3, 5, 7)
-LOG_TICKS = [round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in DIGITS]
+LOG_TICKS = tuple(round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in DIGITS)
 """Of every decade up to 1: what Vega marks by itself is too much for a small panel."""
 
 
@@ -64,7 +65,7 @@ def mean_curves(
     Rows that agree in `look.field` and `each` are averaged. The band is the mean ± the sample
     standard deviation. What is null is left out, and on a log axis what is not positive.
     """
-    groups: list[str | alt.FieldName] = [*dict.fromkeys([look.field, *each])]
+    groups = list(dict.fromkeys([look.field, *each]))
     opacity = alt.condition(look.chosen(), alt.value(1.0), alt.value(0.1))
     faint = alt.condition(look.chosen(), alt.value(0.18), alt.value(0.02))
     base = alt.Chart().encode(alt.X("x:Q", axis=x.axis(), scale=x.scale()))
@@ -77,34 +78,44 @@ def mean_curves(
         y.tooltip("deviation", "standard deviation"),
         alt.Tooltip("seeds:Q"),
     ]
-    layers = [
-        base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
-        base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
-        base.mark_point(filled=True, size=size[1] / 5).encode(
-            mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
-        ),
-    ]
-    if look.dense:
-        layers[-1] = base.mark_point(opacity=0, size=60).encode(mean, tooltip=tooltip)
-    chart = (
-        alt.layer(*layers)
-        .transform_filter(f"isValid(datum['{x.field}']) && isValid(datum['{y.field}'])")
-        .transform_aggregate(
-            x=f"mean({x.field})",
-            mean=f"mean({y.field})",
-            deviation=f"stdev({y.field})",
-            seeds="count()",
-            groupby=groups,
-        )
-        .transform_filter(" && ".join(["true", *_positive(x, "x"), *_positive(y, "mean")]))
-        .transform_calculate(low=_low(y), high=_high(y))
-        .properties(width=size[0], height=size[1])
+    points = base.mark_point(filled=True, size=size[1] / 5).encode(
+        mean, look.colour(), look.shape(), opacity=opacity, tooltip=tooltip
     )
-    assert isinstance(chart, alt.LayerChart)
-    return chart
+    if look.dense:
+        points = base.mark_point(opacity=0, size=60).encode(mean, tooltip=tooltip)
+    return alt.LayerChart(
+        layer=[
+            base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
+            base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
+            points,
+        ],
+        transform=_means(x, y, groups),
+        width=size[0],
+        height=size[1],
+    )
 
 
-Chart = alt.LayerChart | alt.ConcatChart | alt.FacetChart | alt.VConcatChart
+def _means(x: Measure, y: Measure, groups: Sequence[str]) -> list[dict[str, Any]]:
+    """The transforms from rows to `x`, `mean`, `deviation`, `seeds`, `low` and `high`."""
+    given = " && ".join(f"isValid(datum['{each.field}'])" for each in (x, y))
+    positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.log]
+    return [
+        {"filter": given},
+        {
+            "aggregate": [
+                {"op": "mean", "field": x.field, "as": "x"},
+                {"op": "mean", "field": y.field, "as": "mean"},
+                {"op": "stdev", "field": y.field, "as": "sample"},
+                {"op": "count", "as": "seeds"},
+            ],
+            "groupby": list(groups),
+        },
+        # Of a single seed there is no deviation.
+        {"calculate": "isFinite(datum.sample) ? datum.sample : 0", "as": "deviation"},
+        {"calculate": _low(y), "as": "low"},
+        {"calculate": _high(y), "as": "high"},
+        *({"filter": each} for each in positive),
+    ]
 
 
 def side_by_side(panel: alt.LayerChart | alt.Chart, column: alt.Column) -> alt.FacetChart:
@@ -116,10 +127,20 @@ def side_by_side(panel: alt.LayerChart | alt.Chart, column: alt.Column) -> alt.F
     return alt.FacetChart(spec=panel, facet=alt.FacetMapping(column=column))
 
 
+Chart = alt.LayerChart | alt.ConcatChart | alt.FacetChart | alt.VConcatChart
+
+
 def by_iteration() -> alt.Column:
     return alt.Column(
         "iteration:O", title=None, header=alt.Header(labelExpr="'t = ' + (datum.label)")
     )
+
+
+def block(
+    charts: Sequence[Chart], title: str | alt.TitleParams, where: Any, columns: int = 1
+) -> alt.ConcatChart:
+    """`charts` of the rows for which `where` holds, in `columns`, under a title."""
+    return alt.concat(*charts, columns=columns, title=title, transform=[alt.FilterTransform(where)])
 
 
 def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt.VConcatChart:
@@ -136,10 +157,6 @@ def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt
         resolve=alt.Resolve(scale=scales),
         config=alt.Config(**theme()),
     )
-
-
-def _positive(measure: Measure, field: str) -> list[str]:
-    return [f"datum.{field} > 0"] if measure.log else []
 
 
 def _low(y: Measure) -> str:

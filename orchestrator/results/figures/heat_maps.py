@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import blocks, by_iteration, side_by_side
+from orchestrator.results.figures.curves import block, blocks, by_iteration, side_by_side
 from orchestrator.results.figures.rows import Row, distinct, sparsity_rows
 from orchestrator.results.figures.style import ORDERED, heading
 from orchestrator.results.opening import Results
@@ -21,17 +21,13 @@ def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
     return blocks(rows, [_block(rows, setting) for setting in distinct(rows, "setting")])
 
 
-def _block(rows: list[Row], setting: str) -> alt.VConcatChart:
+def _block(rows: list[Row], setting: str) -> alt.ConcatChart:
     there = [row for row in rows if row["setting"] == setting]
     maps = [
-        _maps().transform_filter(alt.datum.variant == variant).properties(title=variant)
+        block([_maps()], variant, alt.datum.variant == variant)
         for variant in distinct(there, "variant")
     ]
-    return (
-        alt.vconcat(*maps)
-        .transform_filter(alt.datum.setting == setting)
-        .properties(title=heading(setting))
-    )
+    return block(maps, heading(setting), alt.datum.setting == setting)
 
 
 def _maps() -> alt.FacetChart:

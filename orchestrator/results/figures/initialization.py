@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import DENSITY, Measure, blocks, mean_curves
+from orchestrator.results.figures.curves import DENSITY, Measure, block, blocks, mean_curves
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.figures.rows import Row, distinct
 from orchestrator.results.figures.style import Look, heading
@@ -48,10 +48,9 @@ def _histograms(rows: list[Row], look: Look, network: str, listening: bool) -> a
             .mark_area(color="grey", opacity=0.3)
             .encode(alt.X("weight:Q", title=WEIGHT.title), alt.Y("uniform:Q", title=SHARE.title))
         )
-        panel = alt.concat(alt.layer(uniform, curves)).properties(title=group)
-        panels.append(panel.transform_filter(alt.datum.group == group))
-    block = alt.concat(*panels, columns=2).transform_filter(alt.datum.network == network)
-    return block.properties(title=heading(network))
+        layers = alt.LayerChart(layer=[uniform, curves])
+        panels.append(block([layers], group, alt.datum.group == group))
+    return block(panels, heading(network), alt.datum.network == network, columns=2)
 
 
 def _norms(rows: list[Row], look: Look, setting: str, listening: bool) -> alt.ConcatChart:
@@ -61,10 +60,9 @@ def _norms(rows: list[Row], look: Look, setting: str, listening: bool) -> alt.Co
         curves = mean_curves(DENSITY, NORM, look)
         if listening and not panels:
             curves = curves.add_params(look.chosen())
-        panel = alt.concat(alt.layer(*_uniform_norms(), curves)).properties(title=layer)
-        panels.append(panel.transform_filter(alt.datum.layer == layer))
-    block = alt.concat(*panels, columns=2).transform_filter(alt.datum.setting == setting)
-    return block.properties(title=heading(setting))
+        layers = alt.LayerChart(layer=[*_uniform_norms(), curves])
+        panels.append(block([layers], layer, alt.datum.layer == layer))
+    return block(panels, heading(setting), alt.datum.setting == setting, columns=2)
 
 
 def _uniform_norms() -> list[alt.Chart]:

@@ -13,6 +13,7 @@ from orchestrator.results.figures.curves import (
     ITERATION,
     PQ_INDEX,
     Measure,
+    block,
     blocks,
     mean_curves,
 )
@@ -78,7 +79,7 @@ def _panels(
     charts = [mean_curves(ITERATION, measure, look) for measure in measures]
     if listening:
         charts[0] = charts[0].add_params(look.chosen())
-    return alt.concat(*charts, columns=2).properties(title=heading(*titles)).transform_filter(where)
+    return block(charts, heading(*titles), where, columns=2)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from orchestrator.results.figures.curves import (
     PQ_INDEX,
     Chart,
     Measure,
+    block,
     blocks,
     mean_curves,
     side_by_side,
@@ -37,11 +38,8 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
         panel = mean_curves(DENSITY, ACCURACY, look, size=(118, 118))
         if network == networks[0]:
             panel = panel.add_params(look.chosen())
-        charts.append(
-            side_by_side(panel, _scope())
-            .transform_filter(alt.datum.network == network)
-            .properties(title=heading(network))
-        )
+        panels = side_by_side(panel, _scope())
+        charts.append(block([panels], heading(network), alt.datum.network == network))
     return blocks(rows, charts)
 
 
@@ -67,7 +65,7 @@ def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
     return blocks(rows, charts, shared=False)
 
 
-def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.VConcatChart:
+def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.ConcatChart:
     """The rows `shown` of one network: a row of panels for each variant, a panel for each scope."""
     look = Look("layer", tuple(distinct(shown, "layer")), "layer", ordered=True, key=key)
     charts = []
@@ -75,17 +73,11 @@ def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.VConcatCha
         panel = mean_curves(ITERATION, measure, look, size=(118, 90))
         if not charts:
             panel = panel.add_params(look.chosen())
-        charts.append(
-            side_by_side(panel, _scope())
-            .transform_filter(alt.datum.variant == variant)
-            .properties(title=variant)
-        )
-    return (
-        alt.vconcat(*charts)
-        .transform_filter(alt.datum.network == shown[0]["network"])
-        .resolve_scale(y="shared")
-        .properties(title=heading(shown[0]["network"]))
-    )
+        panels = side_by_side(panel, _scope())
+        charts.append(block([panels], variant, alt.datum.variant == variant))
+    network = shown[0]["network"]
+    whole = block(charts, heading(network), alt.datum.network == network)
+    return whole.resolve_scale(y="shared")
 
 
 def _scope() -> alt.Column:

@@ -93,7 +93,7 @@ class Look:
         return f"{self.field}:{'O' if self.ordered else 'N'}"
 
     def _scale(self, choices: Sequence[Any]) -> alt.Scale:
-        around = [choices[i % len(choices)] for i in range(len(self.values))]
+        around = tuple(choices[i % len(choices)] for i in range(len(self.values)))
         return alt.Scale(domain=self.values, range=around)
 
     def _legend(self) -> alt.Legend:

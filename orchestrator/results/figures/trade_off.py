@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, blocks, mean_curves
+from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, block, blocks, mean_curves
 from orchestrator.results.figures.rows import distinct, iteration_rows
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -21,9 +21,5 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
         panel = mean_curves(DENSITY, ACCURACY, look, size=(380, 240))
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
-        charts.append(
-            alt.concat(panel)
-            .transform_filter(alt.datum.setting == setting)
-            .properties(title=heading(setting))
-        )
+        charts.append(block([panel], heading(setting), alt.datum.setting == setting))
     return blocks(rows, charts)

@@ -4,6 +4,7 @@ import altair as alt
 
 from orchestrator.results.figures.curves import (
     Measure,
+    block,
     blocks,
     by_iteration,
     mean_curves,
@@ -41,7 +42,7 @@ def training(results: Results) -> alt.TopLevelMixin | None:
     return blocks(rows, charts)
 
 
-def _block(look: Look, setting: str, listening: bool) -> alt.VConcatChart:
+def _block(look: Look, setting: str, listening: bool) -> alt.ConcatChart:
     panels = [
         mean_curves(EPOCH, measure, look, ("label", "iteration", "epoch"), size=(80, 75))
         for measure in MEASURES
@@ -49,5 +50,4 @@ def _block(look: Look, setting: str, listening: bool) -> alt.VConcatChart:
     if listening:
         panels[0] = panels[0].add_params(look.chosen())
     facets = [side_by_side(panel, by_iteration()) for panel in panels]
-    block = alt.vconcat(*facets).transform_filter(alt.datum.setting == setting)
-    return block.properties(title=heading(setting))
+    return block(facets, heading(setting), alt.datum.setting == setting)
