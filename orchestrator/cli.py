@@ -185,15 +185,23 @@ def report(
     name: SweepName,
     *,
     output: Annotated[Path | None, Parameter(help="The file; NAME.html by default.")] = None,
+    wandb: Annotated[
+        bool, Parameter(negative="", help="Draft a report in the sweep's W&B project instead.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
     """Write one HTML file with a sweep's figures, tables, failures, cost and provenance."""
     from orchestrator.results.opening import open_results
     from orchestrator.results.report import write_report
+    from orchestrator.results.wandb_report import build_wandb_report
 
-    file = output or Path(f"{name}.html")
-    write_report(open_results(storage, name), file)
-    print(file)
+    results = open_results(storage, name)
+    if wandb:
+        print(build_wandb_report(results))
+    if output is not None or not wandb:
+        file = output or Path(f"{name}.html")
+        write_report(results, file)
+        print(file)
     return OK
 
 

@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 PAPER_FILES = sorted([*ROOT.glob("sweeps/sap/*.yaml"), *ROOT.glob("sweeps/sketching/*.yaml")])
-COMMANDS = ("plan", "run", "status", "results", "verify", "export", "list", "doctor", "wandb-sync")
+COMMANDS = (
+    "plan", "run", "status", "results", "report", "dashboard", "verify", "export", "list", "doctor",
+    "wandb-sync",
+)  # fmt: skip
 
 KEYS = (
     "A key is the name under which an iteration is stored. A CHANGED KEY MAKES EVERY USER'S STORED"
