@@ -13,6 +13,11 @@ from orchestrator.yaml_source import SweepFileError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError
 
+
+class DashboardError(Exception):
+    """The dashboard cannot be served; the message says why and what to do."""
+
+
 INPUT_ERRORS = (
     SweepFileError,
     PlanError,
@@ -25,6 +30,7 @@ INPUT_ERRORS = (
     QueryError,
     PublishedError,
     Damaged,
+    DashboardError,
 )
 
 THE_SYSTEMS = {
