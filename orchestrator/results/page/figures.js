@@ -37,7 +37,7 @@ function chartConfig() {
     },
     legend: { ...fonts, labelColor: text, titleColor: muted },
     header: { ...fonts, labelColor: text, titleColor: text },
-    title: { font, subtitleFont: font, color: text, subtitleColor: muted },
+    title: { font, subtitleFont: font, fontWeight: "normal", color: text, subtitleColor: muted },
     text: { color: text, font },
     rule: { color: muted },
   };

@@ -59,7 +59,7 @@ function glanceTable(lineages, iterations, swatch) {
         { "data-group": of[0].group },
         h("th", { scope: "row", class: "text" }, swatch(of[0]), of[0].group),
         h("td", {}, ranCell(of)),
-        used.map((i, n) => accuracyCell(cells[i], best[n])),
+        used.map((i, n) => accuracyCell(cells[i], best[n], distinct(of.map((line) => line.seed)).length)),
       );
     return h("tbody", {}, part(network), members.map(row));
   });
@@ -72,17 +72,20 @@ function bestOf(cells) {
   return accuracies.length > 1 ? format("percent", Math.max(...cells.map((c) => c.accuracy))) : null;
 }
 
-function accuracyCell(cell, best) {
+function accuracyCell(cell, best, seeds) {
   if (!cell) return h("td", { class: "missing" }, MISSING);
   const isBest = format("percent", cell.accuracy) === best;
   const spread = cell.deviation === null ? null : h("small", {}, ` ± ${format("percent", cell.deviation)}`);
-  const where = cell.density > 0.995 ? null : h("small", { class: "where" }, `at ${format("density", cell.density)} %`);
+  const where = [
+    cell.density > 0.995 ? null : `at ${format("density", cell.density)} %`,
+    cell.seeds < seeds ? `${cell.seeds} of ${seeds} seeds` : null,
+  ];
   return h(
     "td",
-    { class: isBest ? "best" : "", title: `over ${plural(cell.seeds, "seed")}` },
+    { class: isBest ? "best" : "" },
     h(isBest ? "strong" : "span", {}, format("percent", cell.accuracy)),
     spread,
-    where,
+    where.filter(Boolean).map((line) => h("small", { class: "where" }, line)),
   );
 }
 

@@ -42,13 +42,15 @@ function drawHeader() {
   const numbers = [
     ["lineages complete", `${done} of ${lineages.length}`],
     ["iterations committed", format("count", keys.size)],
-    ["failed", format("count", failures.length)],
+    ["failed", format("count", failures.length), failures.length ? "state-failed" : ""],
     ["wall time", wall.length ? duration(sum(wall)) : MISSING],
     ["device time", duration(seconds)],
     ["in the store", size(data.bytes)],
   ];
   $("numbers").replaceChildren(
-    ...numbers.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    ...numbers.map(([name, value, style = ""]) =>
+      h("div", {}, h("dt", {}, name), h("dd", { class: style }, value)),
+    ),
   );
   drawAlerts();
 }
@@ -374,9 +376,13 @@ function drawPage() {
   $("footer").textContent = `prunesweep ${data.version} · ${data.storage}`;
 }
 
+/** Print all of it: figures that were not seen yet are drawn first, and all in light colours. */
 async function print() {
+  const theme = document.documentElement.dataset.theme;
+  setTheme("light");
   await Promise.all(cards.map((card) => card.draw()));
   window.print();
+  setTheme(theme);
 }
 
 function start() {
