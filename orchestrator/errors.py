@@ -44,10 +44,15 @@ def message(error: Exception) -> str | None:
     """What to tell the user; None when the error is a fault of prunesweep's own.
 
     What could change the look of a terminal, as a hostile file's name may, is written out."""
-    if isinstance(error, OSError) and error.errno in THE_SYSTEMS:
+    if isinstance(error, OSError) and (error.errno in THE_SYSTEMS or _is_arrows(error)):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     elif isinstance(error, INPUT_ERRORS):
         text = str(error)
     else:
         return None
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def _is_arrows(error: OSError) -> bool:
+    """What PyArrow has to say of an object store comes without a number."""
+    return type(error) is OSError and error.errno is None

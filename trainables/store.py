@@ -346,6 +346,10 @@ class Store:
             return None
         except (ValueError, RecursionError) as error:
             raise Damaged(path, f"not JSON ({error})") from error
+        except OSError as error:
+            if self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.Directory:
+                raise Damaged(path, "not JSON, but a folder") from error
+            raise
 
     def names(self, folder: str) -> list[str]:
         """The names of the files and folders directly in `folder`, sorted."""
@@ -433,7 +437,7 @@ class Store:
     def _write_in_place(self, path: str, files: Mapping[str, bytes], *, replace: bool) -> bool:
         folder = uuid.uuid4().hex[:12]
         inside = f"{path}/{folder}"
-        self.filesystem.create_dir(self.absolute(inside), recursive=True)
+        self.filesystem.create_dir(self._to_change(inside), recursive=True)
         for name, data in files.items():
             self.write(f"{inside}/{name}", data)
         if not replace and self.is_committed(path):
