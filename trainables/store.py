@@ -208,11 +208,7 @@ class Store:
         for name in (*manifest["files"], manifest.get("folder", "x")):
             if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
                 raise Damaged(path, f"its manifest names {name!r}, which is not a file of it")
-        if isinstance(manifest.get("format"), int) and manifest["format"] > STORE_FORMAT:
-            raise StoreError(
-                f"{self.uri(path)} has format {manifest['format']}, and this version reads "
-                f"{STORE_FORMAT}; use the newer prunesweep that wrote it"
-            )
+        # A newer version marks the whole storage as its own.
         if manifest.get("format") != STORE_FORMAT:
             raise Damaged(
                 path, f"its format is {manifest.get('format')}, this version reads {STORE_FORMAT}"
