@@ -2,14 +2,17 @@
 
 Turns of a lineage with W&B and one without alternate, after a first one that starts W&B's service.
 A lineage is trained for real (SAP's mlp made small, digits); its mirror runs beside it as in a
-trial, and is waited for at the end, which trials leave to the next lineage.
+trial, and is waited for at the end, which trials do not do before their process ends. CPU times are
+of use on a machine that has other things to do as well.
 """
 
-import statistics
 import tempfile
 import time
 from dataclasses import replace
+from typing import Any, TypeAlias
 
+import numpy as np
+import psutil
 import torch
 
 from orchestrator.mirroring import follow
@@ -26,6 +29,8 @@ from trainables.lineage import run_lineage
 from trainables.store import Store
 
 TURNS, ITERATIONS, EPOCHS = 9, 10, 5
+
+Seconds: TypeAlias = tuple[float, float]
 
 
 def main() -> None:
@@ -49,52 +54,67 @@ def main() -> None:
         tracking = track(record_sweep(spec, [lineage]), store, spec.wandb)
         assert tracking is not None
 
-        def turn(number: int, tracked: bool) -> tuple[float, float]:
+        def turn(number: int, tracked: bool) -> Seconds:
             place = f"{folder}/{number}-{tracked}"
             to = replace(tracking, storage=place) if tracked else None
             return measured(lineage, Bench(Store(place), data, torch.device("cpu")), to)
 
-        first = turn(0, True)
         turn(0, False)
+        first = turn(0, True)
         turns = [(turn(n, True), turn(n, False)) for n in range(1, TURNS + 1)]
-        alone = [mirrored(tracking, lineage, f"{folder}/{n}-False") for n in range(1, TURNS + 1)]
-    median = statistics.median
-    tracked = median(with_wandb[0] for with_wandb, _ in turns)
-    untracked = median(without[0] for _, without in turns)
-    waited = median(with_wandb[1] for with_wandb, _ in turns)
-    sent = median(alone)
-    print(f"{1000 * untracked:8.1f} ms  a lineage of {ITERATIONS + 1} iterations, W&B disabled")
-    print(f"{1000 * tracked:8.1f} ms  the same, W&B offline, waiting for it at the end")
-    print(f"{1000 * waited:8.1f} ms    of which waiting")
-    print(f"{tracked / untracked:8.3f}     ratio; medians of {TURNS} turns")
-    print(f"{1000 * (tracked - untracked):8.1f} ms  more for each lineage")
-    print(f"{1000 * (tracked - untracked) / (ITERATIONS + 1):8.1f} ms  more for each iteration")
-    print(f"{1000 * sent:8.1f} ms  sending a finished lineage alone (wandb-sync)")
-    print(f"{1000 * (first[0] - untracked):8.1f} ms  more for the first lineage of a process")
+        places = [f"{folder}/{n}-False" for n in range(1, TURNS + 1)]
+        short = replace(lineage, steps=lineage.steps[:1], keys=lineage.keys[:1])
+        trunk = np.median([sent(tracking, short, place) for place in places], axis=0)
+        alone = np.median([sent(tracking, lineage, place) for place in places], axis=0)
+    tracked, plain = (np.median(each, axis=0) for each in zip(*turns, strict=True))
+    more = tracked - plain
+    print(f"a lineage of {ITERATIONS + 1} iterations of {EPOCHS} epochs, medians of {TURNS} turns")
+    print("   wall ms    CPU ms")
+    show("W&B disabled", plain)
+    show("W&B offline, waiting for it at the end", tracked)
+    print("{:10.3f}{:10.3f}  ratio".format(*(tracked / plain)))
+    show("more for each lineage", more)
+    show("more for the first lineage of a process", first - plain)
+    show("sending a finished lineage alone, as wandb-sync does", alone)
+    show("of which each iteration after the first", (alone - trunk) / ITERATIONS)
 
 
-def measured(lineage: Lineage, bench: Bench, tracking: Tracking | None) -> tuple[float, float]:
-    """Seconds from the beginning of a lineage to the end of its mirror, and those of waiting."""
-    started = time.perf_counter()
+def show(what: str, seconds: Any) -> None:
+    print("{:10.1f}{:10.1f}  {}".format(*(1000 * seconds), what))
+
+
+def measured(lineage: Lineage, bench: Bench, tracking: Tracking | None) -> Seconds:
+    """From the beginning of a lineage to the end of its mirror."""
+    before = clocks()
     mirror = follow(tracking, lineage) if tracking else None
     for _ in run_lineage(lineage, bench):
         if mirror:
             mirror.committed()
-    trained = time.perf_counter()
     if mirror:
         mirror.close()
         mirror.wait()
-    ended = time.perf_counter()
-    return ended - started, ended - trained
+    return since(before)
 
 
-def mirrored(tracking: Tracking, lineage: Lineage, storage: str) -> float:
-    """Seconds that sending a stored lineage takes, with nothing else going on."""
-    started = time.perf_counter()
+def sent(tracking: Tracking, lineage: Lineage, storage: str) -> Seconds:
+    """Sending a stored lineage, with nothing else going on."""
+    before = clocks()
     mirror = follow(replace(tracking, storage=storage), lineage)
     mirror.close()
     mirror.wait()
-    return time.perf_counter() - started
+    return since(before)
+
+
+def clocks() -> Seconds:
+    """Wall-clock seconds, and CPU seconds of this process and of W&B's service."""
+    here = psutil.Process()
+    spent = [each.cpu_times() for each in (here, *here.children(recursive=True))]
+    return time.perf_counter(), sum(each.user + each.system for each in spent)
+
+
+def since(before: Seconds) -> Seconds:
+    wall, cpu = clocks()
+    return wall - before[0], cpu - before[1]
 
 
 if __name__ == "__main__":
