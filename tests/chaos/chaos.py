@@ -28,8 +28,7 @@ from tormenting import FEW_SECONDS, Run, under_chaos, uninterrupted
 
 NAME = "chaos"
 ITERATIONS_PER_SEED = 22
-ITERATIONS_PER_KILL = 5.5
-"""So that the kills are used up shortly before the sweep is."""
+ITERATIONS_PER_KILL = 5
 
 CHECKPOINT_MINUTES = 0.005
 
@@ -55,8 +54,8 @@ def sweep(seeds: int) -> dict[str, Any]:
 def chaos(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     """The summary of a sweep under `kills` kills; an empty list of `problems` is a pass."""
     random = Random(seed)
-    planned = schedule(kills, random)
-    seeds = math.ceil(kills * ITERATIONS_PER_KILL / ITERATIONS_PER_SEED)
+    seeds = max(1, round(kills * ITERATIONS_PER_KILL / ITERATIONS_PER_SEED))
+    iterations = seeds * ITERATIONS_PER_SEED
     file = folder / f"{NAME}.yaml"
     file.write_text(json.dumps(sweep(seeds)))
     command = ["run", str(file), "--storage", "store"]
@@ -64,9 +63,9 @@ def chaos(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     # Where it is interrupted it has checkpoints, which change nothing in the results.
     command += ["--set", f"store.checkpoint_minutes={CHECKPOINT_MINUTES}"]
     iterations = seeds * ITERATIONS_PER_SEED
-    return summary(
-        alone, under_chaos(folder / "killed", command, planned, iterations, random), seed
-    )
+    kills_to_come = schedule(kills, iterations, random)
+    killed = under_chaos(folder / "killed", command, kills_to_come, iterations, random)
+    return summary(alone, killed, seed)
 
 
 def summary(alone: Run, killed: Run, seed: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The schedule: what to kill, and at which moment of a run's life."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from random import Random
 from typing import Literal
@@ -39,40 +39,43 @@ MIX: tuple[tuple[Victim, Moment], ...] = (
 
 DELAYS: dict[Moment, tuple[float, float]] = {
     "start": (0.0, 7.0),
-    "training": (0.5, 5.0),
+    "training": (0.0, 2.0),
     "commit": (0.0, 0.015),
     "tables": (0.0, 0.5),
 }
 """Seconds: after the launch; since something trains; since a folder came to be in `tmp/`; since an
 interrupted run began with its tables."""
 
+LAST = 0.85
+"""The part of a sweep that the kills are spread over; it ends with a launch that is left alone."""
+
 
 @dataclass(frozen=True)
 class Kill:
-    """Whom to kill, `delay` seconds after which moment. Where that is one that comes often, it is
-    waited for after a pause of `pause` seconds."""
+    """Whom to kill, `delay` seconds after which moment, once `after` iterations are committed."""
 
     victim: Victim
     moment: Moment
     delay: float
-    pause: float = 0.0
+    after: int = 0
 
     @property
     def ends_the_launch(self) -> bool:
         return self.victim not in ("worker", "workers")
 
 
-def schedule(kills: int, random: Random) -> list[Kill]:
-    """`kills` kills in random order; those of starting runs each follow one that ends a launch."""
-    drawn = [_drawn(victim, moment, random) for victim, moment in islice(cycle(MIX), kills)]
+def schedule(kills: int, iterations: int, random: Random) -> list[Kill]:
+    """`kills` kills in random order, spread over a sweep of `iterations` iterations; those of
+    starting runs each follow one that ends a launch."""
+    drawn = [
+        Kill(victim, moment, random.uniform(*DELAYS[moment]))
+        for victim, moment in islice(cycle(MIX), kills)
+    ]
     order = [kill for kill in drawn if kill.moment != "start"]
     random.shuffle(order)
     for kill in drawn:
         if kill.moment == "start":
             fresh = [0, *(i + 1 for i, before in enumerate(order) if before.ends_the_launch)]
             order.insert(random.choice(fresh), kill)
-    return order
-
-
-def _drawn(victim: Victim, moment: Moment, random: Random) -> Kill:
-    return Kill(victim, moment, random.uniform(*DELAYS[moment]), random.uniform(0.0, 2.0))
+    step = LAST * iterations / kills
+    return [replace(kill, after=int((i + random.random()) * step)) for i, kill in enumerate(order)]

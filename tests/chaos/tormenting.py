@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -57,15 +57,24 @@ class Run:
 
     @property
     def training_seconds(self) -> float:
-        """Over all launches: from when the first worker trains until the driver has ended or, if
-        that was earlier, until the sweep's last commit."""
-        done = max(self.watcher.iterations().values())
+        """Over all launches: from when the first worker trains until the last can have trained."""
         spans = [
-            min(launch.ended or done, done) - launch.training_since
-            for launch in self.launches
+            self._training_until(number) - launch.training_since
+            for number, launch in enumerate(self.launches)
             if launch.training_since is not None
         ]
         return sum(span for span in spans if span > 0)
+
+    def _training_until(self, number: int) -> float:
+        """The launch's end or the sweep's last commit. Without its raylet a run waits until it is
+        told so; the kill and the commits that came after it count then."""
+        launch, commits = self.launches[number], self.watcher.iterations().values()
+        ended = launch.ended or time.monotonic()
+        for struck in self.struck:
+            if struck.launch == number and struck.kill.victim == "raylet":
+                later = [at for at in commits if launch.began < at < ended]
+                ended = max([launch.began + struck.seconds, *later])
+        return min(ended, max(commits))
 
     def launch(self) -> Launch:
         log = self.root / f"launch-{len(self.launches)}.log"
@@ -138,7 +147,7 @@ def _torment(
             # Checks and tables are all that a run still has to do.
             kill = Kill("driver", "start", random.uniform(0.0, 5.0))
         elif kill.moment == "start" and not fresh:
-            kill = Kill(kill.victim, "training", kill.delay)
+            kill = replace(kill, moment="training")
         writer = _await(run, launch, kill)
         if not launch.running:
             return  # by itself, before the moment came
@@ -153,18 +162,17 @@ def _await(run: Run, launch: Launch, kill: Kill) -> int | None:
     if kill.moment == "start":
         launch.pause(launch.began + kill.delay - time.monotonic())
         return None
+    launch.until(lambda: len(run.watcher.iterations()) >= kill.after, PATIENCE_SECONDS)
+    # Workers that were killed just before have to be back.
     launch.until(launch.is_training, PATIENCE_SECONDS)
-    if kill.moment == "training":
-        launch.pause(kill.delay)
-        # Workers that were killed just before have to be back.
-        launch.until(launch.is_training, PATIENCE_SECONDS)
-        return None
-    launch.pause(kill.pause)
+    if kill.moment == "commit":
+        writer = _await_commit(run, launch)
+        time.sleep(kill.delay)
+        return writer
     if kill.moment == "tables":
         _await_tables(run, launch)
-    writer = _await_commit(run, launch) if kill.moment == "commit" else None
-    time.sleep(kill.delay)
-    return writer
+    launch.pause(kill.delay)
+    return None
 
 
 def _await_commit(run: Run, launch: Launch) -> int | None:
