@@ -28,6 +28,7 @@ from orchestrator.tracking import (
 )
 from trainables.keys import Lineage
 from trainables.mirror import Mirror
+from trainables.storage_format import mark
 from trainables.store import Damaged, Store, StoreError
 
 WAIT_SECONDS = 10.0
@@ -181,6 +182,7 @@ def sync(
     options = recorded_options(record)
     if options.mode == "disabled":
         options = options.model_copy(update={"mode": None})
+    store = mark(store)
     tracking = track(record, store, overridden(options, project=project, entity=entity, mode=mode))
     if tracking is None:
         raise TrackingError("WANDB_MODE disables W&B; give --mode offline or --mode online")

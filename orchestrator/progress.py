@@ -74,6 +74,7 @@ class RunProgress:
     cluster: Cluster | None = None
     _last: dict[str, int] = field(default_factory=dict)
     _failures: list[Failure] = field(default_factory=list)
+    _complaints: set[str] = field(default_factory=set)
     _started: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -208,6 +209,9 @@ class RunProgress:
         )
 
     def _complain(self, text: str) -> None:
+        if text in self._complaints:
+            return
+        self._complaints.add(text)
         with suppress(OSError):
             self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
 

@@ -56,6 +56,10 @@ PATIENCE_SECONDS = EXPIRY_SECONDS + 30.0
 which no run is known to be at any. That a claim has expired is known only to a trial that has seen
 it for as long."""
 
+HOPELESS = ("training.Diverged:", "store.StoreGone:")
+"""What another attempt would meet again: a run's numbers follow from its seed, and a storage that
+is gone does not come back by itself."""
+
 AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""
 
@@ -183,8 +187,7 @@ class _Lineages(Searcher):
         """Hand the task of a failed trial out again, or give it up and what depends on it."""
         task, attempt, gpus = self._running.pop(trial_id)
         failure = Failure(task.lineage.id, self._reached(task), attempt, text)
-        # A run that diverged would diverge again: its numbers follow from its seed.
-        retried = attempt <= self.retries and "training.Diverged:" not in text
+        retried = attempt <= self.retries and not any(error in text for error in HOPELESS)
         self._tell("failed", failure, retried)
         if retried:
             out_of_memory = "OutOfMemoryError" in text

@@ -39,7 +39,7 @@ from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
 from trainables.identity import canonical_json, snapshot_key
 from trainables.keys import Lineage
-from trainables.storage_format import mark, require_ours
+from trainables.storage_format import mark, require_ours, require_there
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 
 
@@ -122,6 +122,7 @@ def run_sweep(
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
         outcome = _train(planned, store, arrays, progress, address, tracking)
+        require_there(store)
     if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
         _drop_shared_weights(planned.plan.lineages, store)
     try:

@@ -27,6 +27,7 @@ from orchestrator.results.history import iteration_rows
 from orchestrator.spec import WandbOptions
 from trainables.artifacts import MASK, WEIGHTS, read_masks, read_tensors
 from trainables.identity import canonical_json
+from trainables.storage_format import require_there
 from trainables.store import Damaged, Store, iteration_path
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class LineageRun:
         self._tracking, self._to = tracking, tracking.to
         self._lineage, self._config, self._keys = lineage, config, keys
         self._falls_back = falls_back
-        self._store = Store(tracking.storage)
+        self._store = Store(tracking.storage, existing=True)
         self._folder = tracking.folder(lineage)
         self._run: Run | None = None
         self._lock: int | None = None
@@ -226,6 +227,7 @@ class LineageRun:
 
     def open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        require_there(self._store)  # it would be made anew, as a folder for W&B's files
         self._lock = _locked(self._folder)
         if self._lock is None:
             self.busy = True

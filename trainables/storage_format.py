@@ -38,6 +38,12 @@ def mark(store: Store) -> Store:
     return Store(store.location, existing=True)
 
 
+def require_there(store: Store) -> None:
+    """Raise StoreGone when an existing local store is no longer there."""
+    if store.local_root is not None:
+        store.local_path("")
+
+
 def _require_format(store: Store) -> None:
     try:
         mark = store.read_json(MARKER)

@@ -37,6 +37,10 @@ class StoreError(Exception):
     """The storage cannot be used; the message says why and what to do."""
 
 
+class StoreGone(StoreError):
+    """The storage was there when a run began, and is no longer."""
+
+
 class StoreFull(StoreError):
     """There is no room left; the message says how much is needed."""
 
@@ -115,10 +119,10 @@ class Store:
     def local_path(self, path: str) -> Path:
         """Where to write, move or delete `path` of a local store.
 
-        Raises StoreError when a link leads it out of the storage, or the storage has gone."""
+        Raises StoreError when a link leads it out of the storage, and StoreGone."""
         assert self.local_root is not None
         if self.existing and not (self.local_root / MARKER).is_file():
-            raise StoreError(
+            raise StoreGone(
                 f"storage {self.location} is gone, or another one is there now; put it back and "
                 "run again, everything committed in it is safe"
             )
