@@ -495,6 +495,10 @@ def test_the_summary_can_be_filtered_and_last(results: Callable[..., str]) -> No
     assert last == {"method": "sap", "iterations": 2, "remaining %": 70.0, "accuracy %": 89.02,
                     "± std": 1.02, "pruned %": None, "seeds": 3}  # fmt: skip
     assert json.loads(results("--where", "false", "--format", "json")) == []
+    # every lineage has a last iteration of its own
+    uneven = ("--where", "method = 'sap' and (seed = 0 or iteration < 2)", "--last")
+    rows = json.loads(results(*uneven, "--format", "json"))
+    assert [(row["iterations"], row["seeds"]) for row in rows] == [(1, 2), (2, 1)]
 
 
 def test_a_table_that_is_piped_is_as_wide_as_it_needs_to_be(results: Callable[..., str]) -> None:
