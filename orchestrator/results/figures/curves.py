@@ -1,5 +1,6 @@
 """Curves: means over seeds with bands of one standard deviation, computed by the chart itself."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,33 +14,36 @@ PANEL = (165, 125)
 """Width and height: two panels side by side are readable in one column of print."""
 
 
-DIGITS = (1, 2, 3, 5, 7)
-LOG_TICKS = tuple(round(digit * 10.0**power, 9) for power in range(-6, 1) for digit in DIGITS)
-"""Of every decade up to 1: what Vega marks by itself is too much for a small panel."""
+DIGITS = {1: (1, 2, 3, 5, 7), 2: (1, 2, 5)}
+"""The ticks of a decade, on a log axis of so many decades; on a longer one there is one tick."""
 
 
 @dataclass(frozen=True)
 class Measure:
     """A column with its axis; `format` is D3's, and without one the axis finds its own.
 
-    Of a `fraction`, a band ends at 0 and 1, however large the deviation.
+    With `ticks`, the axis is logarithmic. Of a `fraction`, a band ends at 0 and 1, however large
+    the deviation.
     """
 
     field: str
     title: str
     format: str | None = None
-    log: bool = False
+    ticks: tuple[float, ...] = ()
     fraction: bool = False
+    domain: tuple[float, float] | None = None
 
     def axis(self) -> alt.Axis:
         number = self.format or alt.Undefined
         whole = 1 if self.format == "d" else alt.Undefined
         axis = alt.Axis(title=self.title, labelOverlap=True, format=number, tickMinStep=whole)
-        axis["values" if self.log else "tickCount"] = LOG_TICKS if self.log else 5
+        axis["values" if self.ticks else "tickCount"] = self.ticks or 5
         return axis
 
     def scale(self) -> alt.Scale:
-        return alt.Scale(type="log", nice=False) if self.log else alt.Scale(zero=False)
+        kind = alt.Scale(type="log", nice=False) if self.ticks else alt.Scale(zero=False)
+        kind.domain = self.domain or alt.Undefined
+        return kind
 
     def tooltip(self, field: str, title: str | None = None) -> alt.Tooltip:
         number = {None: ".4f", "d": "d"}.get(self.format, ".2%")
@@ -47,10 +51,17 @@ class Measure:
 
 
 ITERATION = Measure("iteration", "Iteration", "d")
-DENSITY = Measure("density", "Remaining weights", "~%", log=True)
 ACCURACY = Measure("test_accuracy", "Test accuracy", "%", fraction=True)
 PQ_INDEX = Measure("pq_index", "PQ Index", fraction=True)
 GINI = Measure("gini", "Gini Index", fraction=True)
+
+
+def density(rows: Sequence[Row]) -> Measure:
+    """The remaining weights, on a log axis with ticks for the densities of `rows`."""
+    decades = math.ceil(-math.log10(min((r["density"] for r in rows if r["density"]), default=0.1)))
+    digits = DIGITS.get(max(1, decades), (1,))
+    ticks = [round(digit * 10.0**-power, 12) for power in range(1, 13) for digit in digits]
+    return Measure("density", "Remaining weights", "~%", (1.0, *ticks))
 
 
 def mean_curves(
@@ -85,7 +96,9 @@ def mean_curves(
         points = base.mark_point(opacity=0, size=60).encode(mean, tooltip=tooltip)
     return alt.LayerChart(
         layer=[
-            base.mark_area().encode(low, alt.Y2(field="high"), look.colour(), opacity=faint),
+            base.mark_area(clip=y.domain is not None).encode(
+                low, alt.Y2(field="high"), look.colour(), opacity=faint
+            ),
             base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
             points,
         ],
@@ -98,7 +111,7 @@ def mean_curves(
 def _means(x: Measure, y: Measure, groups: Sequence[str]) -> list[dict[str, Any]]:
     """The transforms from rows to `x`, `mean`, `deviation`, `seeds`, `low` and `high`."""
     given = " && ".join(f"isValid(datum['{each.field}'])" for each in (x, y))
-    positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.log]
+    positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.ticks]
     return [
         {"filter": given},
         {
@@ -130,10 +143,10 @@ def side_by_side(panel: alt.LayerChart | alt.Chart, column: alt.Column) -> alt.F
 Chart = alt.LayerChart | alt.ConcatChart | alt.FacetChart | alt.VConcatChart
 
 
-def by_iteration() -> alt.Column:
-    return alt.Column(
-        "iteration:O", title=None, header=alt.Header(labelExpr="'t = ' + (datum.label)")
-    )
+def by_iteration(named: bool = True) -> alt.Column:
+    """A column for each iteration, `named` above it."""
+    header = alt.Header(labelExpr="'t = ' + (datum.label)", labels=named)
+    return alt.Column("iteration:O", title=None, header=header)
 
 
 def block(
@@ -161,7 +174,7 @@ def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt
 
 def _low(y: Measure) -> str:
     low = "datum.mean - datum.deviation"
-    if y.log:
+    if y.ticks:
         # There is no place for the lower half of a band that reaches zero.
         return f"{low} > 0 ? {low} : datum.mean"
     return f"max(0, {low})" if y.fraction else low

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import DENSITY, Measure, block, blocks, mean_curves
+from orchestrator.results.figures.curves import Measure, block, blocks, density, mean_curves
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.figures.rows import Row, distinct
 from orchestrator.results.figures.style import Look, heading
@@ -57,15 +57,16 @@ def _norms(rows: list[Row], look: Look, setting: str, listening: bool) -> alt.Co
     shown = [row for row in rows if row["setting"] == setting]
     panels = []
     for layer in distinct(shown, "layer"):
-        curves = mean_curves(DENSITY, NORM, look)
+        within = density([row for row in shown if row["layer"] == layer])
+        curves = mean_curves(within, NORM, look)
         if listening and not panels:
             curves = curves.add_params(look.chosen())
-        layers = alt.LayerChart(layer=[*_uniform_norms(), curves])
+        layers = alt.LayerChart(layer=[*_uniform_norms(within), curves])
         panels.append(block([layers], layer, alt.datum.layer == layer))
     return block(panels, heading(setting), alt.datum.setting == setting, columns=2)
 
 
-def _uniform_norms() -> list[alt.Chart]:
+def _uniform_norms(within: Measure) -> list[alt.Chart]:
     base = (
         alt.Chart()
         .transform_aggregate(
@@ -75,7 +76,7 @@ def _uniform_norms() -> list[alt.Chart]:
             high="mean(uniform_high)",
             groupby=["label", "iteration"],
         )
-        .encode(alt.X("x:Q", title=DENSITY.title, scale=DENSITY.scale(), axis=DENSITY.axis()))
+        .encode(alt.X("x:Q", scale=within.scale(), axis=within.axis()))
     )
     band = base.mark_area(color="grey", opacity=0.3).encode(
         alt.Y("low:Q", title=NORM.title), alt.Y2(field="high")

@@ -1,6 +1,6 @@
 """Measures against the iteration: SAP Figures 2, 3 (11–18), and its ablations 5, 6 (27–32)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +8,17 @@ import altair as alt
 
 from orchestrator.results.figures.curves import (
     ACCURACY,
-    DENSITY,
     GINI,
     ITERATION,
     PQ_INDEX,
     Measure,
     block,
     blocks,
+    density,
     mean_curves,
 )
 from orchestrator.results.figures.rows import (
+    Row,
     cell_columns,
     distinct,
     iteration_rows,
@@ -26,7 +27,6 @@ from orchestrator.results.figures.rows import (
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results, method_label
 
-RETRAINED = (ACCURACY, DENSITY, PQ_INDEX, GINI)
 PRUNED = (
     Measure("pruned_test_accuracy", "Test accuracy, pruned", "%", fraction=True),
     Measure("accuracy_difference", "Accuracy difference", "%"),
@@ -37,12 +37,12 @@ PRUNED = (
 
 def retrained(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy, remaining weights, PQ Index and Gini Index of the retrained models."""
-    return _by_setting(results, RETRAINED)
+    return _by_setting(results, _retrained)
 
 
 def pruned(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy and PQ Index of the pruned models, and what pruning took of them."""
-    return _by_setting(results, PRUNED)
+    return _by_setting(results, lambda rows: PRUNED)
 
 
 def ablation_p_q(results: Results) -> alt.TopLevelMixin | None:
@@ -55,7 +55,13 @@ def ablation_eta_gamma(results: Results) -> alt.TopLevelMixin | None:
     return _ablation(results, ("eta", "gamma"))
 
 
-def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMixin | None:
+def _retrained(rows: list[Row]) -> Sequence[Measure]:
+    return (ACCURACY, density(rows), PQ_INDEX, GINI)
+
+
+def _by_setting(
+    results: Results, measured: Callable[[list[Row]], Sequence[Measure]]
+) -> alt.TopLevelMixin | None:
     rows = iteration_rows(results)
     shown = iterative(rows)
     if not shown:
@@ -63,7 +69,9 @@ def _by_setting(results: Results, measures: Sequence[Measure]) -> alt.TopLevelMi
     look = Look("variant", tuple(distinct(shown, "variant")))
     settings = distinct(shown, "setting")
     charts = [
-        _panels(measures, look, [setting], alt.datum.setting == setting, setting == settings[0])
+        _panels(
+            measured(shown), look, [setting], alt.datum.setting == setting, setting == settings[0]
+        )
         for setting in settings
     ]
     return blocks(rows, charts)
@@ -96,9 +104,10 @@ def _ablation(results: Results, parameters: Sequence[str]) -> alt.TopLevelMixin 
     compared = [each for name in parameters for each in _comparisons(results, name)]
     if not compared:
         return None
+    rows = iteration_rows(results)
     charts = [
         _panels(
-            RETRAINED,
+            _retrained([row for row in rows if row["label"] in each.labels]),
             Look(each.parameter, each.values, each.parameter, ordered=True, key=f"chosen{i}"),
             each.titles,
             alt.FieldOneOfPredicate(field="label", oneOf=list(each.labels)),
@@ -106,7 +115,7 @@ def _ablation(results: Results, parameters: Sequence[str]) -> alt.TopLevelMixin 
         )
         for i, each in enumerate(compared)
     ]
-    return blocks(iteration_rows(results), charts, shared=False)
+    return blocks(rows, charts, shared=False)
 
 
 def _comparisons(results: Results, parameter: str) -> Iterator[_Comparison]:

@@ -43,18 +43,19 @@ def _save(
     file = folder / f"{figure.name}.{format}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(chart, file, format)
+        write_chart(chart, file, format)
     except OSError as error:
         raise ExportError(f"cannot write {file}: {error.strerror}") from error
     return file
 
 
-def _write(chart: alt.TopLevelMixin, file: Path, format: Format) -> None:
+def write_chart(chart: alt.TopLevelMixin, file: Path, format: Format) -> None:
+    """Write `chart`; a page has all it needs in it. Raises OSError."""
     if format == "png":
         # A picture may be looked at on any background; the others take that of their page.
         chart = chart.configure(**theme(background="white"))
-        chart.save(file, ppi=PIXELS_PER_INCH)
+        chart.save(file, format, ppi=PIXELS_PER_INCH)
     elif format == "html":
-        chart.save(file, inline=True)
+        chart.save(file, format, inline=True)
     else:
-        chart.save(file)
+        chart.save(file, format)

@@ -1,16 +1,19 @@
 """Pruning scopes side by side: SAP Figure 4 (19–26)."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import altair as alt
 
 from orchestrator.results.figures.curves import (
     ACCURACY,
-    DENSITY,
     ITERATION,
     PQ_INDEX,
     Chart,
     Measure,
     block,
     blocks,
+    density,
     mean_curves,
     side_by_side,
 )
@@ -35,7 +38,7 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
     networks = distinct(shown, "network")
     charts: list[Chart] = []
     for network in networks:
-        panel = mean_curves(DENSITY, ACCURACY, look, size=(118, 118))
+        panel = mean_curves(density(shown), ACCURACY, look, size=(118, 118))
         if network == networks[0]:
             panel = panel.add_params(look.chosen())
         panels = side_by_side(panel, _scope())
@@ -45,29 +48,38 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
 
 def layer_remaining(results: Results) -> alt.TopLevelMixin | None:
     """Remaining weights of the layers at each iteration, by method and scope."""
-    return _by_layer(results, DENSITY)
+    return _by_layer(results, density)
 
 
 def layer_pq_index(results: Results) -> alt.TopLevelMixin | None:
     """PQ Index of the layers at each iteration, by method and scope."""
-    return _by_layer(results, PQ_INDEX)
+    return _by_layer(results, lambda rows: PQ_INDEX)
 
 
-def _by_layer(results: Results, measure: Measure) -> alt.TopLevelMixin | None:
+def _by_layer(
+    results: Results, measured: Callable[[list[Row]], Measure]
+) -> alt.TopLevelMixin | None:
     rows = layer_rows(results)
     shown = iterative(rows)
     if not shown:
         return None
     charts = [
-        _layer_block([row for row in shown if row["network"] == network], measure, f"chosen{i}")
+        _layer_block([row for row in shown if row["network"] == network], measured, f"chosen{i}")
         for i, network in enumerate(distinct(shown, "network"))
     ]
     return blocks(rows, charts, shared=False)
 
 
-def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.ConcatChart:
+def _layer_block(
+    shown: list[Row], measured: Callable[[list[Row]], Measure], key: str
+) -> alt.ConcatChart:
     """The rows `shown` of one network: a row of panels for each variant, a panel for each scope."""
     look = Look("layer", tuple(distinct(shown, "layer")), "layer", ordered=True, key=key)
+    measure = measured(shown)
+    # Nothing of a layer may be kept, which a log axis cannot show.
+    values = {row[measure.field] for row in shown} - {None, 0}
+    if len(values) > 1:
+        measure = replace(measure, domain=(min(values), max(values)))
     charts = []
     for variant in distinct(shown, "variant"):
         panel = mean_curves(ITERATION, measure, look, size=(118, 90))
@@ -76,8 +88,8 @@ def _layer_block(shown: list[Row], measure: Measure, key: str) -> alt.ConcatChar
         panels = side_by_side(panel, _scope())
         charts.append(block([panels], variant, alt.datum.variant == variant))
     network = shown[0]["network"]
-    whole = block(charts, heading(network), alt.datum.network == network)
-    return whole.resolve_scale(y="shared")
+    columns = max(1, 3 // len(distinct(shown, "scope")))
+    return block(charts, heading(network), alt.datum.network == network, columns)
 
 
 def _scope() -> alt.Column:

@@ -5,6 +5,7 @@ dashes and eight shapes, each going round by itself, methods differ in grey prin
 the first 168 look alike.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,9 +99,11 @@ class Look:
 
     def _legend(self) -> alt.Legend:
         longest = max(len(str(value)) for value in self.values)
+        fit = max(1, min(6, 540 // (6 * longest + 30)))
+        rows = math.ceil(len(self.values) / fit)
         legend = alt.Legend(
             orient="bottom",
-            columns=max(1, min(6, 480 // (6 * longest + 36))),
+            columns=math.ceil(len(self.values) / rows),
             symbolOpacity=1,
             symbolStrokeWidth=0,
             symbolLimit=0,

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from orchestrator.results.figures.curves import ACCURACY, DENSITY, Chart, block, blocks, mean_curves
+from orchestrator.results.figures.curves import ACCURACY, Chart, block, blocks, density, mean_curves
 from orchestrator.results.figures.rows import distinct, iteration_rows
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -18,7 +18,7 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
     settings = distinct(shown, "setting")
     charts: list[Chart] = []
     for setting in settings:
-        panel = mean_curves(DENSITY, ACCURACY, look, size=(380, 240))
+        panel = mean_curves(density(shown), ACCURACY, look, size=(380, 240))
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
         charts.append(block([panel], heading(setting), alt.datum.setting == setting))

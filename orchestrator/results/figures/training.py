@@ -49,5 +49,5 @@ def _block(look: Look, setting: str, listening: bool) -> alt.ConcatChart:
     ]
     if listening:
         panels[0] = panels[0].add_params(look.chosen())
-    facets = [side_by_side(panel, by_iteration()) for panel in panels]
+    facets = [side_by_side(panel, by_iteration(panel is panels[0])) for panel in panels]
     return block(facets, heading(setting), alt.datum.setting == setting)

@@ -1,0 +1,467 @@
+"""Figures of a small sweep that has what every figure needs, drawn for real."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, pvariance, stdev
+from typing import Any, TypeAlias
+
+import altair as alt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import vl_convert
+from playwright.sync_api import Page, sync_playwright
+
+from orchestrator.exporting import ExportError
+from orchestrator.planning import sweep_lineages
+from orchestrator.records import record_sweep, write_sweep
+from orchestrator.results.figures import FIGURES
+from orchestrator.results.figures.kept import BINS, uniform_norm
+from orchestrator.results.figures.rows import spread
+from orchestrator.results.figures.saving import save_figures, write_chart
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.tables import table_path
+from orchestrator.sweep import resolve_datasets
+from orchestrator.yaml_source import load_sweep
+from trainables.artifacts import MASK
+from trainables.batches import DeviceData
+from trainables.bench import Bench
+from trainables.data import data_roots, load_dataset
+from trainables.lineage import run_lineage
+from trainables.store import Damaged, Store, iteration_path
+
+PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
+
+Drawn: TypeAlias = dict[str, dict[str, Any]]
+"""Charts as JSON values, by the name of the figure."""
+
+EVERYTHING: dict[str, Any] = {
+    "name": "everything",
+    "dataset": "digits",
+    "model": {"name": "mlp", "hidden": [16]},
+    "seeds": [0, 1],
+    "train": {"epochs": 2, "batch_size": 100},
+    "prune": {"iterations": 2, "scope": ["global", "layer"]},
+    "methods": [
+        "one_shot",
+        {"name": "sap", "p": [0.5, 0.7]},
+        {"name": "sap", "p": 0.5, "eta": 0.1},
+        {"name": "magnitude", "density": [0.2, 0.05]},
+    ],
+    "exclude": [{"method": "magnitude", "scope": "layer"}],
+}
+AT_INIT = EVERYTHING | {
+    "name": "at-init",
+    "prune": {"scope": "global"},
+    "methods": [{"name": "magnitude", "density": 0.2}],
+    "exclude": [],
+}
+DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
+
+
+def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
+    """Run `sweep` in this process, without Ray."""
+    file = folder / f"{sweep['name']}.yaml"
+    file.write_text(json.dumps(sweep))
+    spec, roots = load_sweep(file), data_roots(None, os.environ)
+    data = DeviceData.of(load_dataset(spec.dataset[0], roots), torch.device("cpu"))
+    lineages = sweep_lineages(spec, resolve_datasets(spec, roots))
+    for lineage in lineages:
+        list(run_lineage(lineage, Bench(store, data, torch.device("cpu"))))
+    write_sweep(store, record_sweep(spec, lineages))
+    return open_results(store, spec.name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("figures")
+
+
+@pytest.fixture(scope="module")
+def everything(folder: Path) -> Results:
+    return make(Store(str(folder / "store")), folder, EVERYTHING)
+
+
+def draw(results: Results, name: str) -> alt.TopLevelMixin:
+    chart = FIGURES[name].draw(results)
+    assert chart is not None
+    return chart
+
+
+@pytest.fixture(scope="module")
+def charts(everything: Results) -> dict[str, alt.TopLevelMixin]:
+    """Every figure of `everything`, by its name."""
+    return {name: draw(everything, name) for name in FIGURES}
+
+
+@pytest.fixture(scope="module")
+def drawn(charts: dict[str, alt.TopLevelMixin]) -> Drawn:
+    return {name: chart.to_dict() for name, chart in charts.items()}
+
+
+def rows_of(drawn: Drawn, name: str) -> list[dict[str, Any]]:
+    """The one dataset of a figure."""
+    (rows,) = drawn[name]["datasets"].values()
+    return rows
+
+
+BEGINS = {
+    "png": b"\x89PNG",
+    "svg": b"<svg",
+    "pdf": b"%PDF",
+    "html": b"<!DOCTYPE html>",
+    "json": b"{",
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("format", BEGINS)
+def test_every_figure_in_every_format(
+    charts: dict[str, alt.TopLevelMixin], tmp_path: Path, format: Any
+) -> None:
+    for name, chart in charts.items():
+        file = tmp_path / name
+        write_chart(chart, file, format)
+        assert file.read_bytes().startswith(BEGINS[format]), name
+
+
+def test_without_names_every_figure_is_written(everything: Results, tmp_path: Path) -> None:
+    files = [file for _, file in save_figures(everything, [], "json", tmp_path)]
+    assert files == [tmp_path / f"{name}.json" for name in FIGURES]
+    assert all(file and "vega-lite" in file.read_text() for file in files)
+
+
+def test_a_page_needs_no_network(everything: Results, tmp_path: Path) -> None:
+    ((_, file),) = save_figures(everything, ["retrained"], "html", tmp_path)
+    assert file
+    assert "<script src" not in file.read_text()
+
+
+def test_drawing_twice_gives_the_same(everything: Results, drawn: Drawn) -> None:
+    again = open_results(everything.store, "everything")
+    for name in FIGURES:
+        assert json.dumps(drawn[name]) == json.dumps(draw(again, name).to_dict())
+
+
+def test_figures_of_the_same_rows_share_a_dataset(drawn: Drawn) -> None:
+    def datasets(*names: str) -> set[str]:
+        return {dataset for name in names for dataset in drawn[name]["datasets"]}
+
+    by_iteration = ("retrained", "pruned", "trade-off", "scope-trade-off", "ablation-p-q")
+    assert len(datasets(*by_iteration, "ablation-eta-gamma")) == 1
+    assert len(datasets("layer-remaining", "layer-pq-index")) == 1
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_row_says_whose_it_is(everything: Results, drawn: Drawn, name: str) -> None:
+    seeds = {line.id: line.config["seed"] for line in everything.record.lineages}
+    rows = rows_of(drawn, name)
+    assert {row["seed"] for row in rows} == {0, 1}
+    for row in rows:
+        assert row["label"] == everything.labels[row["lineage"]]
+        assert row["seed"] == seeds[row["lineage"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "keys", "values"),
+    [
+        (
+            "retrained", "iterations", ("lineage", "iteration"),
+            ("density", "test_accuracy", "pq_index", "gini", "pruned_test_accuracy",
+             "pq_index_pruned"),
+        ),
+        (
+            "layer-remaining", "layers", ("lineage", "iteration", "layer"),
+            ("pq_index", "kept", "total", "init_norm_kept"),
+        ),
+        (
+            "training", "epochs", ("lineage", "iteration", "epoch"),
+            ("train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+        ),
+        ("pq-heat-maps", "sparsity", ("lineage", "iteration", "p", "q"), ("pq_index",)),
+    ],
+)  # fmt: skip
+def test_values_are_those_of_the_tables(
+    everything: Results,
+    drawn: Drawn,
+    name: str,
+    table: str,
+    keys: tuple[str, ...],
+    values: tuple[str, ...],
+) -> None:
+    found = everything.table(table).to_pylist()
+    if table == "sparsity":
+        long = {row["lineage"] for row in everything.iterations.to_pylist() if row["iteration"] > 1}
+        wanted = {"scope": "global", "state": "retrained"}
+        found = [row for row in found if row["lineage"] in long and wanted.items() <= row.items()]
+    expected = {tuple(row[k] for k in keys): [row[v] for v in values] for row in found}
+    rows = rows_of(drawn, name)
+    assert {tuple(row[k] for k in keys): [row[v] for v in values] for row in rows} == expected
+    assert len(rows) == len(expected)
+
+
+def test_a_layers_density_is_its_own(drawn: Drawn) -> None:
+    for row in rows_of(drawn, "layer-remaining"):
+        assert row["density"] == row["kept"] / row["total"]
+
+
+def test_differences_are_what_pruning_took(drawn: Drawn) -> None:
+    rows = {(r["lineage"], r["iteration"]): r for r in rows_of(drawn, "pruned")}
+    for (lineage, t), row in rows.items():
+        before = rows.get((lineage, t - 1))
+        if before is None:
+            assert row["accuracy_difference"] is None
+            continue
+        # One shot prunes the dense weights again, with a mask that goes further.
+        names = ("pruned_test_accuracy", "pq_index_pruned")
+        if not (lineage.startswith("one_shot") and t == 2):
+            names = ("test_accuracy", "pq_index")
+        assert row["accuracy_difference"] == before[names[0]] - row["pruned_test_accuracy"]
+        assert row["pq_index_difference"] == before[names[1]] - row["pq_index_pruned"]
+
+
+def test_what_masks_keep_by_hand() -> None:
+    """All masks that keep two of (1, 2, 3): squared norms 5, 10 and 13."""
+    squares = [a**2 + b**2 for a, b in combinations((1, 2, 3), 2)]
+    norm, deviation = uniform_norm(2, 3, 1 + 4 + 9, 1 + 16 + 81)
+    assert norm == pytest.approx(math.sqrt(fmean(squares)))
+    assert (2 * norm * deviation) ** 2 == pytest.approx(pvariance(squares))
+    assert uniform_norm(3, 3, 14, 98) == (pytest.approx(math.sqrt(14)), 0)
+    assert uniform_norm(1, 1, 4, 16) == (2, 0)
+
+
+def test_histograms_are_of_the_initial_weights(drawn: Drawn) -> None:
+    """Magnitude keeps the largest weights: its histogram is empty below some magnitude."""
+    rows = rows_of(drawn, "kept-weights")
+    for lineage in {row["lineage"] for row in rows}:
+        bins = [row for row in rows if row["lineage"] == lineage]
+        assert len(bins) == BINS
+        assert sum(row["share"] for row in bins) == pytest.approx(1)
+        assert sum(row["uniform_share"] for row in bins) == pytest.approx(1)
+        if lineage.startswith("magnitude"):
+            ordered = sorted(bins, key=lambda row: abs(row["weight"]))
+            kept = [row["share"] > 0 for row in ordered]
+            assert not any(kept[: BINS // 4])
+            assert kept[-1] or kept[-2]
+    groups = {(row["label"].split()[0], row["group"]) for row in rows}
+    assert groups == {
+        ("one_shot", "last iteration"), ("sap", "last iteration"),
+        ("magnitude", "density 0.2"), ("magnitude", "density 0.05"),
+    }  # fmt: skip
+
+
+def test_magnitude_keeps_more_than_uniform_masks_and_never_more_than_all(drawn: Drawn) -> None:
+    rows = [r for r in rows_of(drawn, "kept-norms") if r["lineage"].startswith("magnitude")]
+    dense = {
+        (row["seed"], row["layer"]): row["init_norm_kept"]
+        for row in rows_of(drawn, "layer-remaining")
+        if row["density"] == 1
+    }
+    assert rows
+    for row in rows:
+        whole = dense[row["seed"], row["layer"]]
+        share = math.sqrt(row["kept"] / row["total"])
+        assert row["uniform_norm"] == pytest.approx(share * whole, rel=1e-6)
+        assert row["uniform_high"] < row["init_norm_kept"] < whole
+
+
+def test_a_sweep_without_what_a_figure_needs(folder: Path, everything: Results) -> None:
+    at_init = make(everything.store, folder, AT_INIT)
+    there = {name for name, figure in FIGURES.items() if figure.draw(at_init)}
+    assert there == {"trade-off", "kept-weights", "kept-norms", "training"}
+    dense = make(everything.store, folder, DENSE)
+    assert {name for name, figure in FIGURES.items() if figure.draw(dense)} == {"training"}
+    with pytest.raises(ExportError, match="'retrained': it needs a method of more than one"):
+        list(save_figures(dense, ["retrained"], "json", folder))
+
+
+def test_a_collapsed_or_diverged_lineage_breaks_nothing(
+    everything: Results, folder: Path, tmp_path: Path
+) -> None:
+    """Density 0, NaN and infinite losses, in the tables as any reader sees them."""
+    shutil.copytree(folder / "store", tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    for table, last in (("iterations", "iteration"), ("epochs", "epoch")):
+        path = store.absolute(table_path(table, "everything"))
+        rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
+        for row in rows[:: len(rows) // 7]:
+            row |= {"test_loss": math.nan, "train_loss": math.inf}
+            if table == "iterations" and row[last] > 0:
+                row |= {"density": 0.0, "params_kept": 0, "pq_index": math.nan}
+        assert any(row.get("density") == 0 for row in rows) == (table == "iterations")
+        pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    results = open_results(store, "everything")
+    for name in FIGURES:
+        spec = draw(results, name).to_dict()
+        json.dumps(spec, allow_nan=False)
+        assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
+
+
+def test_a_damaged_mask_is_told(everything: Results, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "store", tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    key = everything.record.lineages[0].keys[-1]
+    name = next(n for n in os.listdir(tmp_path / "store" / iteration_path(key)) if MASK in n)
+    file = tmp_path / "store" / iteration_path(key) / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(Damaged, match="SHA-256"):
+        FIGURES["kept-weights"].draw(open_results(store, "everything"))
+
+
+def test_the_command(everything: Results, folder: Path, tmp_path: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [PRUNESWEEP, "figures", *arguments, "--storage", str(folder / "store")]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+
+    done = command(
+        "everything", "--output", "out", "--figure", "pruned", "--figure", "retrained",
+        "--format", "svg",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["out/pruned.svg", "out/retrained.svg"]
+    unknown = command("everything", "--output", "out", "--figure", "retraind")
+    assert unknown.returncode == 2
+    assert unknown.stderr.strip() == (
+        f"prunesweep: there is no figure 'retraind'; there are: {', '.join(FIGURES)}"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_told(everything: Results, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"cannot write .*file/in/pruned\.json: Not a dir"):
+        list(save_figures(everything, ["pruned"], "json", tmp_path / "file" / "in"))
+
+
+def test_spread_keeps_both_ends() -> None:
+    assert spread([0, 1, 2], 4) == [0, 1, 2]
+    assert spread(range(31), 4) == [0, 10, 20, 30]
+    assert spread(range(16), 4) == [0, 5, 10, 15]
+
+
+# In a browser: what is drawn, and that it stays right with rows left out.
+
+DRAW = """async spec => {
+    window.view = (await vegaEmbed('#figure', spec, {renderer: 'svg'})).view;
+    window.rows = view.data(spec.data.name);
+    window.source = spec.data.name;
+}"""
+LEAVE_OUT = """async wanted => {
+    const kept = rows.filter(row => Object.keys(wanted).every(key => row[key] === wanted[key]));
+    view.data(source, kept);
+    await view.runAsync();
+}"""
+MARKS = """field => {
+    const found = [];
+    const visit = item => {
+        if (item.marktype) return item.items.forEach(visit);
+        if (item.datum && item.datum[field] !== undefined && item.mark.marktype === 'symbol')
+            found.push(item.datum);
+        (item.items || []).forEach(visit);
+    };
+    visit(view.scenegraph().root);
+    return found.map(datum => JSON.parse(JSON.stringify(datum)));
+}"""
+OPACITIES = """() => {
+    const found = {};
+    const visit = item => {
+        if (item.marktype) return item.items.forEach(visit);
+        if (item.datum && item.datum.mean !== undefined && item.mark.marktype === 'symbol')
+            found[item.datum.variant] = item.opacity;
+        (item.items || []).forEach(visit);
+    };
+    visit(view.scenegraph().root);
+    return found;
+}"""
+HEADINGS = """field => {
+    const found = {cells: [], headings: []};
+    const visit = (item, x) => {
+        if (item.marktype) {
+            const kind = item.role === 'column-header' ? 'headings' : 'cells';
+            const of = item.marktype === 'group'
+                && (item.role === 'column-header' || (item.name || '').endsWith('cell'));
+            item.items.forEach(each => {
+                if (of) found[kind].push([Math.round(x + each.x), each.datum[field]]);
+                visit(each, x + (each.x || 0));
+            });
+        } else (item.items || []).forEach(each => visit(each, x));
+    };
+    visit(view.scenegraph().root, 0);
+    return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.set_content("<div id='figure'></div>")
+        page.add_script_tag(content=vl_convert.javascript_bundle())
+        yield page
+        browser.close()
+
+
+def means(rows: list[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], tuple[float, float, int]]:
+    """Mean, sample standard deviation and number of the accuracies of rows that agree in `by`."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row["test_accuracy"])
+    return {
+        key: (fmean(found), stdev(found) if len(found) > 1 else 0.0, len(found))
+        for key, found in groups.items()
+    }
+
+
+@pytest.mark.parametrize("wanted", [{}, {"seed": 1}, {"label": "one_shot scope=layer"}])
+def test_the_chart_averages_the_rows_it_has(
+    drawn: Drawn, page: Page, wanted: dict[str, Any]
+) -> None:
+    page.evaluate(DRAW, drawn["scope-trade-off"])
+    page.evaluate(LEAVE_OUT, wanted)
+    marks = page.evaluate(MARKS, "mean")
+    rows = [row for row in rows_of(drawn, "retrained") if wanted.items() <= row.items()]
+    expected = means(rows, "label", "iteration")
+    assert expected
+    found = {
+        (mark["label"], mark["iteration"]): (mark["mean"], mark["deviation"], mark["seeds"])
+        for mark in marks
+    }
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("scope-trade-off", "scope"), ("layer-remaining", "scope"),
+                        ("pq-heat-maps", "iteration"), ("training", "iteration")]
+)  # fmt: skip
+def test_panels_are_under_their_headings(drawn: Drawn, page: Page, name: str, field: str) -> None:
+    page.evaluate(DRAW, drawn[name])
+    found = page.evaluate(HEADINGS, field)
+    assert len(found["cells"]) >= 2
+    assert {tuple(each) for each in found["cells"]} == {tuple(each) for each in found["headings"]}
+
+
+def test_a_click_on_the_legend_chooses(drawn: Drawn, page: Page) -> None:
+    page.evaluate(DRAW, drawn["retrained"])
+    assert set(page.evaluate(OPACITIES).values()) == {1}
+    page.locator("#figure .role-legend-symbol path").nth(1).click()
+    page.evaluate("view.runAsync().then(() => null)")
+    chosen = "sap p=0.5 eta=0.0"
+    opacities = page.evaluate(OPACITIES)
+    assert opacities.pop(chosen) == 1
+    assert set(opacities.values()) == {0.1}
