@@ -82,7 +82,8 @@ class Destination:
 def destination(options: WandbOptions) -> Destination | None:
     """Where `options` send W&B runs on this machine; None when W&B is disabled.
 
-    Raises TrackingError when they have to be online and there is no key.
+    Raises TrackingError when they have to be online and there is no key, or W&B's settings are
+    wrong.
     """
     told = options.mode or os.environ.get("WANDB_MODE") or None
     mode = {"dryrun": "offline", "run": "online"}.get(told or "", told)
@@ -101,7 +102,8 @@ def destination(options: WandbOptions) -> Destination | None:
 
 
 def key_source() -> str | None:
-    """Where W&B finds a key for its server; None without one. Reaches nobody."""
+    """Where W&B finds a key for its server; None without one. Reaches nobody. Raises TrackingError
+    when W&B's settings are wrong."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if os.environ.get(name):
             return name
@@ -110,12 +112,12 @@ def key_source() -> str | None:
     files = [Path(file).expanduser() for file in (*netrc, settings)]
     if not any(file.is_file() for file in files):
         return None  # without importing wandb, which takes longer than all the rest
-    wandb()
+    host = _wandb_host()
     from wandb.sdk.lib import wbauth
 
     try:
         found = wbauth.authenticate_session(
-            host=_wandb_host(), source="prunesweep", prompt=False, update_session=False
+            host=host, source="prunesweep", prompt=False, update_session=False
         )
     except Exception:  # such as a key that cannot be one
         return None
@@ -128,8 +130,7 @@ def overridden(options: WandbOptions, **changes: Any) -> WandbOptions:
     try:
         return WandbOptions.model_validate(options.model_dump() | given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TrackingError(f"{first['loc'][0]}: {first['msg']}") from error
+        raise TrackingError(_reason(error)) from error
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,8 @@ class LineageRun:
             self._unlock()
 
     def open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         require_there(self._store)  # it would be made anew, as a folder for W&B's files
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._folder)
         if self._lock is None:
             self.busy = True
@@ -360,8 +361,7 @@ class LineageRun:
 
     def _note(self, error: BaseException) -> None:
         """Keep the first line of what went wrong; a process with trials says it once."""
-        lines = str(error).strip().splitlines() or ["no reason given"]
-        self.problem = f"{type(error).__name__}: {lines[0][:300]}"
+        self.problem = f"{type(error).__name__}: {_reason(error)}"
         if self._falls_back and not _here().complained:
             _here().complained = True
             print(f"prunesweep: W&B: {self.problem}; the lineage goes on", file=sys.stderr)
@@ -468,7 +468,22 @@ def wandb() -> Any:
 
 
 def _wandb_host() -> str:
-    wandb()
-    from wandb.sdk import wandb_setup
+    try:
+        wandb()
+        from wandb.sdk import wandb_setup
 
-    return wandb_setup.singleton().settings.base_url
+        return wandb_setup.singleton().settings.base_url
+    except Exception as error:  # a variable or a file of settings that is wrong, or no wandb at all
+        raise TrackingError(
+            f"W&B cannot be set up ({_reason(error)}); correct that, or set wandb.mode: offline"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line, and not with which value: it may have been a key."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return lines[0][:300]

@@ -442,6 +442,13 @@ def test_sync_online_without_a_key_is_refused(copy: Path) -> None:
     assert len(err.splitlines()) == 1
 
 
+def test_settings_of_w_and_b_that_are_wrong_are_one_message(copy: Path) -> None:
+    env = {"WANDB_BASE_URL": "nonsense", "WANDB_API_KEY": CANARY}
+    _, err = command(copy, "wandb-sync", "small", expect=2, **env)
+    assert "W&B cannot be set up (base_url: Input should be a valid URL" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_histograms_and_the_ticket(copy: Path) -> None:
     write_options(copy, "small", histograms=True, log_ticket=True)
     sync(copy, "small")
