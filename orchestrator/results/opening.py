@@ -95,14 +95,15 @@ class Results:
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
         """A connection with the four tables as views, and `labels`: for each lineage its label,
-        its label without dataset and model (`variant`) and its position in the sweep."""
+        its label without dataset and model (`variant`) and the position of its cell."""
         connection = open_tables(self.store, [self.record.name])
         lines = self.record.lineages
+        positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
         columns = {
             "lineage": [line.id for line in lines],
             "label": [self.labels[line.id] for line in lines],
             "variant": [method_label(line, self.record) for line in lines],
-            "position": list(range(len(lines))),
+            "position": [positions[self.labels[line.id]] for line in lines],
         }
         connection.register("labels", pa.table(columns))
         return connection
