@@ -91,27 +91,26 @@ class _Gathered:
 
 
 class _Sweep:
-    """One sweep as last looked at. Many readers ask at once, and one of them looks."""
+    """One sweep as last looked at. Of many readers who ask at once, one looks and one gathers."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
-        self._lock = threading.Lock()
+        self._looking, self._gathering = threading.Lock(), threading.Lock()
         self._status: tuple[float, SweepStatus, str] | None = None
         self._gathered: _Gathered | None = None
 
     def state(self) -> dict[str, Any]:
         """How far the sweep is, and the version that its data has or would have now."""
-        with self._lock:
-            _, status, version = self._look()
-            last = self._gathered
-            if last is not None and time.monotonic() - last.at < REST * last.seconds:
-                version = last.version
+        status, version = self._look()
+        last = self._gathered
+        if last is not None and time.monotonic() - last.at < REST * last.seconds:
+            version = last.version
         return {"state": status.state, "run": status.run, "version": version}
 
     def payload(self) -> dict[str, Any]:
         """The data of the page, gathered anew when the store has news."""
-        with self._lock:
-            _, _, version = self._look()
+        with self._gathering:
+            _, version = self._look()
             if self._gathered is None or self._gathered.version != version:
                 began = time.monotonic()
                 payload = report_payload(open_results(self._store, self._name))
@@ -120,13 +119,15 @@ class _Sweep:
                 self._gathered = _Gathered(payload, version, at, at - began)
             return self._gathered.payload
 
-    def _look(self) -> tuple[float, SweepStatus, str]:
-        if self._status is None or time.monotonic() - self._status[0] > STATUS_SECONDS:
-            record = existing_sweep(self._store, self._name)
-            stored = self._store.committed("iterations")
-            status = status_of(self._store, record, stored)
-            self._status = time.monotonic(), status, _version(record, stored, status)
-        return self._status
+    def _look(self) -> tuple[SweepStatus, str]:
+        """The status and the version of the data, not older than a second."""
+        with self._looking:
+            if self._status is None or time.monotonic() - self._status[0] > STATUS_SECONDS:
+                record = existing_sweep(self._store, self._name)
+                stored = self._store.committed("iterations")
+                status = status_of(self._store, record, stored)
+                self._status = time.monotonic(), status, _version(record, stored, status)
+            return self._status[1:]
 
 
 def _version(record: SweepRecord, stored: Collection[str], status: SweepStatus) -> str:

@@ -533,3 +533,13 @@ def test_a_report_that_cannot_be_written_or_made_is_one_message(
         f"prunesweep: cannot write {nowhere}: No such file or directory\n"
     )
     assert "has no sweep 'other'" in command("report", "other", "--storage", at, expect=2)
+
+
+def test_a_wandb_report_without_a_key_is_one_message(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    told = command("report", "s", "--storage", results.store.location, "--wandb", expect=2)
+    assert told.startswith("prunesweep: W&B is to be online, and there is no key")
+    assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 SCRIPTS = (
-    "data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "live.js", "page.js",
+    "data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "state.js",
+    "header.js", "controls.js", "selected.js", "live.js", "page.js",
 )  # fmt: skip
 """The page's own JavaScript, in the order in which it runs."""
 

@@ -34,7 +34,9 @@ function unpack({ rows, columns }) {
 function unpackPayload(payload) {
   const lineages = unpack(payload.lineages).map((line) => ({ ...line, rows: [] }));
   const scopes = distinct(lineages.map((line) => line.scope)).length;
-  lineages.forEach((line) => (line.group = scopes > 1 ? `${line.curve}, ${line.scope}` : line.curve));
+  for (const line of lineages) {
+    line.group = scopes > 1 ? `${line.curve}, ${line.scope}` : line.curve;
+  }
   const iterations = unpack(payload.iterations).map((row) => {
     const { id, label, curve, group, network, seed } = lineages[row.lineage];
     return { ...row, id, label, curve, group, network, seed };

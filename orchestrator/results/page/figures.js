@@ -1,6 +1,6 @@
 // Figures: Vega-Lite charts, drawn when they come into view, over the rows that are selected.
 
-const SVG_ROWS = 2000; // beyond, a canvas: thousands of elements make a page slow
+const SVG_ROWS = 20000; // beyond, a canvas: very many elements make a page slow
 const READABLE = 0.75; // of a drawing's size
 const ERRORS = 1; // Vega's log level
 
@@ -85,11 +85,15 @@ function figureCard(figure, datasets, rowsOf, chosen) {
   const names = [...datasetsOf(figure.spec, datasets)];
   const chosenBy = selectionOf(figure.spec);
   let [view, drawing] = [null, Promise.resolve()];
-  const chart = h("div", { class: "chart", role: "img", "aria-label": figure.title });
+  const chart = h("div", { class: "chart", role: "group", "aria-label": figure.title });
   const save = (kind) =>
     h(
       "button",
-      { type: "button", onclick: () => saveAs(kind), "aria-label": `Save ${figure.title} as ${kind}` },
+      {
+        type: "button",
+        onclick: () => saveAs(kind),
+        "aria-label": `Save ${figure.title} as ${kind}`,
+      },
       kind.toUpperCase(),
     );
   const element = h(
@@ -134,7 +138,8 @@ function figureCard(figure, datasets, rowsOf, chosen) {
 
   // One thing at a time: a selection may change while a chart is being drawn.
   const queued = (work) => (drawing = drawing.then(work).catch((error) => {
-    chart.replaceChildren(h("p", { class: "wrong" }, `This figure cannot be drawn: ${error.message}`));
+    const reason = `This figure cannot be drawn: ${error.message}`;
+    chart.replaceChildren(h("p", { class: "wrong" }, reason));
     console.error(error);
   }));
   const draw = () => queued(() => view ?? embed());

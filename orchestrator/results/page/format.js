@@ -8,7 +8,7 @@ const formats = {
   number: (v) => (Number.isNaN(v) ? "NaN" : Number(v.toPrecision(4)).toString()),
   percent: (v) => (Number.isNaN(v) ? "NaN" : (100 * v).toFixed(2)),
   // Densities span decades: 100, 10.7, 1.07, 0.107.
-  density: (v) => (v >= 0.1 ? (100 * v).toFixed(1) : Number((100 * v).toPrecision(3)).toString()),
+  density: (v) => (v >= 0.1 ? (100 * v).toFixed(1) : (100 * v).toPrecision(3)),
   seconds: (v) => duration(v),
   bytes: (v) => size(v),
   date: (v) => moment(v),
@@ -40,9 +40,11 @@ function moment(when) {
   return date.toISOString().slice(0, 16).replace("T", " ");
 }
 
+const stateClass = (state) => `state-${state.replace(" ", "-")}`;
+
 const plural = (count, noun) => `${format("count", count)} ${noun}${count === 1 ? "" : "s"}`;
 
-/** An element. `attributes` may have `class`, listeners as `onclick`, properties, aria-…, data-….
+/** An element. `attributes` are `class`, properties, listeners such as `onclick`, aria-…, data-….
  *  Strings among `children` become text, never markup. */
 const h = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);

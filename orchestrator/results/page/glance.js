@@ -43,14 +43,15 @@ function glanceTable(lineages, iterations, swatch) {
     network: of[0].network,
     cells: columnsOfDensity.map((column) => glanceCell(rowsOf.get(name) ?? [], column)),
   }));
-  const used = columnsOfDensity.flatMap((_, i) => (methods.some(({ cells }) => cells[i]) ? [i] : []));
+  const isUsed = (i) => methods.some(({ cells }) => cells[i]);
+  const used = columnsOfDensity.map((_, i) => i).filter(isUsed);
   const networks = groupBy(methods, ({ network }) => network);
   const titles = ["method", "lineages", ...used.map((i) => columnsOfDensity[i].title)];
   const head = titles.map((title, i) => h("th", { scope: "col", class: i ? "" : "text" }, title));
-  const part = (network) =>
-    networks.size > 1
-      ? h("tr", {}, h("th", { class: "text part", colSpan: titles.length, scope: "rowgroup" }, network))
-      : null;
+  const part = (network) => {
+    const over = { class: "text part", colSpan: titles.length, scope: "rowgroup" };
+    return networks.size > 1 ? h("tr", {}, h("th", over, network)) : null;
+  };
   const bodies = [...networks].map(([network, members]) => {
     const best = used.map((i) => bestOf(members.map(({ cells }) => cells[i]).filter(Boolean)));
     const row = ({ of, cells }) =>
@@ -59,23 +60,26 @@ function glanceTable(lineages, iterations, swatch) {
         { "data-group": of[0].group },
         h("th", { scope: "row", class: "text" }, swatch(of[0]), of[0].group),
         h("td", {}, ranCell(of)),
-        used.map((i, n) => accuracyCell(cells[i], best[n], distinct(of.map((line) => line.seed)).length)),
+        used.map((i, n) => accuracyCell(cells[i], best[n], seedsOf(of))),
       );
     return h("tbody", {}, part(network), members.map(row));
   });
   return h("table", { "data-table": "glance" }, h("thead", {}, h("tr", {}, head)), bodies);
 }
 
+const seedsOf = (lineages) => distinct(lineages.map((line) => line.seed)).length;
+
 /** The best accuracy as shown; none among equal ones, such as a trunk that methods share. */
 function bestOf(cells) {
-  const accuracies = distinct(cells.map(({ accuracy }) => format("percent", accuracy)));
-  return accuracies.length > 1 ? format("percent", Math.max(...cells.map((c) => c.accuracy))) : null;
+  const accuracies = cells.map(({ accuracy }) => accuracy);
+  const differ = distinct(accuracies.map((each) => format("percent", each))).length > 1;
+  return differ ? format("percent", Math.max(...accuracies)) : null;
 }
 
 function accuracyCell(cell, best, seeds) {
   if (!cell) return h("td", { class: "missing" }, MISSING);
   const isBest = format("percent", cell.accuracy) === best;
-  const spread = cell.deviation === null ? null : h("small", {}, ` ± ${format("percent", cell.deviation)}`);
+  const spread = cell.deviation === null ? "" : ` ± ${format("percent", cell.deviation)}`;
   const where = [
     cell.density > 0.995 ? null : `at ${format("density", cell.density)} %`,
     cell.seeds < seeds ? `${cell.seeds} of ${seeds} seeds` : null,
@@ -84,7 +88,7 @@ function accuracyCell(cell, best, seeds) {
     "td",
     { class: isBest ? "best" : "" },
     h(isBest ? "strong" : "span", {}, format("percent", cell.accuracy)),
-    spread,
+    h("small", {}, spread),
     where.filter(Boolean).map((line) => h("small", { class: "where" }, line)),
   );
 }
@@ -95,6 +99,8 @@ function ranCell(lineages) {
   const rest = ["failed", "running", "partial", "not begun"].filter(count);
   return [
     `${count("done")}/${lineages.length}`,
-    ...rest.map((state) => h("small", { class: `where state-${state.replace(" ", "-")}` }, `${count(state)} ${state}`)),
+    ...rest.map((state) =>
+      h("small", { class: `where ${stateClass(state)}` }, `${count(state)} ${state}`),
+    ),
   ];
 }

@@ -39,10 +39,13 @@ function keepingPlace(work) {
 /** Show new data: figures that differ in their rows alone keep their zoom and emphasis. */
 function update(payload) {
   const before = new Map(cards.map((card) => [card.figure.name, card]));
-  const same = (card, figure) => JSON.stringify(card?.figure) === JSON.stringify(figure);
+  const unchanged = (figure) => {
+    const card = before.get(figure.name);
+    return JSON.stringify(card?.figure) === JSON.stringify(figure) ? card : null;
+  };
   data = unpackAll(payload);
   keepingPlace(() => {
     drawPage();
-    drawFigures((figure) => (same(before.get(figure.name), figure) ? before.get(figure.name) : null));
+    drawFigures(unchanged);
   });
 }

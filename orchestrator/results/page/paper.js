@@ -16,9 +16,9 @@ function paperTable(paper, lineages) {
     h("thead", {}, paper.levels.map((level, i) => paperHead(paper, level, i))),
     h("tbody", {}, body),
   );
-  const scroller = h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": paper.title }, table);
+  const named = { class: "scroll", tabIndex: 0, role: "region", "aria-label": paper.title };
   const notes = paper.notes.map((note) => h("p", { class: "quiet" }, note));
-  return [h("p", { class: "quiet" }, paper.title), scroller, ...notes];
+  return [h("p", { class: "quiet" }, paper.title), h("div", named, table), ...notes];
 }
 
 /** One line of column headings: neighbours of one name, under one name above, are one heading. */
@@ -34,13 +34,20 @@ function paperHead({ columns, levels, row_heading }, level, i) {
   return h("tr", {}, h("th", { scope: "col", class: "text" }, first), cells);
 }
 
+function publishedText(published) {
+  if (!published) return null;
+  const spread = published.std === null ? "" : ` ± ${published.std}`;
+  return `published ${published.mean}${spread}`;
+}
+
 function paperCell(cell, seeds) {
-  const values = Object.keys(cell.values).filter((seed) => seeds.has(seed)).map((seed) => cell.values[seed]);
-  const all = values.length === Object.keys(cell.values).length;
+  const measured = Object.entries(cell.values);
+  const values = measured.filter(([seed]) => seeds.has(seed)).map(([, value]) => value);
+  const all = values.length === measured.length;
   const lines = [
     cell.density !== null && values.length ? `at ${format("density", cell.density)} %` : null,
     all ? cell.note : null,
-    cell.published ? `published ${cell.published.mean}${cell.published.std === null ? "" : ` ± ${cell.published.std}`}` : null,
+    publishedText(cell.published),
   ];
   const spread = deviation(values);
   // What is best was decided over all seeds.

@@ -48,7 +48,8 @@ function csv(rows, columns) {
   return [columns.map((column) => quoted(column.name)).join(","), ...lines, ""].join("\n");
 }
 
-/** A table of `columns` {name, title, format, alias?, cell?, dull?}: `element`, and `update(rows)`.
+/** A table of `columns` {name, title, format, alias?, cell?, dull?, long?}: its `element`, and
+ *  `update(rows)`.
  *
  *  `alias` is the column's name in filters. A column that has no value in any row is left out, and
  *  a `dull` one when it has the same in all.
@@ -114,7 +115,8 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
 
   function cell(column, row) {
     const content = column.cell ? column.cell(row) : format(column.format, row[column.name]);
-    return h("td", { class: column.format === "text" ? "text" : "" }, content);
+    const long = column.long ? " long" : "";
+    return h("td", { class: (column.format === "text" ? "text" : "") + long }, content);
   }
 
   function draw() {
