@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KILLS ?= 50
+WORKERS ?= 2
 
 .PHONY: quickstart test lint bench chaos clean
 
@@ -11,7 +12,7 @@ quickstart: $(STAMP)
 	$(BIN)/prunesweep run sweeps/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
