@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 Open: TypeAlias = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window."""
+    """Chromium without a window; for one module, as others may not have Playwright's event loop."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium: install one, such as Debian's package chromium")
