@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
@@ -42,13 +43,14 @@ def examine(store: Store, environ: Mapping[str, str], address: str | None = None
         "data": lambda: _data(environ),
         "storage": lambda: _storage(store),
     }
-    if address:
-        checks |= {
-            "cluster": lambda: _cluster(address),
-            "token": lambda: _token(address),
-            "dashboard": lambda: _dashboard(address),
-        }
-    return [_check(name, look) for name, look in checks.items()]
+    installation = [_check(name, look) for name, look in checks.items()]
+    return [*installation, *(examine_cluster(address) if address else ())]
+
+
+def examine_cluster(address: str) -> list[Check]:
+    """Does the Ray cluster at `address` admit you, and no one else?"""
+    checks = {"cluster": _cluster, "token": _token, "dashboard": _dashboard}
+    return [_check(name, partial(look, address)) for name, look in checks.items()]
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:

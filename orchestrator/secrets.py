@@ -34,7 +34,7 @@ ADVICE = (
 
 RANDOM_LENGTH = 24
 """Shorter runs of letters and digits are taken to be names."""
-RANDOM_CHANGES = 0.4
+RANDOM_CHANGES = 0.45
 """Random letters and digits change their kind (lower, upper, digit) at 62 % of the places, words
 and CamelCase at up to 30 %."""
 
