@@ -26,6 +26,7 @@ from ray import tune
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from orchestrator.failures import Failure
@@ -503,7 +504,7 @@ def train_plan(
     searcher = _Lineages(plan.tasks, gpus, resources.retries, observer)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
-        with _stopped_by_signals(searcher):
+        with _stopped_by_signals(searcher), _keys_kept():
             _tuner(work, searcher, resources, concurrency(resources, cluster), scratch).fit()
         return Outcome(tuple(searcher.failures), interrupted=searcher.unfinished)
     finally:
@@ -548,6 +549,18 @@ def _shared_datasets(
             identity, dataset = load(lineage)
             references[identity] = ray.put(dataset)
     return references
+
+
+@contextmanager
+def _keys_kept() -> Iterator[None]:
+    """Keep Tune from handing AWS keys on to its workers: Ray writes what is handed on so into its
+    logs, on every node. Workers have the environment of their node."""
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in before if not n.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager
