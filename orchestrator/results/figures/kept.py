@@ -1,4 +1,7 @@
-"""The initial weights that masks keep, read from the commits: rows for the sketching figures."""
+"""The initial weights that masks keep, read from the commits: rows for the sketching figures.
+
+What is damaged is left out, as in the tables; `prunesweep verify` names it.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +13,7 @@ from orchestrator.results.figures.rows import Row, cell_columns, layer_rows
 from orchestrator.results.opening import Results
 from trainables.artifacts import read_masks, read_tensors
 from trainables.identity import snapshot_key, trunk_key
-from trainables.store import iteration_path, snapshot_path
+from trainables.store import Damaged, iteration_path, snapshot_path
 
 BINS = 61
 
@@ -23,8 +26,7 @@ def histogram_rows(results: Results) -> list[Row]:
 
     One row for each bin: `weight`, its middle; `share`, of the kept weights; `uniform_share`, of
     all prunable weights, which is what uniformly random masks keep on average. The lineages of one
-    network have the same bins. `group` is the density aimed at, or "last iteration". Raises
-    Damaged.
+    network have the same bins. `group` is the density aimed at, or "last iteration".
     """
     cells = cell_columns(results)
     last = {row["lineage"]: row for row in results.iterations.to_pylist() if row["density"] < 1}
@@ -35,11 +37,11 @@ def histogram_rows(results: Results) -> list[Row]:
         largest[network] = max(largest.get(network, 0.0), there)
     rows: list[Row] = []
     for weights, lines in _beginnings(results):
-        for line in lines:
-            if line.id in last:
-                cell, end = cells[line.id], last[line.id]
-                bound = largest[cell["network"]]
-                bins = _histogram(weights, _masks(results, end["key"]), bound)
+        for line in (each for each in lines if each.id in last):
+            cell, end = cells[line.id], last[line.id]
+            masks = _masks(results, end["key"])
+            if masks is not None:
+                bins = _histogram(weights, masks, largest[cell["network"]])
                 common = {"iteration": end["iteration"], "group": _group(end["density_target"])}
                 rows += [cell | common | each for each in bins]
     return rows
@@ -50,7 +52,6 @@ def norm_rows(results: Results) -> list[Row]:
 
     `uniform_norm` is the root mean square of the norms that uniformly random masks keep, with as
     many weights of the layer, `uniform_low` and `uniform_high` are two standard deviations from it.
-    Raises Damaged.
     """
     moments: dict[str, dict[str, tuple[float, float]]] = {}
     for weights, lines in _beginnings(results):
@@ -85,29 +86,21 @@ def uniform_norm(kept: int, total: int, second: float, fourth: float) -> tuple[f
 
 
 def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]]]:
-    """The prunable weights at initialization, with the lineages that begin with them.
-
-    Those whose snapshot is not in the store are left out.
-    """
-    names: dict[str, list[str]] = {}
-    for row in (
-        results.layers.select(["lineage", "layer"])
-        .group_by(["lineage", "layer"])
-        .aggregate([])
-        .to_pylist()
-    ):
-        names.setdefault(row["lineage"], []).append(row["layer"])
+    """The prunable weights at initialization, with the lineages that begin with them."""
+    layers: dict[str, set[str]] = {}
+    for row in results.layers.select(["lineage", "layer"]).to_pylist():
+        layers.setdefault(row["lineage"], set()).add(row["layer"])
     lines: dict[str, list[LineageRecord]] = {}
     for line in results.record.lineages:
-        if line.id in names:
+        if line.id in layers:
             lines.setdefault(_initial_path(line.config), []).append(line)
     for path, each in lines.items():
-        if results.store.is_committed(path):
+        try:
             state = read_tensors(results.store, path)
-            yield (
-                {n: state[n].double().numpy().reshape(-1) for n in names[each[0].id]},
-                each,
-            )
+        except Damaged:
+            continue
+        names = sorted(layers[each[0].id])
+        yield {name: state[name].double().numpy().reshape(-1) for name in names}, each
 
 
 def _initial_path(config: dict[str, Any]) -> str:
@@ -116,8 +109,11 @@ def _initial_path(config: dict[str, Any]) -> str:
     return snapshot_path(snapshot_key(trunk_key(trunk), 0))
 
 
-def _masks(results: Results, key: str) -> Weights:
-    masks = read_masks(results.store, iteration_path(key))
+def _masks(results: Results, key: str) -> Weights | None:
+    try:
+        masks = read_masks(results.store, iteration_path(key))
+    except Damaged:
+        return None
     return {name: mask.numpy().reshape(-1) for name, mask in masks.items()}
 
 

@@ -77,9 +77,8 @@ class Look:
         return alt.Color(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def dash(self) -> alt.StrokeDash:
-        legend = self._legend() if self.dense else None
         scale = self._scale(DASHES)
-        return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=legend)
+        return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def shape(self) -> alt.Shape:
         scale = self._scale(SHAPES)
