@@ -27,13 +27,12 @@ from schedule import schedule
 from tormenting import FEW_SECONDS, Run, under_chaos, uninterrupted
 
 NAME = "chaos"
-ITERATIONS_PER_SEED = 22
 ITERATIONS_PER_KILL = 5
 
 CHECKPOINT_MINUTES = 0.005
 
 
-def sweep(seeds: int) -> dict[str, Any]:
+def sweep(seeds: int, depth: int) -> dict[str, Any]:
     """Iterations of about a second, in lineages that share trunks or start at initialization."""
     return {
         "name": NAME,
@@ -41,7 +40,7 @@ def sweep(seeds: int) -> dict[str, Any]:
         "model": {"name": "mlp", "hidden": [32]},
         "seeds": list(range(seeds)),
         "train": {"epochs": 20, "batch_size": 10},
-        "prune": {"iterations": 5},
+        "prune": {"iterations": depth},
         "methods": [
             "one_shot",
             "lottery_ticket",
@@ -51,18 +50,19 @@ def sweep(seeds: int) -> dict[str, Any]:
     }
 
 
-def chaos(folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """The summary of a sweep under `kills` kills; an empty list of `problems` is a pass."""
+def chaos(folder: Path, kills: int, seed: int, depth: int = 5) -> dict[str, Any]:
+    """The summary of a sweep of lineages of `depth` iterations under `kills` kills; an empty list
+    of `problems` is a pass."""
     random = Random(seed)
-    seeds = max(1, round(kills * ITERATIONS_PER_KILL / ITERATIONS_PER_SEED))
-    iterations = seeds * ITERATIONS_PER_SEED
+    of_a_seed = 1 + 4 * depth + 1
+    seeds = max(1, kills * ITERATIONS_PER_KILL // of_a_seed)
+    iterations = seeds * of_a_seed
     file = folder / f"{NAME}.yaml"
-    file.write_text(json.dumps(sweep(seeds)))
+    file.write_text(json.dumps(sweep(seeds, depth)))
     command = ["run", str(file), "--storage", "store"]
     alone = uninterrupted(folder / "alone", command)
     # Where it is interrupted it has checkpoints, which change nothing in the results.
     command += ["--set", f"store.checkpoint_minutes={CHECKPOINT_MINUTES}"]
-    iterations = seeds * ITERATIONS_PER_SEED
     kills_to_come = schedule(kills, iterations, random)
     killed = under_chaos(folder / "killed", command, kills_to_come, iterations, random)
     return summary(alone, killed, seed)

@@ -71,8 +71,9 @@ class Watcher:
         """Every file of every commit has its inode, size and time; manifests have their bytes."""
         self.look()
         with self._lock:
-            for path, files in self._files.items():
-                if files != _files(self.root / path):
+            for path, before in self._files.items():
+                self._files[path] = _files(self.root / path)
+                if self._files[path] != before:
                     self.broken.append(f"files of {path} have changed")
 
     def iterations(self) -> dict[str, float]:
