@@ -280,7 +280,7 @@ def test_a_sweep_without_what_a_figure_needs(folder: Path, everything: Results) 
     assert there == {"trade-off", "kept-weights", "kept-norms", "training"}
     dense = make(everything.store, folder, DENSE)
     assert {name for name, figure in FIGURES.items() if figure.draw(dense)} == {"training"}
-    with pytest.raises(ExportError, match="'retrained': it needs a method of more than one"):
+    with pytest.raises(ExportError, match="'retrained': it needs a lineage of two"):
         list(save_figures(dense, ["retrained"], "json", folder))
 
 
@@ -443,7 +443,12 @@ def test_the_chart_averages_the_rows_it_has(
     page.evaluate(DRAW, drawn["scope-trade-off"])
     page.evaluate(LEAVE_OUT, wanted)
     marks = page.evaluate(MARKS, "mean")
-    rows = [row for row in rows_of(drawn, "retrained") if wanted.items() <= row.items()]
+    # Pruning at initialization has a single iteration, and no place in this figure.
+    rows = [
+        row
+        for row in rows_of(drawn, "scope-trade-off")
+        if wanted.items() <= row.items() and not row["label"].startswith("magnitude")
+    ]
     expected = means(rows, "label", "iteration")
     assert expected
     found = {
@@ -464,6 +469,13 @@ def test_panels_are_under_their_headings(drawn: Drawn, page: Page, name: str, fi
     found = page.evaluate(HEADINGS, field)
     assert len(found["cells"]) >= 2
     assert {tuple(each) for each in found["cells"]} == {tuple(each) for each in found["headings"]}
+
+
+def test_methods_without_iterations_are_not_drawn_by_iteration(drawn: Drawn, page: Page) -> None:
+    assert any(row["variant"].startswith("magnitude") for row in rows_of(drawn, "retrained"))
+    page.evaluate(DRAW, drawn["retrained"])
+    variants = {mark["variant"].split()[0] for mark in page.evaluate(MARKS, "mean")}
+    assert variants == {"one_shot", "sap"}
 
 
 def test_a_click_on_the_legend_chooses(drawn: Drawn, page: Page) -> None:

@@ -35,7 +35,7 @@ class Figure:
     draw: Draw
 
 
-BANDS = "Means over seeds; bands are ± one standard deviation."
+BANDS = "Means over seeds; bands are ± one sample standard deviation."
 
 _FIGURES = (
     Figure(
@@ -44,7 +44,7 @@ _FIGURES = (
         "Accuracy, remaining weights, PQ Index (p = 0.5, q = 1) and Gini Index of the retrained "
         f"models at each iteration. {BANDS}",
         "SAP Figures 2a, 3a, 11a–18a",
-        "a method of more than one iteration",
+        "a lineage of two iterations or more",
         iterations.retrained,
     ),
     Figure(
@@ -53,7 +53,7 @@ _FIGURES = (
         "Accuracy and PQ Index (p = 0.5, q = 1) of the models pruned at each iteration, before "
         f"retraining, and what that pruning took of the model that was pruned. {BANDS}",
         "SAP Figures 2b, 3b, 11b–18b",
-        "a method of more than one iteration",
+        "a lineage of two iterations or more",
         iterations.pruned,
     ),
     Figure(
@@ -71,7 +71,7 @@ _FIGURES = (
         "Accuracy of the retrained models against their remaining weights, for each pruning scope. "
         f"{BANDS}",
         "SAP Figures 4a, 19a–26a",
-        "two scopes or more of a method of more than one iteration",
+        "two scopes or more, with lineages of two iterations or more",
         scopes.scope_trade_off,
     ),
     Figure(
@@ -80,7 +80,7 @@ _FIGURES = (
         "Remaining weights of the layers at each iteration, by method and pruning scope; of a deep "
         f"network, six layers from the first to the last. {BANDS}",
         "SAP Figures 4b, 19b–26b",
-        "a method of more than one iteration",
+        "a lineage of two iterations or more",
         scopes.layer_remaining,
     ),
     Figure(
@@ -90,7 +90,7 @@ _FIGURES = (
         "method and pruning scope; of a deep network, six layers from the first to the last. "
         f"{BANDS}",
         "SAP Figures 4c, 19c–26c",
-        "a method of more than one iteration",
+        "a lineage of two iterations or more",
         scopes.layer_pq_index,
     ),
     Figure(
@@ -119,7 +119,7 @@ _FIGURES = (
         "PQ Index of all weights of the retrained models for p = 0.1…1.0 and q = 1.0…2.0, by "
         "method and iteration. Means over seeds.",
         "SAP Figures 7–10",
-        "a committed iteration",
+        "a lineage of two iterations or more",
         heat_maps.p_q_heat_maps,
     ),
     Figure(

@@ -73,7 +73,8 @@ def mean_curves(
 ) -> alt.LayerChart:
     """Mean of `y` over seeds at the mean of `x`, one curve for each value of `look.field`.
 
-    Rows that agree in `look.field` and `each` are averaged. The band is the mean ± the sample
+    Rows that agree in `look.field` and `each` are averaged; those of which `look` does not know the
+    value are left out. The band is the mean ± the sample
     standard deviation. What is null is left out, and on a log axis what is not positive.
     """
     groups = list(dict.fromkeys([look.field, *each]))
@@ -102,7 +103,7 @@ def mean_curves(
             base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
             points,
         ],
-        transform=_means(x, y, groups),
+        transform=[{"filter": {"field": look.field, "oneOf": look.values}}, *_means(x, y, groups)],
         width=size[0],
         height=size[1],
     )

@@ -6,6 +6,7 @@ those of the tables; what is not finite is None.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,18 +84,21 @@ def sparsity_rows(results: Results, count: int) -> list[Row]:
     there: dict[str, list[int]] = {}
     for row in results.iterations.select(["lineage", "iteration"]).to_pylist():
         there.setdefault(row["lineage"], []).append(row["iteration"])
-    chosen = {line: set(spread(sorted(ts), count)) for line, ts in there.items() if max(ts) > 1}
-    wanted = (
-        pc.field("iteration").isin(sorted(set().union(*chosen.values())))
-        & (pc.field("state") == "retrained")
-        & (pc.field("scope") == "global")
+    chosen = {line: set(spread(sorted(ts), count)) for line, ts in there.items() if len(ts) > 1}
+    if not chosen:
+        return []
+    # The table is by far the largest, and most of it is not needed: it is not read as a whole.
+    found = results.sql(
+        f"""SELECT lineage, iteration, p, q, pq_index FROM sparsity
+        WHERE state = 'retrained' AND scope = 'global'
+        AND iteration IN ({", ".join(str(t) for t in sorted(set().union(*chosen.values())))})
+        ORDER BY lineage, iteration, p, q"""
     )
-    columns = ["lineage", "iteration", "p", "q", "pq_index"]
-    return [
-        cells[row["lineage"]] | row
-        for row in _listed(results.sparsity.filter(wanted).select(columns))
-        if row["iteration"] in chosen.get(row["lineage"], ())
-    ]
+    wanted: dict[str, list[Row]] = {line: [] for line in cells if line in chosen}
+    for row in _listed(found):
+        if row["iteration"] in chosen.get(row["lineage"], ()):
+            wanted[row["lineage"]].append(cells[row["lineage"]] | row)
+    return [row for rows in wanted.values() for row in rows]
 
 
 def cell_columns(results: Results) -> dict[str, Row]:
@@ -120,9 +124,10 @@ def cell_columns(results: Results) -> dict[str, Row]:
 
 
 def iterative(rows: Sequence[Row]) -> list[Row]:
-    """The rows of lineages of more than one iteration."""
-    long = {row["lineage"] for row in rows if row["iteration"] > 1}
-    return [row for row in rows if row["lineage"] in long]
+    """The rows of lineages of more than one iteration, the dense one included."""
+    there = {(row["lineage"], row["iteration"]) for row in rows}
+    counts = Counter(lineage for lineage, _ in there)
+    return [row for row in rows if counts[row["lineage"]] > 1]
 
 
 def distinct(rows: Iterable[Mapping[str, Any]], column: str) -> list[Any]:

@@ -14,7 +14,7 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
     shown = [row for row in rows if row["density"] < 1]
     if not shown:
         return None
-    look = Look("curve", tuple(distinct(shown, "curve")))
+    look = Look("curve", tuple(distinct(rows, "curve")))
     settings = distinct(shown, "setting")
     charts: list[Chart] = []
     for setting in settings:
