@@ -1,5 +1,6 @@
 """The storage's own mark: what prunesweep has not made, it does not write to."""
 
+import os
 from pathlib import Path
 
 from trainables.store import MARKER, STORE_FORMAT, Damaged, Store, StoreError
@@ -64,11 +65,16 @@ def _require_format(store: Store) -> None:
 
 
 def _refuse_links(store: Store, root: Path) -> None:
-    folders = [root / name for name in sorted(FOLDERS)]
-    entries = [entry for folder in folders if _is_folder(folder) for entry in folder.iterdir()]
-    for link in filter(Path.is_symlink, [*folders, *entries]):
-        store.local_path(str(link.relative_to(root)))
+    for folder in sorted(FOLDERS):
+        for link in _links(root, folder):
+            store.local_path(link)
 
 
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _links(root: Path, folder: str) -> list[str]:
+    """The links among a folder and what is directly in it; one listing, whatever it holds."""
+    if (root / folder).is_symlink():
+        return [folder]
+    if not (root / folder).is_dir():
+        return []
+    with os.scandir(root / folder) as entries:
+        return sorted(f"{folder}/{entry.name}" for entry in entries if entry.is_symlink())
