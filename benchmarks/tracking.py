@@ -26,6 +26,7 @@ from trainables.bench import Bench
 from trainables.data import data_roots, load_dataset
 from trainables.keys import Lineage
 from trainables.lineage import run_lineage
+from trainables.storage_format import mark
 from trainables.store import Store
 
 TURNS, ITERATIONS, EPOCHS = 9, 10, 5
@@ -57,7 +58,7 @@ def main() -> None:
         def turn(number: int, tracked: bool) -> Seconds:
             place = f"{folder}/{number}-{tracked}"
             to = replace(tracking, storage=place) if tracked else None
-            return measured(lineage, Bench(Store(place), data, torch.device("cpu")), to)
+            return measured(lineage, Bench(mark(Store(place)), data, torch.device("cpu")), to)
 
         turn(0, False)
         first = turn(0, True)
@@ -102,6 +103,7 @@ def sent(tracking: Tracking, lineage: Lineage, storage: str) -> Seconds:
     mirror = follow(replace(tracking, storage=storage), lineage)
     mirror.close()
     mirror.wait()
+    assert Store(storage).names(f"{tracking.base}/sent"), "W&B has refused it"
     return since(before)
 
 
