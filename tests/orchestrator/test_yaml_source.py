@@ -353,7 +353,7 @@ def test_the_smallest_sweep_has_defaults(load: Load) -> None:
     assert [config.epochs for config in spec.train] == [200]
     assert [(config.iterations, config.scope) for config in spec.prune] == [(30, "global")]
     assert spec.resources.gpus_per_lineage == "auto"
-    assert (spec.store.keep_weights, spec.wandb.mode) == ("all", "offline")
+    assert (spec.store.keep_weights, spec.wandb.mode) == ("all", None)
     assert len(list(cells(spec))) == 1
     assert swept_parameters(spec) == ()
 
