@@ -21,6 +21,7 @@ import pytest
 from orchestrator import cli
 from trainables.artifacts import METRICS, decode_table, encode_table
 from trainables.processes import this_process
+from trainables.storage_format import mark, require_ours
 from trainables.store import MANIFEST, Store, StoreError, iteration_path
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
@@ -194,6 +195,21 @@ def test_an_empty_folder_will_do(run: Run, here: Path, finished: Path) -> None:
     (here / "prunesweep-store/.DS_Store").write_text("")
     assert run("plan", "s.yaml").code == 0
     assert contents(here / "prunesweep-store") == {".DS_Store": b""}
+
+
+def test_an_object_store_is_marked_and_refused_alike() -> None:
+    store = Store("mock:///bucket/folder")
+    require_ours(store)
+    assert mark(store).existing
+    store.write("iterations/k/manifest.json", b"{}")
+    require_ours(store)
+    store.write("prunesweep.json", b'{"format": 2}')
+    with pytest.raises(StoreError, match="has format 2"):
+        require_ours(store)
+    others = Store("mock:///bucket/other")
+    others.write("model.pt", b"")
+    with pytest.raises(StoreError, match=r"'model.pt'.*such as mock:///bucket/other/prunesweep-st"):
+        require_ours(others)
 
 
 # Links
