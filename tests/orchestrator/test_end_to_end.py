@@ -25,8 +25,9 @@ from trainables.artifacts import MASK, WEIGHTS
 from trainables.batches import DeviceData
 from trainables.bench import Bench
 from trainables.data import data_roots, load_dataset
+from trainables.identity import snapshot_key
 from trainables.lineage import run_lineage
-from trainables.store import Store, iteration_path
+from trainables.store import Store, iteration_path, snapshot_path
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
@@ -324,7 +325,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
         spoil(storage / iteration_path(key) / file, how)
     for name, how in TABLE_DAMAGE:
         spoil(storage / table_path(name, "small"), how)
-    snapshot = sorted((storage / "snapshots").iterdir())[0]
+    snapshot = storage / snapshot_path(snapshot_key(keys[0], 0))
     spoil(snapshot / "weights.safetensors", "flipped")
 
     found = json.loads(command(folder, "verify", "--json", expect=1))["damage"]
@@ -332,7 +333,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
     for key, (_, file) in victims:
         (about,) = [line for line in found if key in line]
         assert file in about or file == "manifest.json"
-        assert "in the sweep small, which `prunesweep run` sets aside and trains again" in about
+        assert "which `prunesweep run` sets aside and trains again" in about
     for name, _ in TABLE_DAMAGE:
         (about,) = [line for line in found if table_path(name, "small") in line]
         assert "rebuilds it" in about
