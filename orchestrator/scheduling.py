@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -318,10 +319,8 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
 @contextmanager
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     try:
-        ray.init(address=address or "local", configure_logging=True, **options)
-    except SystemExit:
-        # Ray has a SIGTERM handler of its own by now.
-        raise KeyboardInterrupt from None
+        with _interruptions_noted():
+            ray.init(address=address or "local", configure_logging=True, **options)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
@@ -336,6 +335,30 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
             yield _cluster()
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _interruptions_noted() -> Iterator[None]:
+    """Raise KeyboardInterrupt if a SIGINT or SIGTERM comes, whoever handles it, at the latest at
+    the end.
+
+    What a handler raises is lost when it runs in a callback of the interpreter, and Ray, which
+    forks and so runs such callbacks, puts a SIGTERM handler of its own that exits.
+    """
+    noted, note = socket.socketpair()
+    with noted, note:
+        noted.setblocking(False)
+        note.setblocking(False)
+        previous = signal.set_wakeup_fd(note.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        finally:
+            signal.set_wakeup_fd(previous)
+        with suppress(BlockingIOError):
+            if {signal.SIGINT, signal.SIGTERM} & set(noted.recv(4096)):
+                raise KeyboardInterrupt
 
 
 def _cluster() -> Cluster:

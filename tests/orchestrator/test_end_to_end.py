@@ -156,10 +156,11 @@ def test_a_new_seed_trains_only_its_lineages(finished: Path, tmp_path: Path) -> 
     with_seed = SWEEP | {"seeds": [0, 1, 2]}
     assert planned(finished, with_seed)["to_train"] == 1 + 3 * 2
     assert planned(finished, SWEEP | {"prune": {"iterations": 3}})["to_train"] == 6
-    before = commits(finished)
-    assert run(finished, with_seed | {"name": "more"})["planned"] == 1 + 3 * 2
-    new = commits(finished) - before
-    seeds = {row["seed"] for row in table(finished, "more", "iterations").to_pylist()
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    assert run(folder, with_seed | {"name": "more"})["planned"] == 1 + 3 * 2
+    new = commits(folder) - commits(finished)
+    seeds = {row["seed"] for row in table(folder, "more", "iterations").to_pylist()
              if row["key"] in new}  # fmt: skip
     assert seeds == {2}
 
@@ -333,7 +334,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
     for key, (_, file) in victims:
         (about,) = [line for line in found if key in line]
         assert file in about or file == "manifest.json"
-        assert "which `prunesweep run` sets aside and trains again" in about
+        assert "in the sweep small, which `prunesweep run` sets aside and trains again" in about
     for name, _ in TABLE_DAMAGE:
         (about,) = [line for line in found if table_path(name, "small") in line]
         assert "rebuilds it" in about
