@@ -1,5 +1,7 @@
 """What commands print: for people with rich, for scripts as JSON."""
 
+from __future__ import annotations
+
 import io
 import json
 import shlex
@@ -8,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,11 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.catalogue import Entry
-from orchestrator.doctor import Check
 from orchestrator.exporting import ExportError
-from orchestrator.failures import Failure
-from orchestrator.mirroring import Sent
 from orchestrator.progress import duration
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.query import Answer, last_iterations
@@ -31,10 +29,16 @@ from orchestrator.results.rendering import (
     as_rich,
     text_table,
 )
-from orchestrator.status import SweepStatus
-from orchestrator.sweep import PlannedSweep, RunSummary
-from orchestrator.verifying import Verified
 from trainables.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.catalogue import Entry
+    from orchestrator.doctor import Check
+    from orchestrator.failures import Failure
+    from orchestrator.mirroring import Sent
+    from orchestrator.status import SweepStatus
+    from orchestrator.sweep import PlannedSweep, RunSummary
+    from orchestrator.verifying import Verified
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 TRACEBACK_LINES = 3

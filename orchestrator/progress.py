@@ -1,5 +1,7 @@
 """Progress: what a run is doing, for a terminal, for plain logs and for `status`."""
 
+from __future__ import annotations
+
 import os
 import socket
 import threading
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from rich.console import Console, Group
@@ -18,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.failures import Failure, write_failures
-from orchestrator.planning import Plan
-from orchestrator.scheduling import Cluster
 from trainables.processes import this_process
 from trainables.store import Store, StoreError, sweep_path
+
+if TYPE_CHECKING:
+    from orchestrator.planning import Plan
+    from orchestrator.scheduling import Cluster
 
 HEARTBEAT_SECONDS = 5.0
 SHOWN_LINEAGES = 16

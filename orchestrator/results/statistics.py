@@ -1,4 +1,7 @@
-"""Statistics over seeds: mean and spread, an interval, and whether two cells differ."""
+"""Statistics over seeds: mean and spread, an interval, and whether two cells differ.
+
+SciPy, which takes half a second to import, is imported where it computes.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 9_999
@@ -65,6 +67,8 @@ def bootstrap_interval(values: Iterable[float | None]) -> tuple[float, float] | 
     found = _finite(values)
     if len(found) < SMALLEST_SAMPLE or not _spreads(found):
         return None
+    from scipy import stats
+
     # BCa covers no better at these sizes, and has no interval at all for some samples.
     interval = stats.bootstrap(
         (found,),
@@ -90,6 +94,8 @@ def compare(one: Mapping[int, float | None], other: Mapping[int, float | None]) 
     common = sorted(first.keys() & second.keys())
     paired = np.array([[first[seed], second[seed]] for seed in common]).reshape(-1, 2).T
     if len(common) > 1 and _spreads(paired[0] - paired[1], scale=float(np.abs(paired).max())):
+        from scipy import stats
+
         tested: Any = stats.ttest_rel(paired[0], paired[1])
         return Comparison(float(np.mean(paired[0] - paired[1])), float(tested.pvalue), "paired t")
     return _welch(np.array([*first.values()]), np.array([*second.values()]))
@@ -184,6 +190,8 @@ def _welch(one: np.ndarray, other: np.ndarray) -> Comparison:
     difference = float(one.mean() - other.mean())
     if min(len(one), len(other)) < 2 or not (_spreads(one) or _spreads(other)):
         return Comparison(difference, None, None)
+    from scipy import stats
+
     # From moments, since `ttest_ind` warns of a cell whose values are all the same.
     moments = [each for cell in (one, other) for each in (cell.mean(), cell.std(ddof=1), len(cell))]
     tested: Any = stats.ttest_ind_from_stats(*moments, equal_var=False)

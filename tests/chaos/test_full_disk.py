@@ -21,9 +21,10 @@ SWEEP = {
     "dataset": "digits",
     "model": {"name": "mlp", "hidden": [32]},
     "seeds": [0, 1],
-    "train": {"epochs": 20, "batch_size": 10},
+    "train": {"epochs": 8, "batch_size": 10},
     "prune": {"iterations": 2},
     "methods": ["one_shot", "lottery_ticket"],
+    "resources": {"retries": 0},
     "wandb": {"mode": "disabled"},
 }
 

@@ -8,14 +8,13 @@ import os
 import pickle
 import secrets
 import shutil
-import socket
 import string
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,7 +27,6 @@ import pytest
 import torch
 
 from orchestrator import cli
-from orchestrator.doctor import Check, examine_cluster
 from orchestrator.planning import sweep_lineages
 from orchestrator.records import record_sweep, write_sweep
 from orchestrator.secrets import REDACTED, redacted, secret_key, secret_value
@@ -567,120 +565,3 @@ def test_ray_asks_for_a_token_of_the_run_that_is_on_no_disk(watched: Watched) ->
     assert not [file for file, content in watched.written.items() if token.encode() in content]
     assert not [command for command in watched.commands if token in command]
     assert not [file for file in watched.written if file.endswith("auth_token")]
-
-
-# Clusters
-
-
-TOKEN = secrets.token_hex(32)
-
-
-@pytest.fixture(scope="module")
-def heads() -> Iterator[dict[str, str]]:
-    """Two Ray clusters on 127.0.0.1, one that asks for TOKEN and one that admits anyone: their
-    addresses."""
-    root = Path(tempfile.mkdtemp(prefix="ps"))
-    modes = {"guarded": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
-             "open": {"RAY_AUTH_MODE": "disabled"}}  # fmt: skip
-    with head(root / "g", modes["guarded"]) as guarded, head(root / "o", modes["open"]) as open_:
-        for address in (guarded, open_):
-            wait_until_it_listens(address)
-        yield {"guarded": guarded, "open": open_}
-    shutil.rmtree(root, ignore_errors=True)
-
-
-@contextmanager
-def head(folder: Path, mode: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    process = psutil.Popen(
-        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-         "--port", str(port), "--temp-dir", str(folder), "--num-cpus", "1",
-         "--include-dashboard", "false", "--object-store-memory", "80000000"],
-        env=loopback_environment() | mode, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.Error):
-                each.kill()
-        process.wait()
-
-
-def loopback_environment() -> dict[str, str]:
-    """For a cluster on 127.0.0.1 alone, and who is to find it there."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return plain | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def wait_until_it_listens(address: str) -> None:
-    host, _, port = address.partition(":")
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Nobody's environment: no token in it or at home."""
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return monkeypatch
-
-
-def found(address: str) -> dict[str, Check]:
-    return {check.name: check for check in examine_cluster(address)}
-
-
-def test_the_doctor_warns_of_a_cluster_that_admits_anyone(
-    heads: dict[str, str], user: pytest.MonkeyPatch
-) -> None:
-    checks = found(heads["open"])
-    assert checks["cluster"].ok
-    assert checks["dashboard"] == Check("dashboard", True, "off")
-    assert not checks["token"].ok
-    assert "admits anyone who reaches it" in checks["token"].found
-    assert "RAY_AUTH_MODE=token" in checks["token"].found
-
-
-def test_the_doctor_knows_a_cluster_that_asks_for_a_token(
-    heads: dict[str, str], user: pytest.MonkeyPatch
-) -> None:
-    checks = found(heads["guarded"])
-    assert checks["token"].ok
-    assert not checks["cluster"].ok
-    assert "set RAY_AUTH_TOKEN" in checks["cluster"].found
-    user.setenv("RAY_AUTH_TOKEN", TOKEN)
-    assert all(check.ok for check in found(heads["guarded"]).values())
-
-
-def test_the_doctor_is_told_of_a_cluster_that_does_not_answer(user: pytest.MonkeyPatch) -> None:
-    checks = found(f"127.0.0.1:{free_port()}")
-    assert not checks["cluster"].ok
-    assert "no Ray cluster answers" in checks["cluster"].found
-
-
-def test_a_run_on_a_cluster_needs_its_token_and_nothing_else(
-    heads: dict[str, str], here: Path
-) -> None:
-    environment = loopback_environment() | {"HOME": str(here), "RAY_AUTH_TOKEN": TOKEN}
-    done = subprocess.run(
-        [COMMAND, "run", "s.yaml", "--address", heads["guarded"], "--json",
-         "--set", "wandb.mode=disabled"],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["failures"] == []
-    assert not [f for f in here.rglob("*") if f.is_file() and TOKEN.encode() in f.read_bytes()]
