@@ -12,7 +12,7 @@ quickstart: $(STAMP)
 	$(BIN)/prunesweep run sweeps/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ from typing import TypeAlias
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+pytest.register_assert_rewrite("mirrored")
+
 Open: TypeAlias = Callable[..., Page]
 
 
