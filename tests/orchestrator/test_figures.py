@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from orchestrator.exporting import ExportError
 from orchestrator.planning import sweep_lineages
 from orchestrator.records import record_sweep, write_sweep
 from orchestrator.results.figures import FIGURES
+from orchestrator.results.figures.curves import ITERATION
 from orchestrator.results.figures.kept import BINS, uniform_norm
 from orchestrator.results.figures.rows import spread
 from orchestrator.results.figures.saving import save_figures, write_chart
@@ -487,3 +489,14 @@ def test_a_click_on_the_legend_chooses(drawn: Drawn, page: Page) -> None:
     opacities = page.evaluate(OPACITIES)
     assert opacities.pop(chosen) == 1
     assert set(opacities.values()) == {0.1}
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 6, 11, 30, 100])
+def test_an_axis_of_iterations_has_ticks_at_whole_ones_only(last: int) -> None:
+    x = alt.X("t:Q", axis=ITERATION.axis(), scale=ITERATION.scale())
+    values = [{"t": t} for t in range(last + 1)]
+    chart = alt.Chart({"values": values}).mark_point().encode(x).properties(width=165)
+    drawn = vl_convert.vegalite_to_svg(chart.to_dict())
+    labels = [int(label) for label in re.findall(r"<text[^>]*>([0-9]+)</text>", drawn)]
+    assert labels == list(range(0, last + 1, max(1, labels[1])))
+    assert 2 <= len(labels) <= 7

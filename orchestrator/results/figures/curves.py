@@ -35,7 +35,8 @@ class Measure:
 
     def axis(self) -> alt.Axis:
         number = self.format or alt.Undefined
-        whole = 1 if self.format == "d" else alt.Undefined
+        # Vega takes one tick more than there is room for: with 1, there would be some at halves.
+        whole = 1.5 if self.format == "d" else alt.Undefined
         axis = alt.Axis(title=self.title, labelOverlap=True, format=number, tickMinStep=whole)
         axis["values" if self.ticks else "tickCount"] = self.ticks or 5
         return axis
