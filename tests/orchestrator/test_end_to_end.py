@@ -1,5 +1,6 @@
 """Whole sweeps on `digits` through the command: real Ray processes, real files, real signals."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from orchestrator import cli
 from orchestrator.planning import sweep_lineages
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.sweep import resolve_datasets
@@ -50,6 +53,9 @@ LONGER = SWEEP | {
 }
 """Long enough (about 2 s an iteration) to be interrupted in the middle."""
 
+ONE_AT_A_TIME = ("--set", f"resources.cpus_per_lineage={os.cpu_count()}")
+"""For tests of something else than concurrency: a second worker takes seconds to start."""
+
 
 def write(folder: Path, sweep: dict[str, Any]) -> Path:
     """A sweep file; JSON is YAML too."""
@@ -73,6 +79,18 @@ def command(folder: Path, *arguments: str, expect: int = 0) -> str:
     return out
 
 
+def ask(folder: Path, *arguments: str, expect: int = 0) -> str:
+    """What a command that only reads prints. In this process, which has imported all it needs."""
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), chdir(folder):
+        patch.setattr(sys, "argv", ["prunesweep", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+    assert exit.value.code == expect
+    out.seek(0)
+    return out.read()
+
+
 def run(folder: Path, sweep: dict[str, Any], *arguments: str, expect: int = 0) -> dict[str, Any]:
     """Run `sweep` with the default, relative, storage of `folder`; the summary."""
     out = command(folder, "run", str(write(folder, sweep)), "--json", *arguments, expect=expect)
@@ -80,7 +98,7 @@ def run(folder: Path, sweep: dict[str, Any], *arguments: str, expect: int = 0) -
 
 
 def planned(folder: Path, sweep: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(command(folder, "plan", str(write(folder, sweep)), "--json"))
+    return json.loads(ask(folder, "plan", str(write(folder, sweep)), "--json"))
 
 
 def store_of(folder: Path) -> Store:
@@ -158,7 +176,7 @@ def test_a_new_seed_trains_only_its_lineages(finished: Path, tmp_path: Path) -> 
     assert planned(finished, SWEEP | {"prune": {"iterations": 3}})["to_train"] == 6
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    assert run(folder, with_seed | {"name": "more"})["planned"] == 1 + 3 * 2
+    assert run(folder, with_seed | {"name": "more"}, *ONE_AT_A_TIME)["planned"] == 1 + 3 * 2
     new = commits(folder) - commits(finished)
     seeds = {row["seed"] for row in table(folder, "more", "iterations").to_pylist()
              if row["key"] in new}  # fmt: skip
@@ -183,25 +201,25 @@ def test_actors_that_were_reused_compute_what_fresh_ones_do(finished: Path, tmp_
 
 def test_results_answers_sql_in_every_format(finished: Path, tmp_path: Path) -> None:
     sql = "SELECT method, count(*) AS n FROM iterations GROUP BY ALL ORDER BY ALL"
-    rows = json.loads(command(finished, "results", "small", "--sql", sql, "--format", "json"))
+    rows = json.loads(ask(finished, "results", "small", "--sql", sql, "--format", "json"))
     assert rows == [{"method": "one_shot", "n": 6}, {"method": "sap", "n": 12}]
-    csv = command(finished, "results", "small", "--sql", sql, "--format", "csv")
+    csv = ask(finished, "results", "small", "--sql", sql, "--format", "csv")
     assert csv.splitlines() == ['"method","n"', '"one_shot",6', '"sap",12']
     file = tmp_path / "out.parquet"
-    command(finished, "results", "small", "--format", "parquet", "--output", str(file))
+    ask(finished, "results", "small", "--format", "parquet", "--output", str(file))
     assert len(pq.read_table(file)) == 3 * 3
-    assert "sap p=0.9" in command(finished, "results", "small")
+    assert "sap p=0.9" in ask(finished, "results", "small")
 
 
 def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
-    status = json.loads(command(finished, "status", "small", "--json"))
+    status = json.loads(ask(finished, "status", "small", "--json"))
     assert (status["state"], status["lineages_done"], status["iterations_stored"]) == (
         "finished", 6, 14,
     )  # fmt: skip
-    verified = json.loads(command(finished, "verify", "--json"))
+    verified = json.loads(ask(finished, "verify", "--json"))
     assert verified["damage"] == []
     lineage = table(finished, "small", "iterations").to_pylist()[0]["lineage"]
-    command(finished, "export", "small", lineage, "--iteration", "2", "--output", str(tmp_path))
+    ask(finished, "export", "small", lineage, "--iteration", "2", "--output", str(tmp_path))
     state = torch.load(tmp_path / "state_dict.pt", weights_only=True)
     kept = table(finished, "small", "iterations").to_pylist()[2]["params_kept"]
     weights = [tensor for name, tensor in state.items() if name.endswith("weight")]
@@ -217,23 +235,22 @@ def test_a_failing_lineage_stops_nothing_else(tmp_path: Path) -> None:
         ]},
         "methods": ["one_shot", "lottery_ticket"],
     }  # fmt: skip
-    summary = run(tmp_path, sweep, expect=1)
+    summary = run(tmp_path, sweep, *ONE_AT_A_TIME, expect=1)
     failures = summary["failures"]
     assert len(failures) == 2
     assert [failure["attempt"] for failure in failures] == [1, 0]
     assert all("Diverged" in failure["traceback"] for failure in failures)
     assert "which it shares with" in failures[1]["traceback"]
     assert len(table(tmp_path, "half", "iterations")) == 2 * 3
-    assert len(json.loads(command(tmp_path, "status", "half", "--json"))["failures"]) == 2
+    assert len(json.loads(ask(tmp_path, "status", "half", "--json"))["failures"]) == 2
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_resumes_to_the_same_tables(
-    tmp_path: Path, uninterrupted: Path, signal_number: int
+    tmp_path: Path, uninterrupted: Path
 ) -> None:
     process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
     wait_for(lambda: len(commits(tmp_path)) >= 2)
-    process.send_signal(signal_number)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "the same command resumes" in out
@@ -241,6 +258,26 @@ def test_an_interrupted_sweep_resumes_to_the_same_tables(
     assert 2 <= len(done) < 5
     assert run(tmp_path, LONGER)["planned"] == 5 - len(done)
     assert_equal_results(tmp_path, uninterrupted, "longer")
+
+
+def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
+    endless = SWEEP | {"name": "endless", "train": {"epochs": 100_000, "batch_size": 10}}
+    with start(tmp_path, "run", str(write(tmp_path, endless))) as process:
+        try:
+            wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+            of_the_run = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr
+            assert "press Ctrl-C again to stop now" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    assert err == "interrupted; everything committed is safe, run again to resume\n"
+    _, alive = psutil.wait_procs(of_the_run, timeout=30)
+    assert alive == []
+    assert commits(tmp_path) == set()
 
 
 def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted: Path) -> None:
@@ -329,7 +366,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
     snapshot = storage / snapshot_path(snapshot_key(keys[0], 0))
     spoil(snapshot / "weights.safetensors", "flipped")
 
-    found = json.loads(command(folder, "verify", "--json", expect=1))["damage"]
+    found = json.loads(ask(folder, "verify", "--json", expect=1))["damage"]
     assert len(found) == len(DAMAGE) + len(TABLE_DAMAGE) + 1
     for key, (_, file) in victims:
         (about,) = [line for line in found if key in line]
@@ -346,7 +383,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
     assert len(summary["healed"]) == len(DAMAGE) - 1 + 1
     assert len(store_of(folder).names("quarantine")) == len(DAMAGE) + 1
     assert {name: comparable(folder, "small", name) for name in TABLES} == before
-    assert json.loads(command(folder, "verify", "--json"))["damage"] == []
+    assert json.loads(ask(folder, "verify", "--json"))["damage"] == []
 
 
 def spoil(file: Path, how: str) -> None:
@@ -368,7 +405,7 @@ def test_results_mends_a_damaged_table(finished: Path, tmp_path: Path, name: str
     for at in range(4, len(content) // 2, 50):  # pages, not the description at the end
         content[at] ^= 1
     path.write_bytes(bytes(content))
-    rows = json.loads(command(
+    rows = json.loads(ask(
         folder, "results", "small", "--sql", f"SELECT * FROM {name}", "--format", "json"
     ))  # fmt: skip
     assert len(rows) == len(sound)
@@ -394,7 +431,7 @@ def test_tables_of_an_older_sweep_file_are_not_shown_for_the_new_one(
     run(folder, SWEEP | {"seeds": [1, 0]})
     Path(old).write_bytes(kept)
     sql = "SELECT seed FROM iterations LIMIT 1"
-    rows = json.loads(command(folder, "results", "small", "--sql", sql, "--format", "json"))
+    rows = json.loads(ask(folder, "results", "small", "--sql", sql, "--format", "json"))
     assert rows == [{"seed": 1}]
 
 
@@ -423,7 +460,7 @@ def test_runs_at_once_train_each_iteration_once(tmp_path: Path) -> None:
     assert store_of(tmp_path).names("claims") == store_of(tmp_path).names("quarantine") == []
     for name in ("longer", "other"):
         assert len(table(tmp_path, name, "iterations")) == 2 * 3
-    assert json.loads(command(tmp_path, "verify", "--json"))["damage"] == []
+    assert json.loads(ask(tmp_path, "verify", "--json"))["damage"] == []
 
 
 def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_path: Path) -> None:
@@ -453,13 +490,13 @@ def test_a_disk_too_full_for_tables_costs_no_lineage(finished: Path, tmp_path: P
     if not os.path.ismount(tables):
         pytest.skip("mounting a small file system is not permitted here")
     try:
-        summary = run(folder, SWEEP | {"prune": {"iterations": 3}}, expect=1)
+        summary = run(folder, SWEEP | {"prune": {"iterations": 3}}, *ONE_AT_A_TIME, expect=1)
     finally:
         subprocess.run(["umount", "-l", str(tables)], check=True)
     assert summary["failures"] == []
     assert "Invalid cross-device link" in summary["problem"] or "full" in summary["problem"]
     assert len(commits(folder)) == 14 + 6
-    rows = json.loads(command(folder, "results", "small", "--sql", "SELECT key FROM iterations",
+    rows = json.loads(ask(folder, "results", "small", "--sql", "SELECT key FROM iterations",
                               "--format", "json"))  # fmt: skip
     assert len(rows) == 6 * 4
 
@@ -468,7 +505,7 @@ def test_a_broken_progress_view_costs_no_lineage(tmp_path: Path) -> None:
     """Its heartbeat cannot be written, and nobody reads its lines any more."""
     folder = tmp_path / "prunesweep-store/sweeps/small"
     (folder / "run.json").mkdir(parents=True)
-    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
+    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)), *ONE_AT_A_TIME)
     assert process.stderr
     process.stderr.close()
     assert process.stdout
