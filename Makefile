@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KILLS ?= 50
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: quickstart test lint bench chaos clean
 

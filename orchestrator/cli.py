@@ -1,5 +1,6 @@
 """The command `prunesweep`: parse, call, print; no logic."""
 
+import gc
 import os
 import signal
 import sys
@@ -334,6 +335,8 @@ def doctor(
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Imports make many objects and little garbage; most of a command's start is imports.
+    gc.set_threshold(100_000)
     try:
         sys.exit(
             app(

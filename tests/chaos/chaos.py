@@ -95,6 +95,7 @@ def summary(alone: Run, killed: Run, seed: int) -> dict[str, Any]:
         "duplicated": len(doubled) + len(again),
         "bit_identical": not different,
         "verify_sound": not unsound,
+        "worked_seconds": _beside(killed.worked_seconds, alone.worked_seconds),
         "training_seconds": _beside(killed.training_seconds, alone.training_seconds),
         "wall_seconds": _beside(killed.wall_seconds, alone.wall_seconds),
         "gone_after_seconds": _gone(killed),

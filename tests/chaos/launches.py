@@ -13,8 +13,9 @@ import psutil
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 LOOK_SECONDS = 0.1
-RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Ray's own: they hold on to a dead cluster for a minute, and touch no storage."""
+RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "/workers/default_worker.py ")
+"""Ray's own, and workers that have not joined yet: they wait a minute for a cluster that is dead,
+and touch no storage."""
 
 
 class Stuck(Exception):
@@ -27,7 +28,8 @@ class Launch:
 
     Times are those of `time.monotonic`. `training_since` is when its first worker began to train
     and `ended` when it was seen to have ended, to LOOK_SECONDS; `gone` is how many seconds after
-    that its engine (workers, raylet, GCS) and Ray's agents were.
+    that its engine (workers, raylet, GCS) and Ray's agents were. `worked_seconds` are those its
+    workers spent in iterations, all workers together.
     """
 
     process: subprocess.Popen[bytes]
@@ -37,6 +39,7 @@ class Launch:
     training_since: float | None = None
     ended: float | None = None
     gone: dict[str, float] = field(default_factory=dict)
+    worked_seconds: float = 0.0
     _looked: float = 0.0
 
     @property
@@ -51,16 +54,23 @@ class Launch:
         return False
 
     def look(self) -> None:
-        """Take note of new processes, and of whether training has begun."""
-        self._looked = time.monotonic()
+        """Take note of new processes, and of who trains."""
+        now = time.monotonic()
+        since, self._looked = self._looked or self.began, now
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in self.driver.children(recursive=True):
                 self.family.setdefault(child.pid, child)
-        if self.training_since is None and self.is_training():
-            self.training_since = time.monotonic()
+        training = self.training()
+        self.worked_seconds += training * (now - since)
+        if training and self.training_since is None:
+            self.training_since = now
 
     def is_training(self) -> bool:
-        return any("Trainable.train" in _title(worker) for worker in self.workers())
+        return self.training() > 0
+
+    def training(self) -> int:
+        """How many workers are in an iteration."""
+        return sum("Trainable.train" in _title(worker) for worker in self.workers())
 
     def workers(self) -> list[psutil.Process]:
         """The actors that train; Ray puts their class in their titles."""
@@ -99,7 +109,7 @@ class Launch:
         if self.ended is None or len(self.gone) == 2:
             return
         titles = {_title(process) for process in self.alive()}
-        agents = titles & set(RAY_AGENTS)
+        agents = {title for title in titles if any(agent in title for agent in RAY_AGENTS)}
         for kind, left in (("engine", titles - agents), ("agents", agents)):
             if not left:
                 self.gone.setdefault(kind, time.monotonic() - self.ended)

@@ -65,6 +65,11 @@ class Run:
         ]
         return sum(span for span in spans if span > 0)
 
+    @property
+    def worked_seconds(self) -> float:
+        """What all workers of all launches spent in iterations, those in vain included."""
+        return sum(launch.worked_seconds for launch in self.launches)
+
     def _training_until(self, number: int) -> float:
         """The launch's end or the sweep's last commit. Without its raylet a run waits until it is
         told so; the kill and the commits that came after it count then."""
