@@ -191,7 +191,7 @@ def test_a_run_that_waits_for_a_busy_cluster_can_be_interrupted(
         )  # fmt: skip
         wait_until_handed_out(tmp_path / "prunesweep-store/sweeps/s/run.json")
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=120)
         someone.communicate()
     assert run.returncode == 130, err
     assert not list((tmp_path / "prunesweep-store").glob("iterations/*"))

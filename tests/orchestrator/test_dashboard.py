@@ -272,6 +272,6 @@ def test_the_command_serves_until_it_is_ended(results: Results, signal_number: i
     assert taken.returncode == 2
     assert taken.stderr.startswith(f"prunesweep: port {found[1]} is taken")
     process.send_signal(signal_number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "Traceback" not in err

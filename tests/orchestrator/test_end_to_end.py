@@ -251,7 +251,7 @@ def test_an_interrupted_sweep_resumes_to_the_same_tables(
     process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
     wait_for(lambda: len(commits(tmp_path)) >= 2)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "the same command resumes" in out
     done = commits(tmp_path)
@@ -270,12 +270,12 @@ def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
             assert process.stderr
             assert "press Ctrl-C again to stop now" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130, err
     assert err == "interrupted; everything committed is safe, run again to resume\n"
-    _, alive = psutil.wait_procs(of_the_run, timeout=30)
+    _, alive = psutil.wait_procs(of_the_run, timeout=100)
     assert alive == []
     assert commits(tmp_path) == set()
 
@@ -440,7 +440,7 @@ def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> Non
     record = tmp_path / "prunesweep-store/sweeps/small/run.json"
     wait_for(record.exists)  # written just before Ray is started
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert commits(tmp_path) == set()
 

@@ -523,7 +523,7 @@ def watched() -> Iterator[Watched]:
                     seen.look(each)
             seen.look(psutil.Process(process.pid))
         time.sleep(0.5)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     seen.code = process.returncode
     seen.written = {str(f): f.read_bytes() for f in root.rglob("*") if f.is_file()}
     seen.written |= {"the output": out, "the messages": err}

@@ -103,7 +103,7 @@ def test_without_a_terminal_every_change_is_a_line_until_the_run_ends(
         second = process.stdout.readline()
     third = process.stdout.readline()
     assert process.stdout.read() == ""
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     if as_json:
         states = [json.loads(line) for line in (first, second, third)]
         assert [each["state"] for each in states] == ["running", "running", "finished"]
@@ -134,10 +134,10 @@ def test_in_a_terminal_the_view_is_drawn_anew(
         shown += read_until(master, "iterations 10/10 committed")
         if ended_by == "Ctrl-C":
             os.write(master, b"\x03")
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=120) == 0
     if ended_by == "the run":
         shown += read_until(master, "s: finished")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=120) == 0
     os.close(master)
     assert "lottery_ticket" in shown
     assert "Traceback" not in shown
