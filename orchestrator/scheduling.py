@@ -321,12 +321,12 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     try:
         with _interruptions_noted():
             ray.init(address=address or "local", configure_logging=True, **options)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
             "RAY_AUTH_TOKEN is the cluster's; or leave --address out to use this machine"
         ) from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Ray prints its errors; standard output is for what a command was asked for.

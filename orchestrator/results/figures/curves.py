@@ -75,8 +75,8 @@ def mean_curves(
     """Mean of `y` over seeds at the mean of `x`, one curve for each value of `look.field`.
 
     Rows that agree in `look.field` and `each` are averaged; those of which `look` does not know the
-    value are left out. The band is the mean ± the sample
-    standard deviation. What is null is left out, and on a log axis what is not positive.
+    value are left out. The band is the mean ± the sample standard deviation. What is null is left
+    out, and on a log axis what is not positive.
     """
     groups = list(dict.fromkeys([look.field, *each]))
     opacity = alt.condition(look.chosen(), alt.value(1.0), alt.value(0.1))
