@@ -126,7 +126,8 @@ def send_sweep(
     lines = [line for line in record.lineages if reached[line.id]]
     marks = set() if again else set(store.names(f"{tracking.base}/sent"))
     waiting = [line for line in lines if tracking.mark(line.id, reached[line.id][-1]) not in marks]
-    problem = _problem_of_this_run(store, tracking, waiting)
+    online = tracking.to.mode == "online"
+    problem = _problem_of_this_run(store, tracking, waiting) if online else None
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     sent = 0
     with _service_in_use():
@@ -192,10 +193,14 @@ def sync(
 def send_rest(record: SweepRecord, store: Store, tracking: Tracking) -> Sent:
     """What `prunesweep run` does about lineages that its trials have not sent, for a limited time.
 
-    Nothing that W&B or the storage may have against it is an error of the run.
+    What a server cannot be told is kept offline. Nothing that W&B or the storage may have against
+    it is an error of the run.
     """
     try:
-        return send_sweep(record, store, tracking, seconds=RUN_SECONDS)
+        sent = send_sweep(record, store, tracking, seconds=RUN_SECONDS)
+        if sent.problem is not None and sent.to.mode == "online":
+            send_sweep(record, store, tracking.offline(), seconds=RUN_SECONDS)
+        return sent
     except (OSError, StoreError, Damaged) as error:
         lineages = len(record.lineages)
         return Sent(tracking.to, str(tracking.folder("x").parent), 0, 0, lineages, str(error))

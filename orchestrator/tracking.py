@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wandb import Run
 
 TRIAL_INIT_SECONDS, INIT_SECONDS = 8.0, 20.0
-"""What a server has to answer when a run begins: in a trial, which then goes offline, and else."""
+"""What a run has to begin: in a trial with a server, without which it goes offline, and else."""
 FINISH_SECONDS = 60.0
 """What it gets to take what is left when a run ends."""
 
@@ -164,6 +164,10 @@ class Tracking:
         """The path in the store of what kept a lineage from W&B."""
         return f"{self.base}/problems/{lineage}.json"
 
+    def offline(self) -> "Tracking":
+        """The same, to folders on this machine."""
+        return replace(self, to=_offline(self.to))
+
     def mark(self, lineage: str, key: str) -> str:
         """The name of the mark that a lineage was sent up to the iteration `key`."""
         options = self.options.model_dump(mode="json", exclude={"mode", "project", "entity"})
@@ -288,6 +292,11 @@ class LineageRun:
         """Where W&B makes its folder `wandb`; online it is there until all is sent."""
         return self._folder / "online" if self._to.mode == "online" else self._folder
 
+    @property
+    def _patience(self) -> float:
+        online = self._to.mode == "online"
+        return TRIAL_INIT_SECONDS if self._falls_back and online else INIT_SECONDS
+
     def _begin(self) -> "Run":
         # An earlier process's files are superseded: all that is committed is sent again.
         shutil.rmtree(self._root / "wandb", ignore_errors=True)
@@ -313,7 +322,7 @@ class LineageRun:
                 **QUIET,
                 **host,
                 reinit="create_new",
-                init_timeout=TRIAL_INIT_SECONDS if self._falls_back else INIT_SECONDS,
+                init_timeout=self._patience,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
                 stop_fn=_ignore,

@@ -130,7 +130,7 @@ def server_rows(server: LocalWandb) -> dict[str, Rows]:
     return {name: plain(run.history) for name, run in server.runs.items()}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -53,6 +53,17 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     assert_secret(CANARY, out, err, store=storage(tmp_path), home=tmp_path / "home")
 
 
+def test_what_a_server_cannot_be_told_at_the_end_is_kept_offline(tmp_path: Path) -> None:
+    sweep = write(tmp_path, ONE)
+    command(tmp_path, "run", sweep, WANDB_MODE="disabled")
+    with bad_server("unauthorized") as url:
+        env = {"WANDB_BASE_URL": url, "WANDB_API_KEY": CANARY}
+        summary = json.loads(command(tmp_path, "run", sweep, "--json", **env)[0])
+    assert summary["wandb"]["left"] == 1
+    assert "CommError" in summary["wandb"]["problem"]
+    assert_mirrored(tmp_path, "one")
+
+
 def test_no_lineage_fails_for_a_service_that_dies_or_hangs(tmp_path: Path) -> None:
     """One lineage's is killed, the other's is stopped."""
     process = start(tmp_path, "run", write(tmp_path, LONGER), "--json")
@@ -68,7 +79,6 @@ def test_no_lineage_fails_for_a_service_that_dies_or_hangs(tmp_path: Path) -> No
                 os.kill(service, signal.SIGKILL)
     assert process.returncode == 0, err
     assert json.loads(out)["failures"] == []
-    command(tmp_path, "run", write(tmp_path, LONGER))
     assert_mirrored(tmp_path, "longer")
 
 
