@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -461,15 +460,13 @@ def test_exclude_compares_list_values(load: Load) -> None:
         assert len(list(cells(spec))) == left
 
 
-def test_ten_thousand_cells_take_well_under_a_second(load: Load) -> None:
+def test_ten_thousand_cells(load: Load) -> None:
     spec = load(
         SMALLEST.replace("[one_shot]", "[one_shot, sap]")
         + f"seeds: {[*range(1000)]}\ntrain: {{epochs: [1, 2, 3, 4, 5, 6]}}\n"
         "exclude: [{method: sap, train.epochs: 6}]\n"
     )
-    start = time.perf_counter()
     assert sum(1 for _ in cells(spec)) == 11_000
-    assert time.perf_counter() - start < 0.5
 
 
 # --- overrides
