@@ -83,17 +83,17 @@ def test_a_full_disk_leaves_no_empty_claim_that_others_wait_for(disk: Path) -> N
 def test_a_disk_that_fills_up_costs_what_was_in_flight(disk: Path, tmp_path: Path) -> None:
     storage = disk / "store"
     process = run(tmp_path, storage)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(list(storage.glob("iterations/*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     filler = fill(disk)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
     assert "is full" in err
     filler.unlink()
     process = run(tmp_path, storage)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert doubled_rows(storage, "full") == []
     assert subprocess.run([COMMAND, "verify", "--storage", str(storage)]).returncode == 0

@@ -82,7 +82,7 @@ def records(offline_folder: Path) -> Rows:
     shown = subprocess.run(
         [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_folder)],
         env=environment(offline_folder.parents[4] / "home", WANDB_MODE="offline"),
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
     return [json.loads(line) for line in shown.stdout.splitlines()]
 

@@ -495,7 +495,7 @@ def test_a_read_only_storage(store: Path, here: Path) -> None:
     """
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, str(store), COMMAND],
-        cwd=here, capture_output=True, text=True, timeout=200,
+        cwd=here, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     if done.returncode == 77:
         pytest.skip(f"cannot mount: {done.stderr}")
@@ -525,13 +525,13 @@ def test_a_storage_that_is_moved_away_while_a_run_is_at_work(here: Path) -> None
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     store = here / "prunesweep-store"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(store.glob("iterations/*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     store.rename(here / "moved")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 2, err
     assert out == ""
     assert err.splitlines()[-1].startswith(f"prunesweep: storage {store} is gone")

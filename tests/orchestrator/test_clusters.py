@@ -79,7 +79,7 @@ def free_port() -> int:
 
 def wait_until_it_listens(address: str) -> None:
     host, _, port = address.partition(":")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=1).close()
@@ -91,7 +91,7 @@ def wait_until_it_listens(address: str) -> None:
 
 def wait_until_handed_out(heartbeat: Path) -> None:
     """Until every lineage of a run is a trial of Tune's."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not heartbeat.exists() or json.loads(heartbeat.read_text())["counts"]["waiting"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -191,7 +191,7 @@ def test_a_run_that_waits_for_a_busy_cluster_can_be_interrupted(
         )  # fmt: skip
         wait_until_handed_out(tmp_path / "prunesweep-store/sweeps/s/run.json")
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=120)
+        _, err = run.communicate(timeout=240)
         someone.communicate()
     assert run.returncode == 130, err
     assert not list((tmp_path / "prunesweep-store").glob("iterations/*"))

@@ -66,7 +66,7 @@ Answer = tuple[int, http.client.HTTPMessage, str]
 
 def ask(dashboard: Dashboard, path: str, method: str = "GET", host: str | None = None) -> Answer:
     """The status, headers and text of an answer; the path goes out as it is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", dashboard.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", dashboard.server_port, timeout=120)
     headers = {} if host is None else {"Host": host}
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
@@ -262,16 +262,16 @@ def test_the_command_serves_until_it_is_ended(results: Results, signal_number: i
     line = process.stdout.readline()
     found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
     assert found, line
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=120)
     connection.request("GET", "/")
     assert connection.getresponse().status == 200
     taken = subprocess.run(
         [COMMAND, "dashboard", "--storage", results.store.location, "--port", found[1]],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert taken.returncode == 2
     assert taken.stderr.startswith(f"prunesweep: port {found[1]} is taken")
     process.send_signal(signal_number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "Traceback" not in err

@@ -285,7 +285,7 @@ def test_yaml_neither_constructs_objects_nor_fills_the_memory(here: Path) -> Non
     for name, text in FLOODS.items():
         (here / f"{name}.yaml").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, *FLOODS], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LOADS, *FLOODS], capture_output=True, text=True, timeout=240
     )
     told = json.loads(done.stdout)
     assert told["grown"] < 150
@@ -523,7 +523,7 @@ def watched() -> Iterator[Watched]:
                     seen.look(each)
             seen.look(psutil.Process(process.pid))
         time.sleep(0.5)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     seen.code = process.returncode
     seen.written = {str(f): f.read_bytes() for f in root.rglob("*") if f.is_file()}
     seen.written |= {"the output": out, "the messages": err}

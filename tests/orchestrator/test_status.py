@@ -82,7 +82,7 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
 def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:
     done = subprocess.run(
         [COMMAND, "status", "s", "--watch", "--storage", partial.store.location],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     assert done.stdout == "s: incomplete, lineages 3/4, iterations 9/10\n"
 
@@ -103,7 +103,7 @@ def test_without_a_terminal_every_change_is_a_line_until_the_run_ends(
         second = process.stdout.readline()
     third = process.stdout.readline()
     assert process.stdout.read() == ""
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=240) == 0
     if as_json:
         states = [json.loads(line) for line in (first, second, third)]
         assert [each["state"] for each in states] == ["running", "running", "finished"]
@@ -134,10 +134,10 @@ def test_in_a_terminal_the_view_is_drawn_anew(
         shown += read_until(master, "iterations 10/10 committed")
         if ended_by == "Ctrl-C":
             os.write(master, b"\x03")
-            assert process.wait(timeout=120) == 0
+            assert process.wait(timeout=240) == 0
     if ended_by == "the run":
         shown += read_until(master, "s: finished")
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=240) == 0
     os.close(master)
     assert "lottery_ticket" in shown
     assert "Traceback" not in shown
@@ -151,7 +151,7 @@ def make_controlling(terminal: int) -> None:
 def read_until(master: int, text: str) -> str:
     """What the terminal shows, without its control sequences, until it shows `text`."""
     shown = ""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while text not in shown:
         assert time.monotonic() < deadline, shown
         shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(master, 65536).decode())

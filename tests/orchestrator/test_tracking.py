@@ -195,7 +195,7 @@ def test_a_full_disk_is_not_taken_for_success(copy: Path) -> None:
     script = f"mount -t tmpfs -o size=1m tmpfs {folder} && {COMMAND} wandb-sync small"
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
-        cwd=copy, env=environment(copy / "home"), capture_output=True, text=True, timeout=200,
+        cwd=copy, env=environment(copy / "home"), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip("this user may not mount a small disk")
@@ -210,7 +210,7 @@ def test_a_sync_that_is_interrupted_ends(copy: Path) -> None:
         process = start(copy, "wandb-sync", "small", "--mode", "online", **env)
         wait_for(lambda: list(storage(copy).glob("wandb/small/*/online/wandb/run-*")))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=100)
+        _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "Traceback" not in err
 
@@ -361,7 +361,7 @@ def test_the_report_is_saved_as_a_draft(copy: Path, no_login: pytest.MonkeyPatch
         )
         env = environment(copy / "home", WANDB_BASE_URL=server.url, WANDB_API_KEY=CANARY)
         done = subprocess.run(
-            [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 0, done.stderr
     (saved,) = server.reports

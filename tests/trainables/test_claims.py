@@ -222,9 +222,9 @@ def test_of_processes_that_compete_one_is_inside_at_a_time(tmp_path: Path) -> No
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=120)
+        worker.join(timeout=240)
         assert worker.exitcode == 0
-    assert [sums.get(timeout=60) for _ in workers] == [25] * 3
+    assert [sums.get(timeout=120) for _ in workers] == [25] * 3
 
 
 def test_of_threads_that_come_at_once_at_most_one_gets_it(store: Store) -> None:
