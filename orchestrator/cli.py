@@ -377,7 +377,8 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 def _located(file: Path, overrides: list[str]) -> Iterator[None]:
     """Says of a sweep that cannot be run where the mistake was written."""
     from orchestrator.planning import PlanError
-    from orchestrator.yaml_source import SweepFileError, locate
+    from orchestrator.yaml_document import SweepFileError
+    from orchestrator.yaml_source import locate
 
     try:
         yield

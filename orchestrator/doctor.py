@@ -111,7 +111,7 @@ def _storage(store: Store) -> str:
 
 
 def _cluster(address: str) -> str:
-    from orchestrator.scheduling import ClusterError, ask_cluster
+    from orchestrator.cluster import ClusterError, ask_cluster
 
     admits, _ = ask_cluster(address, with_token=True)
     if not admits:
@@ -120,7 +120,7 @@ def _cluster(address: str) -> str:
 
 
 def _token(address: str) -> str:
-    from orchestrator.scheduling import ask_cluster
+    from orchestrator.cluster import ask_cluster
 
     admits, _ = ask_cluster(address, with_token=False)
     if admits:
@@ -132,7 +132,7 @@ def _token(address: str) -> str:
 
 
 def _dashboard(address: str) -> str:
-    from orchestrator.scheduling import ask_cluster
+    from orchestrator.cluster import ask_cluster
 
     admits, place = ask_cluster(address, with_token=True)
     if admits and not place:

@@ -2,14 +2,14 @@
 
 import errno
 
+from orchestrator.cluster import ClusterError
 from orchestrator.exporting import ExportError
 from orchestrator.planning import PlanError
 from orchestrator.published import PublishedError
 from orchestrator.records import NoSuchSweep
 from orchestrator.results.opening import QueryError
-from orchestrator.scheduling import ClusterError
 from orchestrator.tracking import TrackingError
-from orchestrator.yaml_source import SweepFileError
+from orchestrator.yaml_document import SweepFileError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError
 

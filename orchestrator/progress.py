@@ -24,8 +24,8 @@ from trainables.processes import this_process
 from trainables.store import Store, StoreError, sweep_path
 
 if TYPE_CHECKING:
+    from orchestrator.cluster import Cluster
     from orchestrator.planning import Plan
-    from orchestrator.scheduling import Cluster
 
 HEARTBEAT_SECONDS = 5.0
 SHOWN_LINEAGES = 16

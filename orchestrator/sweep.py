@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from orchestrator.cluster import Cluster, ray_cluster
 from orchestrator.failures import write_failures
 from orchestrator.mirroring import Sent, follow, send_rest
 from orchestrator.planning import (
@@ -25,13 +26,7 @@ from orchestrator.progress import RunProgress
 from orchestrator.published import read_published, record_published
 from orchestrator.records import add_provenance, git_sha, read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
-from orchestrator.scheduling import (
-    Cluster,
-    Outcome,
-    concurrency,
-    ray_cluster,
-    train_plan,
-)
+from orchestrator.scheduling import Outcome, concurrency, train_plan
 from orchestrator.spec import SweepSpec
 from orchestrator.tracking import Tracking, TrackingError, track
 from orchestrator.verifying import set_damaged_aside

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from smallest import SWEEP as SMALLEST
 
 from orchestrator import cli
 from trainables.artifacts import METRICS, decode_table, encode_table
@@ -25,15 +26,7 @@ from trainables.storage_format import mark, require_ours
 from trainables.store import MANIFEST, Store, StoreError, iteration_path
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-SWEEP: dict[str, Any] = {
-    "name": "s",
-    "dataset": {"name": "digits", "subset": 100},
-    "model": {"name": "mlp", "hidden": [8]},
-    "train": {"epochs": 1, "batch_size": 50},
-    "prune": {"iterations": 1},
-    "methods": ["one_shot"],
-    "wandb": {"mode": "disabled"},
-}
+SWEEP = SMALLEST | {"wandb": {"mode": "disabled"}}
 AWKWARD = 'it\'s "a" store\n#1?x=%20&é ∑ -y'
 """A folder's name with what shells, URIs, SQL and terminals give a meaning to."""
 

@@ -17,19 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
+from smallest import SWEEP
 
+from orchestrator.cluster import _interruptions_noted
 from orchestrator.doctor import Check, examine_cluster
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-SWEEP: dict[str, Any] = {
-    "name": "s",
-    "dataset": {"name": "digits", "subset": 100},
-    "model": {"name": "mlp", "hidden": [8]},
-    "train": {"epochs": 1, "batch_size": 50},
-    "prune": {"iterations": 1},
-    "methods": ["one_shot"],
-}
-
 
 TOKEN = secrets.token_hex(32)
 
@@ -195,3 +188,41 @@ def test_a_run_that_waits_for_a_busy_cluster_can_be_interrupted(
         someone.communicate()
     assert run.returncode == 130, err
     assert not list((tmp_path / "prunesweep-store").glob("iterations/*"))
+
+
+class _Interrupting:
+    """Is sent `number` where the interpreter ignores what is raised."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):
+            pass  # the handler runs between two instructions
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, lambda number, _: sys.exit(number)]
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_is_raised_where_nobody_hears_is_still_one(
+    number: int, handler: Any
+) -> None:
+    previous = signal.signal(number, handler)
+    went_on: list[bool] = []
+
+    def interrupt() -> None:
+        with _interruptions_noted():
+            _Interrupting(number)
+            went_on.append(True)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    finally:
+        signal.signal(number, previous)
+    assert went_on
+    with _interruptions_noted():
+        pass

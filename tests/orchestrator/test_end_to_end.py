@@ -319,7 +319,8 @@ def test_fractions_of_a_gpu_are_scheduled_and_zero_is_the_cpu(tmp_path: Path) ->
     code = """
 import json, sys
 import ray
-from orchestrator.scheduling import Cluster, concurrency, gpus_per_lineage
+from orchestrator.cluster import Cluster
+from orchestrator.scheduling import concurrency, gpus_per_lineage
 from orchestrator.spec import Resources
 cluster = Cluster(cpus=16, gpus=2)
 for asked in ("auto", 0.0, 0.25, 0.5, 1.0):

@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.published import COLUMNS, PublishedError, read_published
 from orchestrator.results.opening import open_results
-from orchestrator.yaml_source import SweepFileError, load_sweep
+from orchestrator.yaml_document import SweepFileError
+from orchestrator.yaml_source import load_sweep
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 HEADER = ",".join(COLUMNS)

@@ -1,21 +1,13 @@
 """Who runs when, without Ray: the searcher is asked and told as Tune does."""
 
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cluster import Cluster
 from orchestrator.planning import Plan, PlanError, make_plan, sweep_lineages
-from orchestrator.scheduling import (
-    Cluster,
-    Failure,
-    _interruptions_noted,
-    _Lineages,
-    concurrency,
-)
+from orchestrator.scheduling import Failure, _Lineages, concurrency
 from orchestrator.spec import Resources
 from orchestrator.sweep import resolve_datasets
 from orchestrator.yaml_source import load_sweep
@@ -121,41 +113,3 @@ def test_an_excluded_cell_is_not_checked(tmp_path: Path) -> None:
     )
     spec, roots = load_sweep(file), data_roots(None, {})
     assert len(sweep_lineages(spec, resolve_datasets(spec, roots))) == 1
-
-
-class _Interrupting:
-    """Is sent `number` where the interpreter ignores what is raised."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), self.number)
-        for _ in range(1000):
-            pass  # the handler runs between two instructions
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    "handler", [signal.default_int_handler, lambda number, _: sys.exit(number)]
-)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interruption_that_is_raised_where_nobody_hears_is_still_one(
-    number: int, handler: Any
-) -> None:
-    previous = signal.signal(number, handler)
-    went_on: list[bool] = []
-
-    def interrupt() -> None:
-        with _interruptions_noted():
-            _Interrupting(number)
-            went_on.append(True)
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupt()
-    finally:
-        signal.signal(number, previous)
-    assert went_on
-    with _interruptions_noted():
-        pass

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from smallest import SWEEP
 
 from orchestrator import cli
 from orchestrator.planning import sweep_lineages
@@ -44,14 +45,6 @@ from trainables.store import Damaged, Store, StoreError, checkpoint_path, iterat
 
 ROOT = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-SWEEP: dict[str, Any] = {
-    "name": "s",
-    "dataset": {"name": "digits", "subset": 100},
-    "model": {"name": "mlp", "hidden": [8]},
-    "train": {"epochs": 1, "batch_size": 50},
-    "prune": {"iterations": 1},
-    "methods": ["one_shot"],
-}
 
 
 @pytest.fixture
@@ -269,7 +262,8 @@ FLOODS = {
 }
 LOADS = """
 import json, resource, sys
-from orchestrator.yaml_source import SweepFileError, load_sweep
+from orchestrator.yaml_document import SweepFileError
+from orchestrator.yaml_source import load_sweep
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, messages = peak(), {}
 for name in sys.argv[1:]:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import yaml_source
+from orchestrator import yaml_document
 from orchestrator.spec import SweepSpec, cells, parameter, swept_parameters
-from orchestrator.yaml_source import SweepFileError, load_sweep, locate
+from orchestrator.yaml_document import SweepFileError
+from orchestrator.yaml_source import load_sweep, locate
 
 SMALLEST = "name: a\ndataset: fashion_mnist\nmodel: mlp\nmethods: [one_shot]\n"
 
@@ -336,7 +337,7 @@ def test_paths_that_are_no_readable_file(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(f"{tmp_path}/{'a' * 400}")
     refusal("nul\0byte")
     large = tmp_path / "large.yaml"
-    large.write_bytes(b"#" * (yaml_source.MAX_BYTES + 1))
+    large.write_bytes(b"#" * (yaml_document.MAX_BYTES + 1))
     assert "larger than 1 MB" in refusal(large)
     if os.geteuid() != 0:  # root reads everything
         large.chmod(0)
