@@ -33,3 +33,4 @@ def test_kills_of_every_kind_lose_nothing_and_change_nothing(folder: Path) -> No
     assert found["bit_identical"]
     assert found["verify_sound"]
     assert found["redone"] <= found["in_flight_at_kills"]
+    assert 0 < found["worked_seconds"]["alone"] < found["worked_seconds"]["killed"] * 2
