@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ["WANDB_MODE"] = "offline"  # whatever login this machine has
+# Tests run beside each other; Ray would let its workers have what time the others leave.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
