@@ -1,6 +1,5 @@
 """The command `prunesweep`: parse, call, print; no logic."""
 
-import atexit
 import gc
 import os
 import signal
@@ -336,10 +335,8 @@ def doctor(
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Imports make many objects and little garbage; most of a short command is imports, and the
-    # interpreter would look through them all once more at its end.
+    # Imports make many objects and little garbage; most of a command's start is imports.
     gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
     try:
         sys.exit(
             app(

@@ -82,7 +82,8 @@ def _wandb() -> str:
     from importlib.metadata import version
 
     from orchestrator.spec import WandbOptions
-    from orchestrator.tracking import destination, key_source
+    from orchestrator.tracking import destination
+    from orchestrator.wandb_service import key_source
 
     to, source = destination(WandbOptions()), key_source()
     key = f"key from {source}" if source else "no key"

@@ -8,7 +8,7 @@ from orchestrator.planning import PlanError
 from orchestrator.published import PublishedError
 from orchestrator.records import NoSuchSweep
 from orchestrator.results.opening import QueryError
-from orchestrator.tracking import TrackingError
+from orchestrator.wandb_service import TrackingError
 from orchestrator.yaml_document import SweepFileError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError

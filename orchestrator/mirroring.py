@@ -12,20 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 
+from orchestrator.lineage_run import FINISH_SECONDS, INIT_SECONDS, LineageRun
 from orchestrator.records import LineageRecord, SweepRecord
-from orchestrator.tracking import (
-    FINISH_SECONDS,
-    INIT_SECONDS,
-    Destination,
-    LineageRun,
-    Tracking,
-    TrackingError,
-    end_service,
-    leave_service,
-    overridden,
-    recorded_options,
-    track,
-)
+from orchestrator.tracking import Destination, Tracking, overridden, recorded_options, track
+from orchestrator.wandb_service import TrackingError, end_service, leave_service
 from trainables.keys import Lineage
 from trainables.mirror import Mirror
 from trainables.storage_format import mark

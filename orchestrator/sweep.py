@@ -28,8 +28,9 @@ from orchestrator.records import add_provenance, git_sha, read_sweep, record_swe
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.scheduling import Outcome, concurrency, train_plan
 from orchestrator.spec import SweepSpec
-from orchestrator.tracking import Tracking, TrackingError, track
+from orchestrator.tracking import Tracking, track
 from orchestrator.verifying import set_damaged_aside
+from orchestrator.wandb_service import TrackingError
 from trainables.artifacts import WEIGHTS
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
 from trainables.identity import canonical_json, snapshot_key

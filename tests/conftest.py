@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 os.environ["WANDB_MODE"] = "offline"  # whatever login this machine has
+# A shell that starts the tests in its background has them ignore Ctrl-C, and all they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run beside each other; Ray would let its workers have what time the others leave.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

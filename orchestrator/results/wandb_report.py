@@ -3,8 +3,9 @@
 from typing import Any
 
 from orchestrator.results.opening import Results
-from orchestrator.tracking import TrackingError, destination, overridden, recorded_options
-from orchestrator.tracking import wandb as quiet_wandb
+from orchestrator.tracking import destination, overridden, recorded_options
+from orchestrator.wandb_service import TrackingError
+from orchestrator.wandb_service import wandb as quiet_wandb
 
 AGAINST_ITERATION = {
     "Test accuracy": "iteration/test_accuracy",

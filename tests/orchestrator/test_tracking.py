@@ -38,7 +38,8 @@ from mirrored import (
 from orchestrator import open_results
 from orchestrator.results.wandb_report import build_wandb_report, wandb_report
 from orchestrator.spec import WandbOptions
-from orchestrator.tracking import Destination, TrackingError, destination, overridden
+from orchestrator.tracking import Destination, destination, overridden
+from orchestrator.wandb_service import TrackingError
 from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
 from trainables.store import Store, iteration_path
 
@@ -315,13 +316,13 @@ def test_a_key_of_a_login_is_found(no_login: pytest.MonkeyPatch, tmp_path: Path)
     assert destination(WandbOptions()) == Destination("offline", "prunesweep", None)
     no_login.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     found = subprocess.run(
-        [sys.executable, "-c", "from orchestrator.tracking import *; print(key_source())"],
+        [sys.executable, "-c", "from orchestrator.wandb_service import *; print(key_source())"],
         env=dict(os.environ), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "None"
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9 login user password {CANARY}\n")
     found = subprocess.run(
-        [sys.executable, "-c", "from orchestrator.tracking import *; print(key_source())"],
+        [sys.executable, "-c", "from orchestrator.wandb_service import *; print(key_source())"],
         env=dict(os.environ), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "what `wandb login` wrote"
