@@ -153,7 +153,8 @@ class RunProgress:
 
     def stopping(self) -> None:
         self.console.print(
-            "stopping when the iterations in flight are committed; press Ctrl-C again to stop now"
+            "stopping when the iterations in flight are committed; press Ctrl-C again to stop now",
+            soft_wrap=True,
         )
 
     def eta_seconds(self) -> float | None:

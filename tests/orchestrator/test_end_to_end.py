@@ -65,7 +65,7 @@ def write(folder: Path, sweep: dict[str, Any]) -> Path:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"COLUMNS": "150"}
+    environment = os.environ | {"COLUMNS": "60"}
     return subprocess.Popen(
         [COMMAND, *arguments], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -268,7 +268,7 @@ def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
             of_the_run = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             assert process.stderr
-            assert "press Ctrl-C again to stop now" in process.stderr.readline()
+            assert process.stderr.readline().endswith("press Ctrl-C again to stop now\n")
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=120)
         finally:
