@@ -7,10 +7,11 @@ there are new commits, so W&B can neither fail a lineage nor hold it up.
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import takewhile
 
 from orchestrator.lineage_run import FINISH_SECONDS, INIT_SECONDS, LineageRun
 from orchestrator.records import LineageRecord, SweepRecord
@@ -104,20 +105,17 @@ def send_sweep(
     *,
     seconds: float | None = None,
     again: bool = False,
+    problem: str | None = None,
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> Sent:
     """Fill the W&B runs of all lineages that have commits from the store.
 
     Lineages that are marked as sent are left alone, unless `again`. After `seconds`, and after the
-    first problem, the rest is left. Calls `told(done, of)` after every lineage. Raises StoreError.
+    first problem, such as one that is known already, the rest is left. Calls `told(done, of)` after
+    every lineage. Raises StoreError.
     """
-    committed = store.committed("iterations")
-    reached = {line.id: _reached(line.keys, committed) for line in record.lineages}
-    lines = [line for line in record.lineages if reached[line.id]]
-    marks = set() if again else set(store.names(f"{tracking.base}/sent"))
-    waiting = [line for line in lines if tracking.mark(line.id, reached[line.id][-1]) not in marks]
-    online = tracking.to.mode == "online"
-    problem = _problem_of_this_run(store, tracking, waiting) if online else None
+    lines = _committed(record, store)
+    waiting = [line for line, _ in lines] if again else _unsent(lines, store, tracking)
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     sent = 0
     with _service_in_use():
@@ -187,27 +185,39 @@ def send_rest(record: SweepRecord, store: Store, tracking: Tracking) -> Sent:
     it is an error of the run.
     """
     try:
-        sent = send_sweep(record, store, tracking, seconds=RUN_SECONDS)
-        if sent.problem is not None and sent.to.mode == "online":
-            send_sweep(record, store, tracking.offline(), seconds=RUN_SECONDS)
+        if tracking.to.mode == "offline":
+            return send_sweep(record, store, tracking, seconds=RUN_SECONDS)
+        problem = _problem_of_trials(record, store, tracking)
+        sent = send_sweep(record, store, tracking, seconds=RUN_SECONDS, problem=problem)
+        if sent.problem is not None:
+            unsent = _unsent(_committed(record, store), store, tracking)
+            rest = replace(record, lineages=tuple(unsent))
+            send_sweep(rest, store, tracking.offline(), seconds=RUN_SECONDS)
         return sent
     except (OSError, StoreError, Damaged) as error:
         lineages = len(record.lineages)
         return Sent(tracking.to, str(tracking.folder("x").parent), 0, 0, lineages, str(error))
 
 
-def _reached(keys: tuple[str, ...], committed: Container[str]) -> list[str]:
-    """The committed iterations of a lineage, up to the first that is missing."""
-    missing = (number for number, key in enumerate(keys) if key not in committed)
-    return list(keys[: next(missing, len(keys))])
+def _committed(record: SweepRecord, store: Store) -> list[tuple[LineageRecord, str]]:
+    """The lineages that have commits, each with the last one before the first that is missing."""
+    committed = store.committed("iterations")
+    reached = [[*takewhile(committed.__contains__, line.keys)] for line in record.lineages]
+    return [(line, keys[-1]) for line, keys in zip(record.lineages, reached, strict=True) if keys]
 
 
-def _problem_of_this_run(
-    store: Store, tracking: Tracking, lines: Sequence[LineageRecord]
-) -> str | None:
-    """What its trials ran into, so that it need not be run into once more."""
+def _unsent(
+    lines: Sequence[tuple[LineageRecord, str]], store: Store, tracking: Tracking
+) -> list[LineageRecord]:
+    """The lineages that are not marked as sent as far as they have come."""
+    marks = set(store.names(f"{tracking.base}/sent"))
+    return [line for line, key in lines if tracking.mark(line.id, key) not in marks]
+
+
+def _problem_of_trials(record: SweepRecord, store: Store, tracking: Tracking) -> str | None:
+    """What this run's trials ran into, so that it need not be run into once more."""
     noted = set(store.names(f"{tracking.base}/problems"))
-    for line in lines:
+    for line in record.lineages:
         if f"{line.id}.json" in noted:
             note = store.read_json(tracking.problem_path(line.id)) or {}
             if note.get("run") == tracking.run:

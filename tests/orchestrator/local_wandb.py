@@ -32,13 +32,15 @@ class Run:
 
 
 class LocalWandb(ThreadingHTTPServer):
-    """As much of W&B's server as creating, filling and resuming runs needs."""
+    """As much of W&B's server as creating, filling and resuming runs needs; a `closed` one refuses
+    every key."""
 
     daemon_threads = True
 
     def __init__(self, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.delay = delay
+        self.closed = False
         self.runs: dict[str, Run] = {}
         self.requests = 0
         self.reports: list[dict[str, Any]] = []
@@ -113,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        if self.server.closed:
+            self._send(401, b'{"errors": [{"message": "user is not logged in"}]}')
+            return
         answer: dict[str, Any] = {}
         if self.path.endswith("graphql"):
             asked = json.loads(body)
@@ -135,14 +140,6 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Unauthorized(_Handler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._send(401, b'{"errors": [{"message": "user is not logged in"}]}')
-
-    do_GET = do_PUT = do_POST
-
-
 @contextmanager
 def serving(server: LocalWandb) -> Iterator[LocalWandb]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -157,10 +154,9 @@ def serving(server: LocalWandb) -> Iterator[LocalWandb]:
 def bad_server(kind: str) -> Iterator[str]:
     """The URL of a server that is `silent`, `unauthorized` or `absent`."""
     if kind == "unauthorized":
-        with ThreadingHTTPServer(("127.0.0.1", 0), _Unauthorized) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
+        with serving(LocalWandb()) as server:
+            server.closed = True
+            yield server.url
         return
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

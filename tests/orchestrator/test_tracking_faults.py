@@ -18,7 +18,9 @@ from mirrored import (
     commits,
     core_processes,
     expected_rows,
+    history,
     offline_folders,
+    plain,
     server_rows,
     start,
     storage,
@@ -54,14 +56,20 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_a_server_cannot_be_told_at_the_end_is_kept_offline(tmp_path: Path) -> None:
-    sweep = write(tmp_path, ONE)
-    command(tmp_path, "run", sweep, WANDB_MODE="disabled")
-    with bad_server("unauthorized") as url:
-        env = {"WANDB_BASE_URL": url, "WANDB_API_KEY": CANARY}
+    """That, and not what the server has."""
+    with serving(LocalWandb()) as server:
+        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        command(tmp_path, "run", write(tmp_path, ONE), **env)
+        sweep = write(tmp_path, ONE | {"methods": ["one_shot", "lottery_ticket"]})
+        command(tmp_path, "run", sweep, WANDB_MODE="disabled")
+        server.closed = True
         summary = json.loads(command(tmp_path, "run", sweep, "--json", **env)[0])
-    assert summary["wandb"]["left"] == 1
+    assert (summary["wandb"]["unchanged"], summary["wandb"]["left"]) == (1, 1)
     assert "CommError" in summary["wandb"]["problem"]
-    assert_mirrored(tmp_path, "one")
+    (kept,) = offline_folders(tmp_path, "one")
+    lineage = kept.parents[1].name
+    assert lineage not in server.runs
+    assert plain(history(kept)) == expected_rows(tmp_path, "one")[lineage]
 
 
 def test_no_lineage_fails_for_a_service_that_dies_or_hangs(tmp_path: Path) -> None:
