@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import LineageRecord, SweepRecord, record_sweep, write_sweep
+from orchestrator.records.sweep import LineageRecord, SweepRecord, record_sweep, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
 from orchestrator.results.tables import SCHEMAS, identity_row, table_path
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import STORE_FORMAT, Store, iteration_path
 

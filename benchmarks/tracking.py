@@ -15,19 +15,19 @@ import numpy as np
 import psutil
 import torch
 
-from orchestrator.mirroring import follow
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import record_sweep
-from orchestrator.spec import SweepSpec, WandbOptions
-from orchestrator.sweep import resolve_datasets
-from orchestrator.tracking import Tracking, track
-from trainables.batches import DeviceData
-from trainables.bench import Bench
+from orchestrator.records.sweep import record_sweep
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec, WandbOptions
+from orchestrator.tracking.destination import Tracking, track
+from orchestrator.tracking.mirroring import follow
 from trainables.data import data_roots, load_dataset
-from trainables.keys import Lineage
-from trainables.lineage import run_lineage
-from trainables.storage_format import mark
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import run_lineage
 from trainables.store import Store
+from trainables.store.storage_format import mark
+from trainables.training.batches import DeviceData
 
 TURNS, ITERATIONS, EPOCHS = 9, 10, 5
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from trainables.batches import DeviceData, Randomness
 from trainables.data import (
     DATASETS,
     Dataset,
@@ -22,11 +21,12 @@ from trainables.data import (
     Split,
     data_roots,
 )
-from trainables.masks import apply_masks
+from trainables.measures.masks import apply_masks
 from trainables.models import MODELS, prunable
-from trainables.randomness import stream
-from trainables.recipe import SGD, Recipe
-from trainables.training import train
+from trainables.training.batches import DeviceData, Randomness
+from trainables.training.randomness import stream
+from trainables.training.recipe import SGD, Recipe
+from trainables.training.run import train
 
 
 def fashion_mnist() -> Dataset:

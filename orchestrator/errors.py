@@ -2,14 +2,14 @@
 
 import errno
 
-from orchestrator.cluster import ClusterError
-from orchestrator.exporting import ExportError
-from orchestrator.planning import PlanError
-from orchestrator.published import PublishedError
-from orchestrator.records import NoSuchSweep
+from orchestrator.commands.export import ExportError
+from orchestrator.records.published import PublishedError
+from orchestrator.records.sweep import NoSuchSweep
 from orchestrator.results.opening import QueryError
-from orchestrator.wandb_service import TrackingError
-from orchestrator.yaml_document import SweepFileError
+from orchestrator.run.cluster import ClusterError
+from orchestrator.run.planning import PlanError
+from orchestrator.sweepfile.yaml_document import SweepFileError
+from orchestrator.tracking.service import TrackingError
 from trainables.data import DatasetNotFound
 from trainables.store import Damaged, StoreError
 

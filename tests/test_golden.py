@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from orchestrator.planning import ResolvedDataset, make_plan, sweep_lineages
 from orchestrator.results.tables import SCHEMAS
-from orchestrator.yaml_source import load_sweep
+from orchestrator.run.planning import ResolvedDataset, make_plan, sweep_lineages
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DatasetInfo, data_roots, describe_dataset, identity
-from trainables.keys import Lineage
+from trainables.lineage.keys import Lineage
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,7 +104,7 @@ def test_the_help_of_every_command(golden: Golden, command: str, tmp_path: Path)
 
 
 def test_every_command_has_its_golden_help() -> None:
-    from orchestrator.cli import app
+    from orchestrator.commands.cli import app
 
     assert {name for name in app if not name.startswith("-")} == set(COMMANDS)
 

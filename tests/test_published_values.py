@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestrator.spec import cells
-from orchestrator.yaml_source import load_sweep
+from orchestrator.sweepfile.spec import cells
+from orchestrator.sweepfile.yaml_source import load_sweep
 
 FOLDER = Path(__file__).parents[1] / "sweeps/sketching"
 COLUMNS = (

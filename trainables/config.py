@@ -1,6 +1,7 @@
 """Frozen configs, and configs made from the signature of a registered function."""
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -67,3 +68,8 @@ def canonical(config: Config) -> dict[str, Any]:
     """The values that decide numbers, as plain JSON types; fields that are None are left out,
     so that a new optional field does not change the identity of older configs."""
     return config.model_dump(mode="json", exclude_none=True)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, whatever their order."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -12,9 +12,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.failures import read_failures
-from orchestrator.published import PublishedValue, recorded_published
-from orchestrator.records import LineageRecord, SweepRecord, existing_sweep
+from orchestrator.records.failures import read_failures
+from orchestrator.records.published import PublishedValue, recorded_published
+from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.tables import compact, is_current, open_tables, table_path
 from trainables.store import Store

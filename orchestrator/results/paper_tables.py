@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
-from orchestrator.published import PublishedCell, PublishedValue, cell_of, published_cell
-from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.records.published import PublishedCell, PublishedValue, cell_of, published_cell
+from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.opening import Results, method_label, options, query_errors
 from orchestrator.results.statistics import LEVEL, compare, summarize
 from orchestrator.results.tables import SCHEMAS, planned_iterations

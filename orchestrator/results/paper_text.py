@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.published import PublishedValue
+from orchestrator.records.published import PublishedValue
 from orchestrator.results.paper_tables import PaperCell, PaperColumn, PaperTable
 from orchestrator.results.rendering import TextTable
 

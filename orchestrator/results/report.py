@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.fs as fs
 from ruamel.yaml import YAML
 
-from orchestrator.exporting import ExportError
-from orchestrator.failures import Failure
-from orchestrator.records import LineageRecord, SweepRecord, read_provenance
+from orchestrator.commands.export import ExportError
+from orchestrator.records.failures import Failure
+from orchestrator.records.status import LineageStatus, lineage_statuses, sweep_status
+from orchestrator.records.sweep import LineageRecord, SweepRecord, read_provenance
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import cell_columns
 from orchestrator.results.opening import Results, method_label
 from orchestrator.results.page import render
 from orchestrator.results.page.packing import Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
-from orchestrator.spec import SweepSpec
-from orchestrator.status import LineageStatus, lineage_statuses, sweep_status
+from orchestrator.sweepfile.spec import SweepSpec
 from trainables.store import Store, iteration_path
 
 COLUMNS = (

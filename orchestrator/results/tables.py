@@ -13,11 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from orchestrator.records import LineageRecord, SweepRecord
-from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
-from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
-from trainables.identity import canonical_json
+from orchestrator.records.sweep import LineageRecord, SweepRecord
+from trainables.config import canonical_json
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
 READERS = 8

@@ -13,8 +13,8 @@ import pytest
 from comparing import doubled_rows
 from launches import COMMAND
 
-from trainables.claims import Claims
 from trainables.store import Store
+from trainables.store.claims import Claims
 
 SWEEP = {
     "name": "full",

@@ -6,15 +6,15 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from trainables.batches import DeviceData
-from trainables.bench import Bench
 from trainables.data import DatasetConfig, data_roots, describe_dataset, identity, load_dataset
-from trainables.keys import make_lineage
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import make_lineage
+from trainables.lineage.loop import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
-from trainables.recipe import Recipe
 from trainables.store import Store
+from trainables.training.batches import DeviceData
+from trainables.training.recipe import Recipe
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,18 +8,18 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from orchestrator.failures import Failure, write_failures
-from orchestrator.planning import sweep_lineages
-from orchestrator.published import read_published, record_published
-from orchestrator.records import LineageRecord, record_sweep, write_sweep
+from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.published import read_published, record_published
+from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SPARSITY_SCHEMA
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
-from trainables.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, encode_table
-from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.store import Store, iteration_path
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, encode_table
 
 Measures: TypeAlias = Callable[[LineageRecord, int], dict[str, Any] | None]
 """The metrics of a lineage at an iteration; None where it was not committed."""

@@ -12,7 +12,7 @@ from typing import Any
 from local_wandb import LocalWandb
 
 from orchestrator import open_results
-from orchestrator.results.history import EPOCH_COLUMNS, ITERATION_COLUMNS
+from orchestrator.tracking.history import EPOCH_COLUMNS, ITERATION_COLUMNS
 from trainables.store import Store
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))

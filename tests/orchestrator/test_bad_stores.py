@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from smallest import SWEEP as SMALLEST
 
-from orchestrator import cli
-from trainables.artifacts import METRICS, decode_table, encode_table
-from trainables.processes import this_process
-from trainables.storage_format import mark, require_ours
+from orchestrator.commands import cli
 from trainables.store import MANIFEST, Store, StoreError, iteration_path
+from trainables.store.artifacts import METRICS, decode_table, encode_table
+from trainables.store.processes import this_process
+from trainables.store.storage_format import mark, require_ours
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 SWEEP = SMALLEST | {"wandb": {"mode": "disabled"}}

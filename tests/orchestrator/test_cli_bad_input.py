@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestrator import cli
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import record_sweep, write_sweep
+from orchestrator.commands import cli
+from orchestrator.records.sweep import record_sweep, write_sweep
 from orchestrator.results.tables import compact
-from orchestrator.spec import SweepSpec
-from orchestrator.sweep import resolve_datasets
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.store import Store
 

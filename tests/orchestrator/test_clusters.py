@@ -19,8 +19,8 @@ import psutil
 import pytest
 from smallest import SWEEP
 
-from orchestrator.cluster import _interruptions_noted
-from orchestrator.doctor import Check, examine_cluster
+from orchestrator.commands.doctor import Check, examine_cluster
+from orchestrator.run.cluster import _interruptions_noted
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 

@@ -18,19 +18,19 @@ import torch
 from measured import SOME_METRICS, measured, sweep_file
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.dashboard import Dashboard, serve
+from orchestrator.commands.dashboard import Dashboard, serve
 from orchestrator.errors import DashboardError
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import NoSuchSweep, record_sweep, write_sweep
+from orchestrator.records.sweep import NoSuchSweep, record_sweep, write_sweep
 from orchestrator.results.opening import Results
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
-from trainables.batches import DeviceData
-from trainables.bench import Bench
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
-from trainables.keys import Lineage
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import run_lineage
 from trainables.store import Store
+from trainables.training.batches import DeviceData
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 SECTIONS: dict[str, Any] = {"prune": {"iterations": 1}, "methods": ["one_shot", "lottery_ticket"]}

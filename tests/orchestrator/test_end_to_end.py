@@ -19,18 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from orchestrator import cli
-from orchestrator.planning import sweep_lineages
+from orchestrator.commands import cli
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
-from trainables.artifacts import MASK, WEIGHTS
-from trainables.batches import DeviceData
-from trainables.bench import Bench
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
-from trainables.identity import snapshot_key
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.loop import run_lineage
 from trainables.store import Store, iteration_path, snapshot_path
+from trainables.store.artifacts import MASK, WEIGHTS
+from trainables.training.batches import DeviceData
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
@@ -319,9 +319,9 @@ def test_fractions_of_a_gpu_are_scheduled_and_zero_is_the_cpu(tmp_path: Path) ->
     code = """
 import json, sys
 import ray
-from orchestrator.cluster import Cluster
-from orchestrator.scheduling import concurrency, gpus_per_lineage
-from orchestrator.spec import Resources
+from orchestrator.run.cluster import Cluster
+from orchestrator.run.scheduling import concurrency, gpus_per_lineage
+from orchestrator.sweepfile.spec import Resources
 cluster = Cluster(cpus=16, gpus=2)
 for asked in ("auto", 0.0, 0.25, 0.5, 1.0):
     resources = Resources(gpus_per_lineage=asked)

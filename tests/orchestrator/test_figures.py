@@ -21,9 +21,8 @@ import torch
 import vl_convert
 from playwright.sync_api import Page, sync_playwright
 
-from orchestrator.exporting import ExportError
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import record_sweep, write_sweep
+from orchestrator.commands.export import ExportError
+from orchestrator.records.sweep import record_sweep, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.curves import ITERATION
 from orchestrator.results.figures.kept import BINS, uniform_norm
@@ -31,14 +30,15 @@ from orchestrator.results.figures.rows import spread
 from orchestrator.results.figures.saving import save_figures, write_chart
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import table_path
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
-from trainables.artifacts import MASK, WEIGHTS
-from trainables.batches import DeviceData
-from trainables.bench import Bench
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.loop import run_lineage
 from trainables.store import Store, iteration_path
+from trainables.store.artifacts import MASK, WEIGHTS
+from trainables.training.batches import DeviceData
 
 PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 

@@ -11,7 +11,7 @@ import pytest
 from measured import measured, sweep_file
 
 import orchestrator
-from orchestrator.records import NoSuchSweep
+from orchestrator.records.sweep import NoSuchSweep
 from orchestrator.results.opening import QueryError, Results, open_results
 from orchestrator.results.paper_tables import paper_table
 from orchestrator.results.tables import SCHEMAS, TABLES

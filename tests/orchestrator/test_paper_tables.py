@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from measured import Measures, measured, sweep_file
 
-from orchestrator import cli
-from orchestrator.published import cell_of, published_cell, read_published
-from orchestrator.records import LineageRecord
+from orchestrator.commands import cli
+from orchestrator.records.published import cell_of, published_cell, read_published
+from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import QueryError, Results, open_results
 from orchestrator.results.paper_tables import PaperTable, paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, as_latex, as_markdown
-from trainables.artifacts import METRICS
 from trainables.store import iteration_path
+from trainables.store.artifacts import METRICS
 
 SKETCHING = Path(__file__).parents[2] / "sweeps/sketching"
 

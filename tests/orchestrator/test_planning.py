@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.planning import (
+from orchestrator.run.planning import (
     Plan,
     PlanError,
     ResolvedDataset,
@@ -20,11 +20,11 @@ from orchestrator.planning import (
     training_group,
     wanted_snapshots,
 )
-from orchestrator.spec import SweepSpec
-from orchestrator.sweep import resolve_datasets
-from trainables.artifacts import MASK, WEIGHTS
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
-from trainables.keys import Lineage, make_lineage
+from trainables.lineage.keys import Lineage, make_lineage
+from trainables.store.artifacts import MASK, WEIGHTS
 
 T = 3
 SWEEP: dict[str, Any] = {

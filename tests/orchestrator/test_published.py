@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.published import COLUMNS, PublishedError, read_published
+from orchestrator.records.published import COLUMNS, PublishedError, read_published
 from orchestrator.results.opening import open_results
-from orchestrator.yaml_document import SweepFileError
-from orchestrator.yaml_source import load_sweep
+from orchestrator.sweepfile.yaml_document import SweepFileError
+from orchestrator.sweepfile.yaml_source import load_sweep
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 HEADER = ",".join(COLUMNS)

@@ -17,15 +17,15 @@ import pytest
 from measured import measured, sweep_file
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from orchestrator.failures import Failure, write_failures
-from orchestrator.records import LineageRecord
+from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.page import safe_json
 from orchestrator.results.page.packing import pack
 from orchestrator.results.report import resolved_yaml, write_report
-from orchestrator.yaml_source import load_sweep
-from trainables.artifacts import METRICS
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.store import iteration_path
+from trainables.store.artifacts import METRICS
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "orchestrator/results/page"

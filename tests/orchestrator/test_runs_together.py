@@ -12,16 +12,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.planning import Task, make_plan, sweep_lineages
-from orchestrator.spec import SweepSpec
-from orchestrator.sweep import resolve_datasets
-from orchestrator.verifying import set_damaged_aside
-from trainables.artifacts import WEIGHTS
-from trainables.claims import Claim, ClaimLost, Claims
+from orchestrator.commands.verify import set_damaged_aside
+from orchestrator.run.planning import Task, make_plan, sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
-from trainables.keys import Lineage
-from trainables.lineage import missing_iterations, stored_files
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import missing_iterations, stored_files
 from trainables.store import Damaged, Store, iteration_path
+from trainables.store.artifacts import WEIGHTS
+from trainables.store.claims import Claim, ClaimLost, Claims
 
 FAR = 1e6
 """An expiry that is only reached by moving what was seen back in time."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import Cluster
-from orchestrator.planning import Plan, PlanError, make_plan, sweep_lineages
-from orchestrator.scheduling import Failure, _Lineages, concurrency
-from orchestrator.spec import Resources
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
+from orchestrator.run.cluster import Cluster
+from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
+from orchestrator.run.scheduling import Failure, _Lineages, concurrency
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 
 IMP = "methods: [lottery_ticket, {name: imp, density: [0.5, 0.3, 0.2]}]"

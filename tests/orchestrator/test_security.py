@@ -27,21 +27,21 @@ import pytest
 import torch
 from smallest import SWEEP
 
-from orchestrator import cli
-from orchestrator.planning import sweep_lineages
-from orchestrator.records import record_sweep, write_sweep
-from orchestrator.secrets import REDACTED, redacted, secret_key, secret_value
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
-from trainables.artifacts import EPOCHS, MASK, METRICS, SPARSITY, WEIGHTS
-from trainables.batches import DeviceData
-from trainables.bench import Bench
-from trainables.checkpoint import EpochCheckpoint
+from orchestrator.commands import cli
+from orchestrator.records.sweep import record_sweep, write_sweep
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.secrets import REDACTED, redacted, secret_key, secret_value
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
-from trainables.keys import Lineage
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import run_lineage
 from trainables.models import build_model
 from trainables.store import Damaged, Store, StoreError, checkpoint_path, iteration_path
+from trainables.store.artifacts import EPOCHS, MASK, METRICS, SPARSITY, WEIGHTS
+from trainables.training.batches import DeviceData
+from trainables.training.checkpoint import EpochCheckpoint
 
 ROOT = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
@@ -262,8 +262,8 @@ FLOODS = {
 }
 LOADS = """
 import json, resource, sys
-from orchestrator.yaml_document import SweepFileError
-from orchestrator.yaml_source import load_sweep
+from orchestrator.sweepfile.yaml_document import SweepFileError
+from orchestrator.sweepfile.yaml_source import load_sweep
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, messages = peak(), {}
 for name in sys.argv[1:]:

@@ -19,14 +19,14 @@ import pytest
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 
-from orchestrator.failures import Failure, write_failures
-from orchestrator.planning import make_plan, sweep_lineages
-from orchestrator.progress import RunProgress
-from orchestrator.records import LineageRecord
+from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.status import MethodStatus, sweep_status
+from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results
-from orchestrator.status import MethodStatus, sweep_status
-from orchestrator.sweep import resolve_datasets
-from orchestrator.yaml_source import load_sweep
+from orchestrator.run.planning import make_plan, sweep_lineages
+from orchestrator.run.progress import RunProgress
+from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import iteration_path
 

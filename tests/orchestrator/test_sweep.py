@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import sweep
-from orchestrator.planning import PlanError
-from orchestrator.progress import RunProgress
-from orchestrator.yaml_source import load_sweep
+from orchestrator.run import sweep
+from orchestrator.run.planning import PlanError
+from orchestrator.run.progress import RunProgress
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import Store, StoreError
 

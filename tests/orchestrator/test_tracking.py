@@ -36,12 +36,12 @@ from mirrored import (
 )
 
 from orchestrator import open_results
-from orchestrator.results.wandb_report import build_wandb_report, wandb_report
-from orchestrator.spec import WandbOptions
-from orchestrator.tracking import Destination, destination, overridden
-from orchestrator.wandb_service import TrackingError
-from trainables.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
+from orchestrator.sweepfile.spec import WandbOptions
+from orchestrator.tracking.destination import Destination, destination, overridden
+from orchestrator.tracking.report import build_wandb_report, wandb_report
+from orchestrator.tracking.service import TrackingError
 from trainables.store import Store, iteration_path
+from trainables.store.artifacts import MASK, WEIGHTS, decode_masks, decode_tensors
 
 
 @pytest.fixture(scope="module")
@@ -316,13 +316,13 @@ def test_a_key_of_a_login_is_found(no_login: pytest.MonkeyPatch, tmp_path: Path)
     assert destination(WandbOptions()) == Destination("offline", "prunesweep", None)
     no_login.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     found = subprocess.run(
-        [sys.executable, "-c", "from orchestrator.wandb_service import *; print(key_source())"],
+        [sys.executable, "-c", "from orchestrator.tracking.service import *; print(key_source())"],
         env=dict(os.environ), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "None"
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9 login user password {CANARY}\n")
     found = subprocess.run(
-        [sys.executable, "-c", "from orchestrator.wandb_service import *; print(key_source())"],
+        [sys.executable, "-c", "from orchestrator.tracking.service import *; print(key_source())"],
         env=dict(os.environ), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "what `wandb login` wrote"
@@ -357,7 +357,7 @@ def test_the_report_is_saved_as_a_draft(copy: Path, no_login: pytest.MonkeyPatch
     with serving(LocalWandb()) as server:
         script = (
             "from orchestrator import open_results\n"
-            "from orchestrator.results.wandb_report import build_wandb_report\n"
+            "from orchestrator.tracking.report import build_wandb_report\n"
             f"print(build_wandb_report(open_results({str(storage(copy))!r}, 'small')))"
         )
         env = environment(copy / "home", WANDB_BASE_URL=server.url, WANDB_API_KEY=CANARY)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import yaml_document
-from orchestrator.spec import SweepSpec, cells, parameter, swept_parameters
-from orchestrator.yaml_document import SweepFileError
-from orchestrator.yaml_source import load_sweep, locate
+from orchestrator.sweepfile import yaml_document
+from orchestrator.sweepfile.spec import SweepSpec, cells, parameter, swept_parameters
+from orchestrator.sweepfile.yaml_document import SweepFileError
+from orchestrator.sweepfile.yaml_source import load_sweep, locate
 
 SMALLEST = "name: a\ndataset: fashion_mnist\nmodel: mlp\nmethods: [one_shot]\n"
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from trainables.batches import DeviceData, Examples
-from trainables.masks import Masks, apply_masks, dense_masks, kept_counts
+from trainables.measures.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.pruning import MethodConfig, prune_at_init
 from trainables.pruning.amount import kept_count
@@ -27,7 +26,8 @@ from trainables.pruning.configs import PruningAtInit
 from trainables.pruning.criteria import CRITERIA, Batch, Scoring
 from trainables.pruning.scoring_data import CHUNK, flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest
-from trainables.randomness import stream
+from trainables.training.batches import DeviceData, Examples
+from trainables.training.randomness import stream
 
 RELATIVE = 1e-4
 """How far scores may be from the published code's."""

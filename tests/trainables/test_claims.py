@@ -23,8 +23,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from trainables.claims import Claim, ClaimLost, Claims
 from trainables.store import Store
+from trainables.store.claims import Claim, ClaimLost, Claims
 
 KEY = "k" * 64
 QUICK = 0.6
@@ -149,7 +149,7 @@ def test_the_claim_of_an_earlier_attempt_is_void(store: Store) -> None:
 
 HOLDER = """
 import sys, time
-from trainables.claims import Claims
+from trainables.store.claims import Claims
 from trainables.store import Store
 claim = Claims(Store(sys.argv[1]), expiry=float(sys.argv[3])).take(sys.argv[2])
 print(claim.path, flush=True)

@@ -9,20 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from trainables.config import canonical
+from trainables.config import canonical, canonical_json
 from trainables.data import DatasetConfig, describe_dataset, identity
 from trainables.data.roots import DataRoots
-from trainables.identity import (
-    canonical_json,
-    next_key,
-    sha256,
-    snapshot_key,
-    trunk_key,
-)
-from trainables.keys import Lineage, make_lineage, trunk_config
+from trainables.lineage.identity import next_key, sha256, snapshot_key, trunk_key
+from trainables.lineage.keys import Lineage, make_lineage, trunk_config
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
-from trainables.recipe import Recipe
+from trainables.training.recipe import Recipe
 
 
 def parsed(kind: Any, name: str, **options: Any) -> Any:

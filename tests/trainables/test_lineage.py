@@ -11,7 +11,19 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from trainables.artifacts import (
+from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
+from trainables.data.roots import DataRoots
+from trainables.lineage.bench import Bench
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keys import Lineage, make_lineage
+from trainables.lineage.loop import missing_iterations, run_iteration, run_lineage
+from trainables.measures.masks import Masks, apply_masks, density
+from trainables.measures.weights import kept_magnitude, measure_sparsity
+from trainables.models import ModelConfig, build_model, prunable
+from trainables.pruning import MethodConfig, Pruning, prune
+from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
+from trainables.store.artifacts import (
     EPOCHS,
     LAYERS,
     MASK,
@@ -22,21 +34,9 @@ from trainables.artifacts import (
     decode_table,
     decode_tensors,
 )
-from trainables.batches import DeviceData, Randomness
-from trainables.bench import Bench
-from trainables.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
-from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
-from trainables.data.roots import DataRoots
-from trainables.identity import snapshot_key
-from trainables.keys import Lineage, make_lineage
-from trainables.lineage import missing_iterations, run_iteration, run_lineage
-from trainables.masks import Masks, apply_masks, density
-from trainables.measure import kept_magnitude, measure_sparsity
-from trainables.models import ModelConfig, build_model, prunable
-from trainables.pruning import MethodConfig, Pruning, prune
-from trainables.recipe import Recipe
-from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
-from trainables.training import Diverged, State, evaluate, train
+from trainables.training.batches import DeviceData, Randomness
+from trainables.training.recipe import Recipe
+from trainables.training.run import Diverged, State, evaluate, train
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4

@@ -9,18 +9,25 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from trainables.artifacts import LAYERS, MASK, WEIGHTS, decode_masks, decode_table, decode_tensors
-from trainables.batches import DeviceData
-from trainables.bench import Bench
 from trainables.data import DatasetConfig, DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.identity import snapshot_key
-from trainables.keys import Lineage, make_lineage
-from trainables.lineage import run_lineage
+from trainables.lineage.bench import Bench
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keys import Lineage, make_lineage
+from trainables.lineage.loop import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
-from trainables.recipe import Recipe
 from trainables.store import Store, iteration_path, snapshot_path
+from trainables.store.artifacts import (
+    LAYERS,
+    MASK,
+    WEIGHTS,
+    decode_masks,
+    decode_table,
+    decode_tensors,
+)
+from trainables.training.batches import DeviceData
+from trainables.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 DIGITS: DatasetOptions = TypeAdapter(DatasetConfig).validate_python(

@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainables.artifacts import decode_masks, encode_masks
-from trainables.masks import apply_masks, dense_masks, density, kept_counts, packed, unpacked
+from trainables.measures.masks import (
+    apply_masks,
+    dense_masks,
+    density,
+    kept_counts,
+    packed,
+    unpacked,
+)
+from trainables.store.artifacts import decode_masks, encode_masks
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 

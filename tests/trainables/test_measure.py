@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.measure import GRID_P, GRID_Q, Sparsity, measure_sparsity
+from trainables.measures.sparsity import gini, pq_index
+from trainables.measures.weights import GRID_P, GRID_Q, Sparsity, measure_sparsity
 from trainables.pruning.scope import grouped
-from trainables.sparsity import gini, pq_index
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from trainables.config import canonical
+from trainables.measures.multiply_adds import multiply_adds
 from trainables.models import (
     MODELS,
     ModelConfig,
     ModelOptions,
     Shape,
     build_model,
-    multiply_adds,
     prunable,
 )
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from trainables.masks import kept_counts
+from trainables.measures.masks import kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.selection import drop_lowest, keep_highest, sampled, sketch
-from trainables.randomness import stream
+from trainables.training.randomness import stream
 
 Net = tuple[dict[str, Tensor], dict[str, Tensor]]
 

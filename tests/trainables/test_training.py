@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.batches import DeviceData, Examples, Randomness, augmented, steps_per_epoch
-from trainables.checkpoint import STATE, EpochCheckpoint
 from trainables.data import DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.masks import Masks, apply_masks
+from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
-from trainables.recipe import Augment, Constant, Cosine, Recipe, StepDecay, learning_rate
 from trainables.store import Store, checkpoint_path
-from trainables.training import Diverged, Progress, State, evaluate, train
+from trainables.training.batches import DeviceData, Examples, Randomness, augmented, steps_per_epoch
+from trainables.training.checkpoint import STATE, EpochCheckpoint
+from trainables.training.recipe import Augment, Constant, Cosine, Recipe, StepDecay, learning_rate
+from trainables.training.run import Diverged, Progress, State, evaluate, train
 
 CPU = torch.device("cpu")
 

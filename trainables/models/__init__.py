@@ -14,7 +14,6 @@ from trainables.config import Config, options_config, options_of
 from trainables.models.cifar_resnet import resnet20, wide_resnet20
 from trainables.models.cnn import cnn
 from trainables.models.initialization import initialize
-from trainables.models.macs import multiply_adds
 from trainables.models.perceptrons import lenet_300_100, linear, mlp
 from trainables.models.preact_resnet import resnet18, resnet50, wide_resnet_28x8
 from trainables.models.prunable import prunable, prunable_modules
@@ -28,7 +27,6 @@ __all__ = [
     "ModelOptions",
     "Shape",
     "build_model",
-    "multiply_adds",
     "prunable",
     "prunable_modules",
 ]

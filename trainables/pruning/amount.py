@@ -5,7 +5,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from trainables.sparsity import pq_index
+from trainables.measures.sparsity import pq_index
 
 FLOAT32_EXACT_INTEGERS = 2**24
 

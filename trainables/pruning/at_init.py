@@ -6,15 +6,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trainables.batches import DeviceData
-from trainables.masks import Masks, apply_masks, dense_masks
+from trainables.measures.masks import Masks, apply_masks, dense_masks
 from trainables.models import prunable
 from trainables.pruning.amount import kept_count
 from trainables.pruning.configs import SNIP, GraSP, PruningAtInit, SynFlow
 from trainables.pruning.criteria import CRITERIA, Batch, Scoring
 from trainables.pruning.scoring_data import flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest, sampled
-from trainables.randomness import stream
+from trainables.training.batches import DeviceData
+from trainables.training.randomness import stream
 
 
 def prune_at_init(config: PruningAtInit, model: nn.Module, data: DeviceData, seed: int) -> Masks:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trainables.masks import Masks
+from trainables.measures.masks import Masks
 from trainables.models import prunable
 from trainables.pruning.amount import kept_count, pq_amount, ratio_amount
 from trainables.pruning.configs import IMP, SAP, IterativePruning, LotteryTicket, OneShot

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.batches import DeviceData
 from trainables.pruning.criteria import Batch
+from trainables.training.batches import DeviceData
 
 CHUNK = 32
 """Examples at a time, so that a wide network's float64 activations fit a small GPU."""

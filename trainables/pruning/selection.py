@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainables.masks import Masks, kept_counts
+from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.scope import grouped, ungrouped
 
 

@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainables.batches import Inputs
-from trainables.config import canonical
-from trainables.identity import canonical_json
+from trainables.config import canonical, canonical_json
 from trainables.pruning.configs import (
     IMP,
     IterativePruning,
@@ -15,6 +13,7 @@ from trainables.pruning.configs import (
     Pruning,
     PruningAtInit,
 )
+from trainables.training.batches import Inputs
 
 
 @dataclass(frozen=True)

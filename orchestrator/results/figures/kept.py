@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records import LineageRecord
+from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.figures.rows import Row, cell_columns, layer_rows
 from orchestrator.results.opening import Results
-from trainables.artifacts import read_masks, read_tensors
-from trainables.identity import snapshot_key, trunk_key
+from trainables.lineage.identity import snapshot_key, trunk_key
 from trainables.store import Damaged, iteration_path, snapshot_path
+from trainables.store.artifacts import read_masks, read_tensors
 
 BINS = 61
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from orchestrator.records import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.opening import Results, method_label, options
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from trainables.masks import Masks
+from trainables.measures.masks import Masks
 from trainables.models import prunable
 
 Batch = tuple[Tensor, Tensor]

@@ -1,0 +1,391 @@
+"""The command `prunesweep`: parse, call, print; no logic."""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+
+DEFAULT_STORAGE = "./prunesweep-store"
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = cyclopts.App(
+    name="prunesweep",
+    help="Sweeps of neural-network pruning experiments on a Ray cluster.",
+    help_format="markdown",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
+
+SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
+SweepName = Annotated[str, Parameter(help="The sweep's name.")]
+Storage = Annotated[str, Parameter(help="Where results are: a folder or a URI (s3://…).")]
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative="",
+        help="Override a key of the file, as in train.epochs=2; repeatable.",
+    ),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]
+
+
+@app.command
+def plan(
+    file: SweepFile,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a run would train, share and reuse, and how long it would take. Trains nothing."""
+    from orchestrator.commands import printing
+    from orchestrator.run.sweep import plan_sweep
+    from orchestrator.sweepfile.yaml_source import load_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    spec = load_sweep(file, set_ or [])
+    with _located(file, set_ or []):
+        planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
+    printing.show_plan(planned, _out(), as_json)
+    return OK
+
+
+@app.command
+def run(
+    file: SweepFile,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Annotated[
+        str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
+    ] = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
+    from orchestrator.commands import printing
+    from orchestrator.run.progress import Lasting, RunProgress
+    from orchestrator.run.sweep import run_sweep
+    from orchestrator.sweepfile.yaml_source import load_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    spec = load_sweep(file, set_ or [])
+    store = Store(storage)
+    progress = RunProgress(store, spec.name, Lasting(stderr=True))
+    roots = data_roots(spec.data_root, os.environ)
+    with _located(file, set_ or []):
+        summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
+    printing.show_summary(summary, store, _out(), as_json)
+    if summary.outcome.interrupted:
+        return INTERRUPTED
+    return FAILED if summary.outcome.failures or summary.damage or summary.problem else OK
+
+
+@app.command
+def status(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    watch: Annotated[
+        bool, Parameter(negative="", help="Go on showing it until the run in flight ends.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show how far a sweep is, at rest or in flight, from any terminal."""
+    from orchestrator.commands import printing
+    from orchestrator.records.status import sweep_status, watch_status
+    from trainables.store import Store
+
+    store = Store(storage)
+    if not watch:
+        printing.show_status(sweep_status(store, name), _out(), as_json)
+        return OK
+    with _ended_by_ctrl_c():
+        printing.follow_status(watch_status(store, name), _out(), as_json)
+    return OK
+
+
+@app.command
+def results(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    layout: Annotated[
+        Literal["summary", "paper", "iterations"],
+        Parameter(
+            help="A summary of every iteration; a paper's table, methods by density at the last "
+            "iteration; or one row an iteration, one column a method."
+        ),
+    ] = "summary",
+    where: Annotated[
+        str | None,
+        Parameter(help="Only these iterations, as in \"method = 'sap' and iteration >= 5\"."),
+    ] = None,
+    last: Annotated[
+        bool, Parameter(negative="", help="Only the last iteration of every lineage.")
+    ] = False,
+    sql: Annotated[
+        str | None,
+        Parameter(help="A query over iterations, layers, epochs, sparsity instead of a layout."),
+    ] = None,
+    format: Annotated[
+        Literal["table", "csv", "json", "parquet", "latex", "markdown"], Parameter()
+    ] = "table",
+    output: Annotated[
+        Path | None, Parameter(help="A file to write to instead of the terminal.")
+    ] = None,
+) -> int:
+    """Show a sweep's results: a summary, a paper's table, or any SQL (DuckDB)."""
+    from orchestrator.commands import printing
+    from orchestrator.results.opening import open_results
+    from orchestrator.results.query import answer
+
+    found = answer(open_results(storage, name), sql=sql, where=where, last=last, layout=layout)
+    printing.show_table(found, _out(), format, output)
+    return OK
+
+
+@app.command
+def figures(
+    name: SweepName,
+    *,
+    output: Annotated[Path, Parameter(help="The folder to write to.")],
+    figure: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A figure's name; repeatable. By default all there are."),
+    ] = None,
+    format: Annotated[Literal["png", "svg", "pdf", "html", "json"], Parameter()] = "png",
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Draw the papers' figures of a sweep, one file each."""
+    from orchestrator.results.figures.saving import save_figures
+    from orchestrator.results.opening import open_results
+
+    results = open_results(storage, name)
+    for drawn, file in save_figures(results, figure or [], format, output):
+        if file:
+            print(file)
+        else:
+            print(f"no {drawn.name}: it needs {drawn.needs}", file=sys.stderr)
+    return OK
+
+
+@app.command
+def report(
+    name: SweepName,
+    *,
+    output: Annotated[Path | None, Parameter(help="The file; NAME.html by default.")] = None,
+    wandb: Annotated[
+        bool, Parameter(negative="", help="Draft a report in the sweep's W&B project instead.")
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Write one HTML file with a sweep's figures, tables, failures, cost and provenance."""
+    from orchestrator.results.opening import open_results
+    from orchestrator.results.report import write_report
+    from orchestrator.tracking.report import build_wandb_report
+
+    results = open_results(storage, name)
+    if wandb:
+        print(build_wandb_report(results))
+    if output is not None or not wandb:
+        file = output or Path(f"{name}.html")
+        write_report(results, file)
+        print(file)
+    return OK
+
+
+@app.command
+def dashboard(
+    name: Annotated[
+        str | None, Parameter(help="A sweep's name; without it, all of the storage.")
+    ] = None,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    port: Annotated[
+        int,
+        Parameter(
+            help="The port; 0 takes any that is free.",
+            validator=cyclopts.validators.Number(gte=0, lte=65535),
+        ),
+    ] = 8765,
+) -> int:
+    """Serve the report on this machine, following the run that is in flight. Ctrl-C ends it."""
+    from orchestrator.commands.dashboard import serve
+    from trainables.store import Store
+
+    with _ended_by_ctrl_c(), serve(Store(storage), name, port) as dashboard:
+        print(f"{dashboard.url} shows {name or 'all sweeps'}; Ctrl-C ends it", flush=True)
+        dashboard.serve_forever()
+    return OK
+
+
+@app.command
+def wandb_sync(
+    name: SweepName,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    project: Annotated[str | None, Parameter(help="Instead of the sweep's own.")] = None,
+    entity: Annotated[str | None, Parameter(help="Instead of the sweep's own.")] = None,
+    mode: Annotated[
+        Literal["offline", "online"] | None, Parameter(help="Instead of the sweep's own.")
+    ] = None,
+    all_: Annotated[
+        bool,
+        Parameter(name="--all", negative="", help="Send again what is marked as sent."),
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Fill a W&B project with a sweep's lineages from the store; twice is the same as once."""
+    from orchestrator.commands import printing
+    from orchestrator.records.sweep import existing_sweep
+    from orchestrator.tracking.mirroring import sync
+    from trainables.store import Store
+
+    store = Store(storage)
+    record = existing_sweep(store, name)
+    with Console(stderr=True).status("W&B") as status:
+        sent = sync(
+            record,
+            store,
+            project=project,
+            entity=entity,
+            mode=mode,
+            again=all_,
+            told=lambda done, of: status.update(f"W&B: {done} of {of} lineages"),
+        )
+    printing.show_sent(sent, store, name, _out(), as_json)
+    return FAILED if sent.left else OK
+
+
+@app.command
+def verify(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+    """Check every hash of every commit, and every table. Exit code 1 when something is damaged."""
+    from orchestrator.commands import printing
+    from orchestrator.commands.verify import verify_store
+    from trainables.store import Store
+
+    verified = verify_store(Store(storage))
+    printing.show_verified(verified, _out(), as_json)
+    return FAILED if verified.damage else OK
+
+
+@app.command
+def export(
+    name: SweepName,
+    lineage: Annotated[str, Parameter(help="A lineage's id, or a part of it that is unique.")],
+    *,
+    output: Annotated[Path, Parameter(help="The folder to write to.")],
+    iteration: Annotated[int | None, Parameter(help="By default the last one.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Write one iteration's weights and mask as plain safetensors and a PyTorch state_dict."""
+    from orchestrator.commands.export import export_iteration
+    from orchestrator.records.sweep import existing_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    for file in export_iteration(store, existing_sweep(store, name), lineage, iteration, output):
+        print(file)
+    return OK
+
+
+@app.command(name="list")
+def list_(
+    what: Literal["methods", "criteria", "models", "datasets"], *, as_json: AsJson = False
+) -> int:
+    """List what a sweep file can name, with options and defaults."""
+    from orchestrator.commands import printing
+    from orchestrator.commands.catalogue import catalogue
+
+    printing.show_catalogue(catalogue(what), _out(), as_json)
+    return OK
+
+
+@app.command
+def doctor(
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Annotated[
+        str | None, Parameter(help="A Ray cluster to check for who it lets in; or $RAY_ADDRESS.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check this installation, its devices, its datasets and the storage."""
+    from orchestrator.commands import printing
+    from orchestrator.commands.doctor import examine
+    from trainables.store import Store
+
+    checks = examine(Store(storage), os.environ, address)
+    printing.show_checks(checks, _out(), as_json)
+    return OK if all(check.ok for check in checks) else FAILED
+
+
+def main() -> None:
+    """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Imports make many objects and little garbage; most of a command's start is imports.
+    gc.set_threshold(100_000)
+    try:
+        sys.exit(
+            app(
+                sys.argv[1:],
+                result_action="return_value",
+                exit_on_error=False,
+            )
+        )
+    except KeyboardInterrupt:
+        print("interrupted; everything committed is safe, run again to resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except cyclopts.CycloptsError:
+        sys.exit(WRONG_INPUT)
+    except Exception as error:
+        # The import is slow, and only needed here.
+        from orchestrator.errors import message
+
+        told = message(error)
+        if told is None:
+            raise
+        print(f"prunesweep: {told}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is how a view that goes on by itself is left, and no interruption of anything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+@contextmanager
+def _located(file: Path, overrides: list[str]) -> Iterator[None]:
+    """Says of a sweep that cannot be run where the mistake was written."""
+    from orchestrator.run.planning import PlanError
+    from orchestrator.sweepfile.yaml_document import SweepFileError
+    from orchestrator.sweepfile.yaml_source import locate
+
+    try:
+        yield
+    except PlanError as error:
+        raise SweepFileError(f"{locate(file, overrides, error.field)}: {error}") from error
+
+
+def _out() -> Console:
+    # Where nobody looks, a table is not squeezed into 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 200)

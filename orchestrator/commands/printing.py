@@ -1,0 +1,317 @@
+"""What commands print: for people with rich, for scripts as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands.export import ExportError
+from orchestrator.results.encoding import as_csv, as_json, as_parquet
+from orchestrator.results.query import Answer, last_iterations
+from orchestrator.results.rendering import (
+    TextTable,
+    as_latex,
+    as_markdown,
+    as_rich,
+    text_table,
+)
+from orchestrator.run.progress import duration
+from trainables.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.commands.catalogue import Entry
+    from orchestrator.commands.doctor import Check
+    from orchestrator.commands.verify import Verified
+    from orchestrator.records.failures import Failure
+    from orchestrator.records.status import SweepStatus
+    from orchestrator.run.sweep import PlannedSweep, RunSummary
+    from orchestrator.tracking.mirroring import Sent
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+TRACEBACK_LINES = 3
+UNLIMITED = 100_000
+
+Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
+BAR_WIDTH = 24
+
+
+def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
+    plan = planned.plan
+    seconds = planned.seconds_on(1)
+    figures: dict[str, Any] = {
+        "sweep": planned.spec.name,
+        "lineages": len(plan.lineages),
+        "lineages_complete": len(plan.lineages) - len(plan.tasks),
+        "iterations": plan.rows,
+        "to_train": len(plan.to_train),
+        "shared": plan.shared,
+        "stored": plan.stored,
+        "estimated_device_seconds": seconds,
+        "estimated_bytes": planned.bytes,
+    }
+    if as_json:
+        _json(figures)
+        return
+    time = "unknown (nothing like it is recorded yet)" if seconds is None else duration(seconds)
+    table = Table.grid(padding=(0, 3))
+    table.add_column(style="bold")
+    table.add_row("sweep", planned.spec.name)
+    table.add_row("lineages", f"{len(plan.lineages)}, {figures['lineages_complete']} complete")
+    table.add_row("iterations", str(plan.rows))
+    table.add_row("  to train", str(len(plan.to_train)))
+    table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
+    table.add_row("  stored", str(plan.stored))
+    table.add_row("time", f"{time}, one lineage at a time" if seconds is not None else time)
+    table.add_row("storage", f"about {size(planned.bytes)} to be written")
+    out.print(table)
+
+
+def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
+    plan, outcome = summary.planned.plan, summary.outcome
+    name = summary.planned.spec.name
+    if as_json:
+        _json(
+            {
+                "sweep": name,
+                "storage": store.location,
+                "lineages": len(plan.lineages),
+                "planned": len(plan.to_train),
+                "interrupted": outcome.interrupted,
+                "failures": [asdict(failure) for failure in outcome.failures],
+                "healed": [str(damage) for damage in summary.healed],
+                "damage": [str(damage) for damage in summary.damage],
+                "problem": summary.problem,
+                "wandb": summary.wandb and asdict(summary.wandb),
+            }
+        )
+        return
+    if summary.problem is None:
+        out.print(as_rich(text_table(last_iterations(store, name))))
+    else:
+        out.print(
+            f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
+            f"is committed, `prunesweep results {name}` makes them when it can"
+        )
+    _print_failures(outcome.failures, out)
+    for damage in summary.healed:
+        out.print(f"set aside in quarantine/ and trained again: {damage}")
+    for damage in summary.damage:
+        out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
+    if outcome.interrupted:
+        out.print("interrupted: everything committed is safe; the same command resumes")
+    elif not plan.tasks:
+        out.print("nothing to train: the store has every iteration")
+    if summary.wandb is not None:
+        show_sent(summary.wandb, store, name, out, as_json=False)
+    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
+    shown = f"results: {store.uri('tables')}   query them: {query_command}"
+    out.print(shown, soft_wrap=True, highlight=False)
+
+
+def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
+    if as_json:
+        _json(asdict(status))
+    else:
+        out.print(_status_view(status), highlight=False)
+
+
+def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) -> None:
+    """A live view in a terminal; elsewhere a line, or with `as_json` an object, for each change."""
+    if out.is_terminal and not as_json:
+        with Live(console=out, auto_refresh=False) as live:
+            for status in statuses:
+                live.update(_status_view(status), refresh=True)
+        return
+    last = None
+    for status in statuses:
+        seen = replace(status, run=None)  # a heartbeat alone is no news
+        if seen != last:
+            print(json.dumps(asdict(status)) if as_json else _status_line(status), flush=True)
+        last = seen
+
+
+def show_table(answer: Answer, out: Console, format: Format, output: Path | None) -> None:
+    """Raises ExportError when `output` cannot be written."""
+    if output is not None:
+        try:
+            output.write_bytes(_encoded(answer, format))
+        except OSError as error:
+            raise ExportError(f"cannot write {output}: {error.strerror}") from error
+    elif format == "table" and out.is_terminal:
+        out.print(as_rich(answer.text))
+    else:
+        sys.stdout.buffer.write(_encoded(answer, format))
+        sys.stdout.buffer.flush()
+
+
+def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
+    if as_json:
+        damage = [str(each) for each in verified.damage]
+        figures = {"commits": verified.commits, "tables": verified.tables, "damage": damage}
+        _json(figures | {"behind": verified.behind})
+        return
+    for each in verified.damage:
+        out.print(str(each), style="red", highlight=False, soft_wrap=True)
+    for name in verified.behind:
+        out.print(f"the tables of {name} lack its latest commits; `prunesweep results {name}` "
+                  "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
+    state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
+    out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
+
+
+def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) -> None:
+    if as_json:
+        _json(asdict(sent))
+        return
+    there = sent.sent + sent.unchanged
+    sync = f"prunesweep wandb-sync {name} --storage {shlex.quote(store.location)}"
+    if sent.to.mode == "online":
+        shown = f"W&B: {there} lineages at {sent.to}"
+    else:
+        shown = f"W&B: {there} lineages, offline, in {sent.folder}"
+        if not sent.left:
+            shown += f"   send them: {sync} --mode online"
+    if sent.left:
+        why = f" ({sent.problem})" if sent.problem else ""
+        shown += f"; {sent.left} not sent{why}   send them: {sync} --mode {sent.to.mode}"
+    out.print(shown, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> None:
+    if as_json:
+        _json([asdict(entry) for entry in entries])
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "options", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(entry.name, ", ".join(entry.options), entry.summary)
+    out.print(table)
+
+
+def show_checks(checks: Iterable[Check], out: Console, as_json: bool) -> None:
+    if as_json:
+        _json([asdict(check) for check in checks])
+        return
+    for check in checks:
+        mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
+        out.print(f"{mark}  {check.name:12} {check.found}", highlight=False, soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: 12 kB, 3.4 GB."""
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _status_view(status: SweepStatus) -> Group:
+    head = Text.assemble((status.name, "bold"), f": {status.state}")
+    counts = Text(
+        f"lineages {status.lineages_done}/{status.lineages} complete, "
+        f"iterations {status.iterations_stored}/{status.iterations} committed"
+    )
+    parts: list[RenderableType] = [head, counts, _methods_table(status)]
+    if status.run and status.state in ("running", "died"):
+        parts += [_heartbeat(status.run), _running_lineages(status.run)]
+    damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
+    return Group(*parts, *_failures(status.failures), *damage)
+
+
+def _status_line(status: SweepStatus) -> str:
+    failed = f", {len(status.failures)} failed" if status.failures else ""
+    return (
+        f"{status.name}: {status.state}, lineages {status.lineages_done}/{status.lineages}, "
+        f"iterations {status.iterations_stored}/{status.iterations}{failed}"
+    )
+
+
+def _methods_table(status: SweepStatus) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("method", "lineages", "iterations", "", ""):
+        table.add_column(heading, justify="right" if heading.endswith("s") else "left")
+    for method in status.methods:
+        table.add_row(
+            Text(method.label),
+            f"{method.done}/{method.lineages}",
+            f"{method.committed}/{method.iterations}",
+            ProgressBar(max(method.iterations, 1), method.committed, width=BAR_WIDTH),
+            Text(f"{method.failed} failed", "red") if method.failed else "",
+        )
+    return table
+
+
+def _heartbeat(run: dict[str, Any]) -> Text:
+    ahead = datetime.fromisoformat(run["heartbeat"]) - datetime.now(UTC)
+    clock = f" by a clock {duration(ahead.total_seconds())} ahead of this one's"
+    heard = f"last heard {run['heartbeat'][:19]} UTC{clock if ahead > CLOCKS_DIFFER else ''}"
+    return Text(f"pid {run['pid']} on {run['host']}, {heard}, {duration(run['eta_seconds'])} left")
+
+
+def _running_lineages(run: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("running", "iteration", "accuracy", "attempt"):
+        table.add_column(heading, justify="left" if heading == "running" else "right")
+    for lineage, line in run["running"].items():
+        done = line["iteration"] is not None
+        table.add_row(
+            lineage,
+            str(line["iteration"]) if done else "–",
+            f"{line['accuracy']:.4f}" if done else "–",
+            str(line["attempt"]),
+        )
+    return table
+
+
+def _print_failures(failures: Sequence[Failure], out: Console) -> None:
+    for shown in _failures(failures):
+        out.print(shown, highlight=False)
+
+
+def _failures(failures: Sequence[Failure]) -> Iterator[Text]:
+    for failure in failures:
+        lines = failure.traceback.strip().splitlines()[-TRACEBACK_LINES:]
+        where = f" {failure.lineage} at iteration {failure.iteration}"
+        yield Text.assemble(("failed:", "red"), where, *(f"\n  {line}" for line in lines))
+
+
+def _encoded(answer: Answer, format: Format) -> bytes:
+    match format:
+        case "table":
+            return _plain_text(answer.text)
+        case "markdown":
+            return as_markdown(answer.text).encode()
+        case "latex":
+            return as_latex(answer.text).encode()
+        case "csv":
+            return as_csv(answer.table)
+        case "json":
+            return as_json(answer.table)
+        case "parquet":
+            return as_parquet(answer.table)
+
+
+def _plain_text(table: TextTable) -> bytes:
+    """As wide as it needs to be: a pipe or a file has no width."""
+    text, shown = io.StringIO(), as_rich(table)
+    console = Console(file=text, width=UNLIMITED)
+    Console(file=text, width=console.measure(shown).maximum).print(shown)
+    return text.getvalue().encode()
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))

@@ -1,0 +1,179 @@
+"""Status: how far a sweep is, read from its records and commits."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from orchestrator.records.failures import Failure, read_failures
+from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep, read_heartbeat
+from orchestrator.results.opening import Results
+from trainables.store import Damaged, Store
+from trainables.store.processes import is_gone, is_here
+
+SILENT_SECONDS = 60.0
+"""A run on another machine whose heartbeat is older has died without saying so."""
+
+Read = TypeVar("Read")
+
+WATCH_SECONDS = 2.0
+
+State = Literal["finished", "incomplete", "running", "died"]
+LineageState = Literal["done", "failed", "running", "partial", "not begun"]
+
+
+@dataclass(frozen=True)
+class LineageStatus:
+    """A lineage: how many of its iterations are committed, and of how many."""
+
+    id: str
+    state: LineageState
+    committed: int
+    iterations: int
+
+
+@dataclass(frozen=True)
+class MethodStatus:
+    """The lineages of one label, and their iterations, each with the trunk that it shares."""
+
+    label: str
+    lineages: int
+    done: int
+    failed: int
+    iterations: int
+    committed: int
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """`run` is the last heartbeat of the last run, None when there was none.
+
+    `damage` are records that cannot be read, and count as not being there.
+    """
+
+    name: str
+    state: State
+    lineages: int
+    lineages_done: int
+    iterations: int
+    iterations_stored: int
+    methods: tuple[MethodStatus, ...]
+    failures: tuple[Failure, ...]
+    run: dict[str, Any] | None
+    damage: tuple[str, ...]
+
+
+def sweep_status(store: Store, name: str) -> SweepStatus:
+    """The status of the sweep `name`; raises NoSuchSweep or Damaged."""
+    return status_of(store, existing_sweep(store, name), store.committed("iterations"))
+
+
+def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> SweepStatus:
+    """The status of `sweep` when the keys `stored` are committed."""
+    damage: list[str] = []
+    run = _or_none(read_heartbeat, store, sweep.name, damage)
+    failures = tuple(_or_none(read_failures, store, sweep.name, damage) or ())
+    lineages = lineage_statuses(sweep, stored, failures, run)
+    done = sum(line.state == "done" for line in lineages)
+    keys = {key for line in sweep.lineages for key in line.keys}
+    return SweepStatus(
+        name=sweep.name,
+        state=_state(done == len(lineages), run),
+        lineages=len(lineages),
+        lineages_done=done,
+        iterations=len(keys),
+        iterations_stored=sum(key in stored for key in keys),
+        methods=_methods(Results(store, sweep).labels, lineages),
+        failures=failures,
+        run=run,
+        damage=tuple(damage),
+    )
+
+
+def _or_none(
+    read: Callable[[Store, str], Read], store: Store, name: str, damage: list[str]
+) -> Read | None:
+    try:
+        return read(store, name)
+    except Damaged as error:
+        damage.append(str(error))
+        return None
+
+
+def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
+    """The status now, and every two seconds for as long as a run is in flight.
+
+    The last one is of the run's end, or of its death. Raises NoSuchSweep or Damaged.
+    """
+    before = time.monotonic()
+    status = sweep_status(store, name)
+    yield status
+    while status.state == "running":
+        # Listing a large store takes a while; it shall not be all that a watcher does.
+        time.sleep(max(WATCH_SECONDS, 5 * (time.monotonic() - before)))
+        before = time.monotonic()
+        status = sweep_status(store, name)
+        if status.state != "running":
+            # A run records its failures a moment after its last heartbeat.
+            time.sleep(WATCH_SECONDS)
+            status = sweep_status(store, name)
+        yield status
+
+
+def lineage_statuses(
+    sweep: SweepRecord,
+    stored: Collection[str],
+    failures: Sequence[Failure],
+    run: dict[str, Any] | None,
+) -> list[LineageStatus]:
+    """The status of every lineage; `stored` are the keys of the committed iterations."""
+    failed = {failure.lineage for failure in failures}
+    running = run["running"] if run is not None and _state(False, run) == "running" else ()
+
+    def state(line: LineageRecord, committed: int) -> LineageState:
+        if committed == len(line.keys):
+            return "done"
+        if line.id in running:
+            return "running"
+        if line.id in failed:
+            return "failed"
+        return "partial" if committed else "not begun"
+
+    counts = [(line, sum(key in stored for key in line.keys)) for line in sweep.lineages]
+    return [
+        LineageStatus(line.id, state(line, committed), committed, len(line.keys))
+        for line, committed in counts
+    ]
+
+
+def _methods(labels: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple[MethodStatus, ...]:
+    groups: dict[str, list[LineageStatus]] = {}
+    for line in lineages:
+        groups.setdefault(labels[line.id], []).append(line)
+    return tuple(
+        MethodStatus(
+            label=label,
+            lineages=len(group),
+            done=sum(line.state == "done" for line in group),
+            failed=sum(line.state == "failed" for line in group),
+            iterations=sum(line.iterations for line in group),
+            committed=sum(line.committed for line in group),
+        )
+        for label, group in groups.items()
+    )
+
+
+def _state(complete: bool, run: dict[str, Any] | None) -> State:
+    if run is not None and run["state"] == "running":
+        return "running" if _is_at_work(run) else "died"
+    return "finished" if complete else "incomplete"
+
+
+def _is_at_work(run: dict[str, Any]) -> bool:
+    process = run.get("process")
+    if process is not None and is_here(process):
+        return not is_gone(process)
+    # Of another machine only the clock tells, which may be ahead of this one's.
+    age = datetime.now(UTC) - datetime.fromisoformat(run["heartbeat"])
+    return age.total_seconds() < SILENT_SECONDS

@@ -1,0 +1,260 @@
+"""Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from orchestrator.sweepfile.spec import SweepSpec, cells
+from trainables.config import canonical_json
+from trainables.data import DatasetInfo
+from trainables.lineage.identity import trunk_key
+from trainables.lineage.keys import Lineage, lineage_id, lineage_keys, trunk_config
+from trainables.lineage.loop import missing_iterations
+from trainables.models import build_model, prunable
+from trainables.pruning import Step, lineage_steps, needs_global_scope, rewind_step
+from trainables.training.batches import steps_per_epoch
+from trainables.training.recipe import Recipe
+
+TABLE_BYTES = 64_000
+"""About what the measures of one iteration take."""
+
+FilesOf = Callable[[str], Collection[str] | None]
+
+
+class PlanError(ValueError):
+    """The sweep cannot be run; `field` is the path of the field at fault in the spec."""
+
+    def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A dataset of the sweep: its config, what is known of it, and its identity as JSON values."""
+
+    config: Any
+    info: DatasetInfo
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A lineage with something to train.
+
+    It trains what is missing from iteration `first` on, but not before `after`, the last of its
+    missing iterations that another lineage trains, is committed.
+    """
+
+    lineage: Lineage
+    first: int
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Of the `rows` iterations that all lineages have together, `shared` are the same as one of
+    another lineage; of the rest, `stored` are in the store and `to_train` are not.
+    """
+
+    lineages: tuple[Lineage, ...]
+    tasks: tuple[Task, ...]
+    to_train: frozenset[str]
+    stored: int
+    shared: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.to_train) + self.stored + self.shared
+
+
+def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
+    """The lineages of a sweep, one a cell; `datasets` are those of `spec.dataset`, in order.
+
+    Raises PlanError when a lineage could not run: rewinding past the end of training, a scope or
+    a held-out part it does not have, more scoring examples than there are.
+    """
+    _check_cells(spec, datasets)
+    _check_scope(spec)
+    by_config = {dataset.config: dataset.identity for dataset in datasets}
+    trunk_texts: dict[tuple[Any, ...], str] = {}
+    steps: dict[tuple[Any, ...], tuple[Step, ...]] = {}
+    lineages = []
+    for cell in cells(spec):
+        identity = by_config[cell.dataset]
+        trunk_of = (id(cell.dataset), id(cell.model), id(cell.recipe), cell.seed)
+        if trunk_of not in trunk_texts:
+            config = trunk_config(identity, cell.model, cell.recipe, cell.seed)
+            trunk_texts[trunk_of] = trunk_key(config)
+        step_of = (id(cell.method), id(cell.pruning))
+        if step_of not in steps:
+            steps[step_of] = lineage_steps(cell.method, cell.pruning)
+        trunk = trunk_texts[trunk_of]
+        lineages.append(
+            Lineage(
+                id=lineage_id(cell.method, cell.pruning, cell.seed, trunk),
+                dataset=identity,
+                model=cell.model,
+                recipe=cell.recipe,
+                pruning=cell.pruning,
+                method=cell.method,
+                seed=cell.seed,
+                trunk=trunk,
+                steps=steps[step_of],
+                keys=lineage_keys(trunk, steps[step_of]),
+            )
+        )
+    return tuple(lineages)
+
+
+def make_plan(lineages: Sequence[Lineage], files_of: FilesOf) -> Plan:
+    """Divide the missing iterations among the lineages, each to the first that needs it.
+
+    `files_of(key)` are the files of an iteration's commit, None when it is not stored.
+    """
+    owner: dict[str, int] = {}
+    tasks = []
+    for number, lineage in enumerate(lineages):
+        missing = missing_iterations(lineage, files_of)
+        if not missing:
+            continue
+        keys = (lineage.keys[t] for t in missing)
+        others = [key for key in keys if owner.setdefault(key, number) != number]
+        tasks.append(Task(lineage, missing[0], others[-1] if others else None))
+    every = {key for lineage in lineages for key in lineage.keys}
+    return Plan(
+        lineages=tuple(lineages),
+        tasks=tuple(tasks),
+        to_train=frozenset(owner),
+        stored=len(every) - len(owner),
+        shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
+    )
+
+
+def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
+    """For each trunk key, the steps whose weights its lineages rewind to."""
+    steps: dict[str, set[int]] = {}
+    for lineage in lineages:
+        for trunk in {lineage.trunk, lineage.keys[0]}:
+            steps.setdefault(trunk, set()).add(rewind_step(lineage.method))
+    return {trunk: frozenset(found) for trunk, found in steps.items()}
+
+
+def branch_points(lineages: Iterable[Lineage]) -> frozenset[str]:
+    """The keys that lineages go on from in different ways."""
+    children: dict[str, set[str]] = {}
+    for lineage in lineages:
+        for parent, child in pairwise(lineage.keys):
+            children.setdefault(parent, set()).add(child)
+    return frozenset(parent for parent, found in children.items() if len(found) > 1)
+
+
+def training_group(config: Mapping[str, Any]) -> str:
+    """What lineages whose iterations take about the same time share: data, model and recipe.
+
+    `config` is a lineage's `config()`.
+    """
+    return canonical_json({name: config[name] for name in ("dataset", "model", "train")})
+
+
+def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int) -> float | None:
+    """Wall-clock seconds for `plan` with `concurrency` lineages at a time.
+
+    `recorded` maps training groups to the mean seconds of an iteration; None when a group that has
+    to be trained is not among them.
+    """
+    total, longest = 0.0, 0.0
+    counted: set[str] = set()
+    for task in plan.tasks:
+        needed = [key for key in task.lineage.keys if key in plan.to_train]
+        mine = [key for key in needed if key not in counted]
+        counted.update(mine)
+        seconds = recorded.get(training_group(task.lineage.config()))
+        if seconds is None:
+            return None
+        total += seconds * len(mine)
+        longest = max(longest, seconds * len(needed))
+    return max(total / concurrency, longest)
+
+
+def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: str) -> int:
+    """About how many bytes the commits to come will hold.
+
+    Raises PlanError when a model cannot take a dataset's images.
+    """
+    shapes = {canonical_json(found.identity): found.info for found in datasets}
+    sizes: dict[tuple[str, Any], tuple[int, int]] = {}
+    total = 0
+    counted: set[str] = set()
+    trunks: set[str] = set()
+    for task in plan.tasks:
+        lineage = task.lineage
+        about = canonical_json(lineage.dataset)
+        if (about, lineage.model) not in sizes:
+            sizes[about, lineage.model] = _model_bytes(lineage, shapes[about])
+        weights, mask = sizes[about, lineage.model]
+        new = [key for key in lineage.keys if key in plan.to_train and key not in counted]
+        counted.update(new)
+        kept = len(new) if keep_weights == "all" else min(len(new), 2)
+        # A trunk leaves w_init beside its own weights.
+        snapshots = 1 if new and lineage.trunk not in trunks else 0
+        trunks.add(lineage.trunk)
+        total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
+    return total
+
+
+def _model_bytes(lineage: Lineage, info: DatasetInfo) -> tuple[int, int]:
+    """The bytes of a model's weights and of its mask."""
+    try:
+        model = build_model(lineage.model, info.shape, info.classes, lineage.seed)
+    except ValueError as error:
+        raise PlanError(str(error), ("model",)) from error
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    return weights, sum(w.numel() for w in prunable(model).values()) // 8
+
+
+def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
+    """The number of training steps of one run."""
+    return recipe.epochs * steps_per_epoch(info.train_examples, recipe.batch_size)
+
+
+def _check_scope(spec: SweepSpec) -> None:
+    for cell in cells(spec):
+        if needs_global_scope(cell.method) and cell.pruning.scope != "global":
+            raise PlanError(
+                f"{cell.method.name} compares all weights with each other, so it has no scope "
+                f"{cell.pruning.scope}; exclude it there: "
+                f"exclude: [{{method: {cell.method.name}, scope: {cell.pruning.scope}}}]",
+                ("methods", spec.methods.index(cell.method)),
+            )
+
+
+def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    info = {dataset.config: dataset.info for dataset in datasets}
+    # Many cells differ in seed or scope only.
+    distinct = {(cell.dataset, cell.recipe, cell.method) for cell in cells(spec)}
+    for dataset, recipe, method in distinct:
+        number = spec.methods.index(method)
+        steps, step = recipe_steps(recipe, info[dataset]), rewind_step(method)
+        if step >= steps:
+            raise PlanError(
+                f"step {step} is past the end of training: {recipe.epochs} epochs of "
+                f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
+                ("methods", number, "rewind", "step"),
+            )
+        examples, available = getattr(method, "examples", 0), info[dataset].train_examples
+        if getattr(method, "data", None) == "real" and examples > available:
+            raise PlanError(
+                f"examples: {examples} is more than the {available} training examples of "
+                f"{dataset.name}; choose at most {available}",
+                ("methods", number, "examples"),
+            )
+        if recipe.keep == "best_validation" and dataset.holdout == 0:
+            raise PlanError(
+                f"keep: best_validation needs a held-out part of {dataset.name}; "
+                "set dataset.holdout, or keep: last",
+                ("train", spec.train.index(recipe), "keep"),
+            )

@@ -1,0 +1,284 @@
+"""Progress: what a run is doing, for a terminal, for plain logs and for `status`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.records.failures import Failure, write_failures
+from trainables.store import Store, StoreError, sweep_path
+from trainables.store.processes import this_process
+
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Cluster
+    from orchestrator.run.planning import Plan
+
+HEARTBEAT_SECONDS = 5.0
+SHOWN_LINEAGES = 16
+
+
+class Lasting(Console):
+    """A console that outlives its reader: the run goes on when its terminal or pipe is gone."""
+
+    def on_broken_pipe(self) -> None:
+        pass
+
+
+@dataclass
+class Running:
+    """A lineage at work: its last committed iteration and that one's test accuracy."""
+
+    attempt: int
+    last: int
+    since: float
+    iteration: int | None = None
+    accuracy: float | None = None
+    density: float | None = None
+
+
+@dataclass
+class Counts:
+    """Lineages by state, and iterations trained so far."""
+
+    lineages: int = 0
+    done: int = 0
+    failed: int = 0
+    waiting: int = 0
+    iterations: int = 0
+    to_train: int = 0
+
+
+@dataclass
+class RunProgress:
+    """Follows a run: an observer of its events that writes `run.json` and draws a view.
+
+    With a terminal the view is live; without one, each commit is a line.
+    """
+
+    store: Store
+    sweep: str
+    console: Console
+    counts: Counts = field(default_factory=Counts)
+    lineages: dict[str, Running] = field(default_factory=dict)
+    concurrent: int = 0
+    cluster: Cluster | None = None
+    _last: dict[str, int] = field(default_factory=dict)
+    _failures: list[Failure] = field(default_factory=list)
+    _complaints: set[str] = field(default_factory=set)
+    _started: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def running(self, plan: Plan) -> Iterator[None]:
+        """Show the run and keep its heartbeat while the block runs."""
+        self._begin(plan)
+        beat = threading.Thread(target=self._beat, daemon=True)
+        beat.start()
+        try:
+            with self._view():
+                yield
+        finally:
+            self._stop.set()
+            beat.join()
+            self._write("ended")
+
+    def on(self, cluster: Cluster, concurrent: int) -> None:
+        """The run has its cluster, and room for `concurrent` lineages there."""
+        self.cluster, self.concurrent = cluster, concurrent
+
+    def started(self, lineage: str, attempt: int) -> None:
+        with self._lock:
+            self.lineages[lineage] = Running(attempt, self._last[lineage], time.monotonic())
+            self.counts.waiting -= 1
+
+    def committed(self, lineage: str, result: dict[str, Any]) -> None:
+        with self._lock:
+            self.counts.iterations += 1
+            shown = self.lineages[lineage]
+            shown.iteration = result["iteration"]
+            shown.accuracy = result["test_accuracy"]
+            shown.density = result["density"]
+        self._line(
+            f"{lineage} iteration {result['iteration']}/{shown.last} "
+            f"accuracy {result['test_accuracy']:.4f} density {result['density']:.4f} "
+            f"({result['train_seconds']:.1f} s)"
+        )
+
+    def gave_way(self, lineage: str) -> None:
+        with self._lock:
+            self.lineages.pop(lineage, None)
+            self.counts.waiting += 1
+
+    def finished(self, lineage: str) -> None:
+        with self._lock:
+            self.lineages.pop(lineage, None)
+            self.counts.done += 1
+
+    def failed(self, failure: Failure, retried: bool) -> None:
+        with self._lock:
+            was_running = self.lineages.pop(failure.lineage, None) is not None
+            if retried:
+                self.counts.waiting += 1
+            else:
+                self.counts.failed += 1
+                self.counts.waiting -= 0 if was_running else 1
+        if not retried:
+            self._record(failure)
+        reason = failure.traceback.strip().splitlines()[-1] if failure.traceback else ""
+        what = "will be tried again" if retried else "failed"
+        self._line(f"{failure.lineage} {what} at iteration {failure.iteration}: {reason}")
+
+    def _record(self, failure: Failure) -> None:
+        """Keep the failure at once: this process may not live to the end of the run."""
+        self._failures.append(failure)
+        try:
+            write_failures(self.store, self.sweep, self._failures)
+        except (OSError, StoreError) as error:
+            self._complain(f"cannot write failures.json: {error}")
+
+    def stopping(self) -> None:
+        self.console.print(
+            "stopping when the iterations in flight are committed; press Ctrl-C again to stop now",
+            soft_wrap=True,
+        )
+
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end at the pace so far; None before the first commit."""
+        with self._lock:
+            done, all_of_them = self.counts.iterations, self.counts.to_train
+        if done == 0:
+            return None
+        return (time.monotonic() - self._started) / done * (all_of_them - done)
+
+    def __rich__(self) -> Group:
+        """The live view, drawn anew several times a second."""
+        with self._lock:
+            running = dict(self.lineages)
+            counts = Counts(**asdict(self.counts))
+        bar = Table.grid()
+        bar.add_row(ProgressBar(max(counts.to_train, 1), counts.iterations, width=60))
+        return Group(self._headline(counts, len(running)), bar, _running_table(running))
+
+    def _begin(self, plan: Plan) -> None:
+        self._started = time.monotonic()
+        self._last = {task.lineage.id: task.lineage.steps[-1].iteration for task in plan.tasks}
+        self.counts = Counts(
+            lineages=len(plan.lineages),
+            done=len(plan.lineages) - len(plan.tasks),
+            waiting=len(plan.tasks),
+            to_train=len(plan.to_train),
+        )
+
+    @contextmanager
+    def _view(self) -> Iterator[None]:
+        if not self.console.is_terminal:
+            yield
+            return
+        live = Live(self, console=self.console, refresh_per_second=4, transient=True)
+        with suppress(OSError):
+            live.start()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                live.stop()
+
+    def _headline(self, counts: Counts, running: int) -> Text:
+        if self.cluster is None:
+            return Text.assemble((self.sweep, "bold"), "  starting Ray…")
+        eta = self.eta_seconds()
+        cpus = f"CPU {psutil.cpu_percent():.0f}%"
+        gpus = f" · {self.cluster.gpus} GPUs" if self.cluster.gpus else ""
+        return Text.assemble(
+            (self.sweep, "bold"),
+            f"  {counts.iterations}/{counts.to_train} iterations · lineages: {counts.done} done, ",
+            f"{running} running, {counts.waiting} waiting, ",
+            (f"{counts.failed} failed", "red" if counts.failed else ""),
+            f" · {duration(time.monotonic() - self._started)} elapsed, ",
+            f"{duration(eta)} left · {running}/{self.concurrent} slots · {cpus}{gpus}",
+        )
+
+    def _complain(self, text: str) -> None:
+        if text in self._complaints:
+            return
+        self._complaints.add(text)
+        with suppress(OSError):
+            self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        if not self.console.is_terminal:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _beat(self) -> None:
+        self._write("running")
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self._write("running")
+
+    def _write(self, state: str) -> None:
+        with self._lock:
+            now = datetime.now(UTC).isoformat()
+            status = {
+                "state": state,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "process": this_process(),
+                "heartbeat": now,
+                "counts": asdict(self.counts),
+                "running": {
+                    name: {"iteration": r.iteration, "accuracy": r.accuracy, "attempt": r.attempt}
+                    for name, r in self.lineages.items()
+                },
+            }
+        status["eta_seconds"] = self.eta_seconds()
+        try:
+            self.store.write_json(f"{sweep_path(self.sweep)}/run.json", status)
+        except (OSError, StoreError) as error:
+            # Losing the heartbeat costs a view from another terminal, and no result.
+            self._complain(f"cannot write run.json: {error}")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people read them: 42s, 3m05s, 2h10m, 4d03h; ? when unknown."""
+    if seconds is None:
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h:02}h"
+    if hours:
+        return f"{hours}h{m:02}m"
+    return f"{m}m{s:02}s" if minutes else f"{s}s"
+
+
+def _running_table(running: dict[str, Running]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("lineage", "iteration", "density", "accuracy", "attempt", "for"):
+        table.add_column(heading, justify="left" if heading == "lineage" else "right")
+    for name, line in list(running.items())[:SHOWN_LINEAGES]:
+        table.add_row(
+            name,
+            "–" if line.iteration is None else f"{line.iteration}/{line.last}",
+            "–" if line.density is None else f"{line.density:.4f}",
+            "–" if line.accuracy is None else f"{line.accuracy:.4f}",
+            str(line.attempt),
+            duration(time.monotonic() - line.since),
+        )
+    if len(running) > SHOWN_LINEAGES:
+        table.add_row(f"and {len(running) - SHOWN_LINEAGES} more")
+    return table

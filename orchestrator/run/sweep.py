@@ -1,0 +1,269 @@
+"""A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from orchestrator.commands.verify import set_damaged_aside
+from orchestrator.records.failures import write_failures
+from orchestrator.records.published import read_published, record_published
+from orchestrator.records.sweep import (
+    add_provenance,
+    git_sha,
+    read_sweep,
+    record_sweep,
+    write_sweep,
+)
+from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.run.cluster import Cluster, ray_cluster
+from orchestrator.run.planning import (
+    FilesOf,
+    Plan,
+    PlanError,
+    ResolvedDataset,
+    branch_points,
+    commit_bytes,
+    estimate_seconds,
+    make_plan,
+    sweep_lineages,
+    training_group,
+    wanted_snapshots,
+)
+from orchestrator.run.progress import RunProgress
+from orchestrator.run.scheduling import Outcome, concurrency, train_plan
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.destination import Tracking, track
+from orchestrator.tracking.mirroring import Sent, follow, send_rest
+from orchestrator.tracking.service import TrackingError
+from trainables.config import canonical_json
+from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keys import Lineage
+from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
+from trainables.store.artifacts import WEIGHTS
+from trainables.store.storage_format import mark, require_ours, require_there
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep with its plan, and what the plan is expected to take.
+
+    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times.
+    """
+
+    spec: SweepSpec
+    datasets: tuple[ResolvedDataset, ...]
+    plan: Plan
+    bytes: int
+    recorded: Mapping[str, float]
+
+    def seconds_on(self, concurrent: int) -> float | None:
+        """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
+        return estimate_seconds(self.plan, self.recorded, concurrent)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did: its plan, its outcome, and the damage it set aside and trained again.
+
+    `damage` was met only while the tables were made, and is left to the next run. `problem` is why
+    the tables could not be written, None when they were. `wandb` is None when W&B is disabled or
+    the run was interrupted.
+    """
+
+    planned: PlannedSweep
+    outcome: Outcome
+    healed: tuple[Damaged, ...]
+    damage: tuple[Damaged, ...]
+    problem: str | None
+    wandb: Sent | None = None
+
+
+def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
+    """Plan `spec` against what `store` has; trains and writes nothing.
+
+    Raises PlanError, DatasetNotFound, or StoreError.
+    """
+    require_ours(store)
+    datasets = resolve_datasets(spec, roots)
+    plan = make_plan(sweep_lineages(spec, datasets), committed_files(store))
+    return PlannedSweep(
+        spec=spec,
+        datasets=datasets,
+        plan=plan,
+        bytes=commit_bytes(plan, datasets, spec.store.keep_weights),
+        recorded=recorded_seconds(store, training_group),
+    )
+
+
+def run_sweep(
+    spec: SweepSpec,
+    store: Store,
+    roots: DataRoots,
+    progress: RunProgress,
+    *,
+    address: str | None,
+    command: Sequence[str],
+) -> RunSummary:
+    """Train what the store lacks of `spec` and rebuild its tables.
+
+    Commits it builds on are checked first, and damaged ones are set aside and trained again.
+    Raises PlanError, DatasetNotFound or StoreError before anything is written.
+    """
+    planned = plan_sweep(spec, store, roots)
+    tracking = _tracking(planned, store)
+    _check_storage(planned, store)
+    store.remove_leftovers()
+    healed = set_damaged_aside(store, _stored_commits(planned.plan, store))
+    if healed:
+        planned = plan_sweep(spec, store, roots)
+    arrays = _load_datasets(planned, roots)
+    store = progress.store = mark(store)
+    _begin_records(planned, store, command)
+    outcome = Outcome(failures=(), interrupted=False)
+    if planned.plan.tasks:
+        outcome = _train(planned, store, arrays, progress, address, tracking)
+        require_there(store)
+    if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
+        _drop_shared_weights(planned.plan.lineages, store)
+    try:
+        write_failures(store, spec.name, outcome.failures)
+        record = read_sweep(store, spec.name)
+        damage, problem = compact(store, record) if record else [], None
+    except (OSError, StoreError) as error:
+        # What was trained is committed; tables can be made from it at any time.
+        damage, problem = [], str(error)
+    shown = None
+    if tracking is not None and not outcome.interrupted:
+        shown = send_rest(record_sweep(spec, planned.plan.lineages), store, tracking)
+    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem, shown)
+
+
+def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
+    """What is known of each dataset of the sweep; raises PlanError or DatasetNotFound."""
+    resolved = []
+    for number, config in enumerate(spec.dataset):
+        with _dataset_mistakes(number):
+            info = describe_dataset(config, roots)
+        resolved.append(ResolvedDataset(config, info, identity(config, info)))
+    return tuple(resolved)
+
+
+def committed_files(store: Store) -> FilesOf:
+    """The files of every committed iteration, from one listing of the store."""
+    return store.committed("iterations").get
+
+
+def _stored_commits(plan: Plan, store: Store) -> list[str]:
+    """The stored iterations and snapshots of the plan, each once."""
+    keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
+    snapshots = [
+        snapshot_path(snapshot_key(trunk, step))
+        for trunk, steps in wanted_snapshots(plan.lineages).items()
+        for step in sorted(steps)
+    ]
+    stored = store.committed("snapshots")
+    return [
+        *(iteration_path(key) for key in keys if key not in plan.to_train),
+        *(path for path in snapshots if path.rpartition("/")[2] in stored),
+    ]
+
+
+def _train(
+    planned: PlannedSweep,
+    store: Store,
+    arrays: Mapping[str, Dataset],
+    progress: RunProgress,
+    address: str | None,
+    tracking: Tracking | None,
+) -> Outcome:
+    spec = planned.spec
+
+    def load(lineage: Lineage) -> tuple[str, Dataset]:
+        key = canonical_json(lineage.dataset)
+        return key, arrays[key]
+
+    with progress.running(planned.plan), ray_cluster(address) as cluster:
+        progress.on(cluster, _checked_concurrency(spec, cluster))
+        return train_plan(
+            planned.plan,
+            cluster=cluster,
+            resources=spec.resources,
+            store_options=spec.store,
+            storage=store.location,
+            load=load,
+            observer=progress,
+            git_sha=git_sha(),
+            mirrors=tracking and partial(follow, tracking),
+        )
+
+
+def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
+    record = record_sweep(planned.spec, planned.plan.lineages)
+    try:
+        return track(record, store, planned.spec.wandb)
+    except TrackingError as error:
+        raise PlanError(str(error), ("wandb", "mode")) from error
+
+
+def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:
+    concurrent = concurrency(spec.resources, cluster)
+    if concurrent == 0:
+        raise PlanError(
+            f"no lineage fits: one needs {spec.resources.cpus_per_lineage} CPUs and "
+            f"{spec.resources.gpus_per_lineage} GPUs, and the cluster has {cluster.cpus} CPUs and "
+            f"{cluster.gpus} GPUs; ask for less",
+            ("resources",),
+        )
+    return concurrent
+
+
+def _load_datasets(planned: PlannedSweep, roots: DataRoots) -> dict[str, Dataset]:
+    """The datasets that the plan trains on, by their identity as JSON."""
+    wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
+    arrays: dict[str, Dataset] = {}
+    for number, found in enumerate(planned.datasets):
+        key = canonical_json(found.identity)
+        if key in wanted and key not in arrays:
+            with _dataset_mistakes(number):
+                arrays[key] = load_dataset(found.config, roots)
+    return arrays
+
+
+@contextmanager
+def _dataset_mistakes(number: int) -> Iterator[None]:
+    """Makes files or options that do not fit the sweep's dataset `number` a PlanError."""
+    try:
+        yield
+    except ValueError as error:
+        raise PlanError(str(error), ("dataset", number)) from error
+
+
+def _check_storage(planned: PlannedSweep, store: Store) -> None:
+    store.require_writable()
+    free = store.free_bytes()
+    if free is not None and planned.bytes > free:
+        raise StoreError(
+            f"storage {store.location} has {free / 1e9:.1f} GB free, and this sweep needs about "
+            f"{planned.bytes / 1e9:.1f} GB; free some space, choose another --storage, or set "
+            "store.keep_weights: last"
+        )
+
+
+def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
+    name = planned.spec.name
+    record = record_sweep(planned.spec, planned.plan.lineages)
+    write_sweep(store, record)
+    published = planned.spec.published
+    record_published(store, record, read_published(Path(published)) if published else ())
+    write_failures(store, name, [])
+    add_provenance(store, name, command)
+
+
+def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:
+    held = store.committed("iterations")
+    for key in branch_points(lineages) | {lineage.trunk for lineage in lineages}:
+        if WEIGHTS in held.get(key, ()):
+            store.drop_file(iteration_path(key), WEIGHTS)

@@ -1,0 +1,165 @@
+"""Mistakes: what pydantic has against a sweep, as one message that says where, what and why."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.sweepfile.axes import Grid, Path
+from orchestrator.sweepfile.spec import section_grids
+from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted
+
+
+def first_mistake(error: ValidationError, document: Document) -> str:
+    """The first mistake in the file, and how many more there are."""
+    grids = _grids(document.data)
+    mistakes: dict[Path, tuple[Place, str]] = {}
+    for details in error.errors(include_url=False):
+        path, place, reason = _mistake(details, grids, document)
+        # an axis repeats the mistakes of what stands beside it: one for each path is enough
+        mistakes.setdefault(path, (place, f"{place}: {dotted(path)}: {reason}"))
+    (_, first), *others = sorted(mistakes.values())
+    return f"{first} (and {len(others)} more)" if others else first
+
+
+def written_at(path: Path, document: Document) -> Path:
+    """The path in the YAML of what is at `path` in the spec."""
+    return _written(path, _grids(document.data))
+
+
+def _grids(data: dict[str, Any]) -> dict[str, Grid]:
+    try:
+        return section_grids(data)
+    except ValueError:  # what the axes have wrong is itself the error to report
+        return {}
+
+
+def _mistake(
+    details: ErrorDetails, grids: dict[str, Grid], document: Document
+) -> tuple[Path, Place, str]:
+    context = details.get("ctx", {})
+    path: Path = (*details["loc"], *context.get("at", ()))
+    if details["type"] == "repeated":
+        return _repetition(path, context["first"], context["second"], grids, document)
+    path = (*_written(path, grids), *context.get("path", ()))
+    if details["type"] == "unknown_key":
+        path = (*path, context["key"])
+        return path, document.key_place(path), _unknown(context["key"], context["known"], "key")
+    return path, document.place(path), _reason(details, path)
+
+
+def _written(path: Path, grids: dict[str, Grid]) -> Path:
+    match path:
+        case (str(section), int(index), *inner) if section in grids:
+            return (section, *grids[section].where(index, tuple(inner)))
+    return path
+
+
+def _repetition(
+    section: Path, first: int, second: int, grids: dict[str, Grid], document: Document
+) -> tuple[Path, Place, str]:
+    """Values that differ as written and are the same once defaults are filled in."""
+    choices = grids[str(section[0])].chosen
+    pairs = zip(choices(first), choices(second), strict=False)
+    one, other = next((one, other) for one, other in pairs if one != other)
+    path = (*section, *other)
+    return path, document.place(path), f"means the same as {dotted((*section, *one))}; remove one"
+
+
+def _reason(details: ErrorDetails, path: Path) -> str:
+    context, value = details.get("ctx", {}), details["input"]
+    kind = details["type"]
+    if kind == "missing":
+        return f"is missing; add {path[-1]}: …"
+    if kind == "axis":
+        return str(context["message"])
+    if value is None:
+        return "a value is needed here, but there is none (null)"
+    if kind == "union_tag_invalid":
+        return _unknown(context["tag"], _quoted(context["expected_tags"]), _noun(path))
+    if kind == "union_tag_not_found":
+        return f"needs a name: which {_noun(path)}? Add name: …"
+    if kind == "literal_error":
+        return _unknown(value, _quoted(context["expected"]), "value")
+    if kind == "float_type" and isinstance(value, int) and not isinstance(value, bool):
+        return f"{as_json(value)} is too large"
+    if kind in _EXPECTED:
+        return f"{shown(value)}, not {_EXPECTED[kind]}{_hint(kind, value)}"
+    if kind in _LIMITS:
+        return f"{as_json(value)} is out of range: it must be {_LIMITS[kind].format(**context)}"
+    return details["msg"].removeprefix("Value error, ")
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a name or a mapping",
+    "finite_number": "a finite number",
+}
+_LIMITS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
+_NOUNS = {"methods": "method"}
+
+
+def _hint(kind: str, value: Any) -> str:
+    if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
+        return f"; write {value.strip()} without quotes"
+    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off"):
+        return "; YAML's only truth values are true and false" if kind == "bool_type" else ""
+    if isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}" if kind in ("int_type", "int_from_float") else ""
+    if isinstance(value, int | float) and kind == "string_type":
+        return "; put it in quotes"
+    if isinstance(value, list):
+        return "; this cannot be an axis, give one value"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _noun(path: Path) -> str:
+    """What a name at `path` names: "methods.0" names a method."""
+    name = next(str(part) for part in reversed(path) if isinstance(part, str))
+    return _NOUNS.get(name, name)
+
+
+def _unknown(value: Any, known: Sequence[str], noun: str) -> str:
+    close = get_close_matches(str(value).lower(), known, n=1, cutoff=0.65)
+    if close:
+        return f"unknown {noun} {as_json(value)}; did you mean {as_json(close[0])}?"
+    return f"unknown {noun} {as_json(value)}; known: {', '.join(known)}"
+
+
+def _quoted(text: str) -> list[str]:
+    """The words between single quotes, in which pydantic lists alternatives."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def shown(value: Any) -> str:
+    """A value and what kind of thing it is, as in `3 is a number`."""
+    kinds = {bool: "a truth value", str: "text", list: "a list", dict: "a mapping"}
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, float) and not isfinite(value):
+        return f"{value} is not finite"
+    return f"{as_json(value)} is {kinds.get(type(value), 'a number')}"

@@ -1,0 +1,302 @@
+"""The schema of a sweep file, and the cells of its grid."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from orchestrator.sweepfile.axes import Grid, axis_error, grid
+from trainables.config import Config, Listed
+from trainables.data import DatasetConfig
+from trainables.models import ModelConfig
+from trainables.pruning.configs import MethodConfig, Pruning
+from trainables.training.recipe import Recipe
+
+MAX_CELLS = 1_000_000
+SECTIONS = ("dataset", "model", "train", "prune", "methods", "seeds")
+"""The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
+
+
+def _checked_name(name: str) -> str:
+    if not 1 <= len(name) <= 100:
+        raise ValueError(f"a name has 1 to 100 characters, this one {len(name)}")
+    if ".." in name or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            "a name starts with a letter or digit and holds only letters, digits, '-', '_' and"
+            " single '.'; it names a folder"
+        )
+    return name
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen: dict[Any, int] = {}
+    for i, value in enumerate(values):
+        first = seen.setdefault(value, i)
+        if first != i:
+            raise PydanticCustomError(
+                "repeated",
+                "values {first} and {second} are the same once defaults are filled in",
+                {"first": first, "second": i},
+            )
+    return values
+
+
+def _one_length(values: tuple[Pruning, ...]) -> tuple[Pruning, ...]:
+    for i, value in enumerate(values):
+        if value.iterations != values[0].iterations:
+            longest = max(each.iterations for each in values)
+            raise axis_error(
+                "iterations cannot be an axis: the longest run contains the shorter ones;"
+                f" write iterations: {longest}",
+                (),
+                (i, "iterations"),
+            )
+    return values
+
+
+def _gpus(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and 0 <= value <= 1):
+        raise PydanticCustomError(
+            "gpus", "must be auto, or a share of one GPU from 0 (the CPU) to 1, such as 0.25"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Distinct = AfterValidator(_distinct)
+
+
+class Resources(Config):
+    """What one lineage may use; outside the identity of results."""
+
+    gpus_per_lineage: Annotated[Literal["auto"] | float, BeforeValidator(_gpus)] = "auto"
+    cpus_per_lineage: Annotated[int, Field(ge=1)] = 1
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    retries: Annotated[int, Field(ge=0)] = 1
+    timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+
+
+class StoreOptions(Config):
+    """Which iterations keep their weights, and how often a running one saves its state."""
+
+    keep_weights: Literal["all", "last", "none"] = "all"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
+
+
+def _checked_project(name: str) -> str:
+    if not 1 <= len(name) <= 128 or re.search(r"[/\\#?%:]", name):
+        raise ValueError("a W&B project has 1 to 128 characters, none of them / \\ # ? % :")
+    return name
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class WandbOptions(Config):
+    """What Weights & Biases is shown; outside the identity of results.
+
+    Without a `mode`: WANDB_MODE, else online where there is a key, offline where there is none.
+    """
+
+    project: Annotated[str, AfterValidator(_checked_project)] = "prunesweep"
+    entity: Annotated[str, Field(min_length=1)] | None = None
+    mode: Literal["offline", "online", "disabled"] | None = None
+    tags: Annotated[tuple[Tag, ...], Listed] = ()
+    histograms: bool = False
+    log_ticket: bool = False
+
+
+class SweepSpec(Config):
+    """A sweep. In a file, every section may hold axes; here each is a tuple of concrete values.
+
+    Validation raises pydantic.ValidationError. In the context of an error about an axis, `at`
+    continues its location inside the concrete values, and `path` inside what was written.
+    """
+
+    name: Name
+    dataset: Annotated[tuple[DatasetConfig, ...], Distinct]
+    model: Annotated[tuple[ModelConfig, ...], Distinct]
+    seeds: Annotated[tuple[Seed, ...], Distinct] = (0,)
+    train: Annotated[tuple[Recipe, ...], Distinct] = (Recipe(),)
+    prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
+    methods: Annotated[tuple[MethodConfig, ...], Distinct]
+    exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
+    resources: Resources = Resources()
+    store: StoreOptions = StoreOptions()
+    wandb: WandbOptions = WandbOptions()
+    data_root: str | None = None
+    published: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_axes(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        grids = section_grids(data)
+        count = prod(section.size for section in grids.values())
+        if count > MAX_CELLS:
+            largest = max(grids, key=lambda name: grids[name].size)
+            raise axis_error(
+                f"the grid has {count:,} cells and at most {MAX_CELLS:,} are allowed; shorten axes",
+                (largest,),
+            )
+        return {**data, **{name: tuple(section.values()) for name, section in grids.items()}}
+
+    @model_validator(mode="after")
+    def _exclude_some_cells(self) -> Self:
+        _rules(self)
+        if self.exclude and next(cells(self), None) is None:
+            raise axis_error("every cell is excluded; nothing is left to run", ("exclude",))
+        return self
+
+
+def section_grids(data: Mapping[str, Any]) -> dict[str, Grid]:
+    """The grid of each section that `data`, a sweep as written, has.
+
+    Raises PydanticCustomError "axis" as `grid` does, with the whole path from the top.
+    """
+    kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in SECTIONS}
+    return {name: grid(kind, data[name], (name,)) for name, kind in kinds.items() if name in data}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: what one lineage is made from."""
+
+    dataset: Any
+    model: Any
+    recipe: Recipe
+    pruning: Pruning
+    method: Any
+    seed: int
+
+
+def cells(spec: SweepSpec) -> Iterator[Cell]:
+    """The cells that are not excluded, in the order of `SECTIONS`, the seed varying fastest."""
+    sections = [getattr(spec, name) for name in SECTIONS]
+    rules = _rules(spec)
+    for index in product(*(range(len(values)) for values in sections)):
+        if not any(all(index[i] in allowed for i, allowed in rule) for rule in rules):
+            yield Cell(*(values[i] for values, i in zip(sections, index, strict=True)))
+
+
+def parameter(cell: Cell, name: str) -> Any:
+    """The value of a dotted parameter such as `train.optimizer.lr`, `prune.scope` or `method.p`.
+
+    None where the cell has no such parameter, as `method.p` for a method without a p.
+    """
+    head, *keys = name.split(".")
+    value = getattr(cell, {"train": "recipe", "prune": "pruning"}.get(head, head))
+    for key in keys:
+        value = getattr(value, key, None)
+    return value
+
+
+def swept_parameters(spec: SweepSpec) -> tuple[str, ...]:
+    """The dotted names of the parameters that differ between cells, for `parameter`.
+
+    Options are compared among entries of the same name: two `sap` entries that differ in p make
+    `method.p` a swept parameter, a `sap` beside a `one_shot` does not. Names of datasets, models
+    and methods, and seeds, are not listed: every cell has them anyway.
+    """
+    sections = ("dataset", "model", "train", "prune", "method")
+    values = (spec.dataset, spec.model, spec.train, spec.prune, spec.methods)
+    names = [name for pair in zip(sections, values, strict=True) for name in _differing(*pair)]
+    always = {"dataset.name", "model.name", "method.name"}
+    return tuple(name for name in dict.fromkeys(names) if name not in always)
+
+
+def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
+    by_kind: dict[type, dict[Any, None]] = {}
+    for value in values:
+        by_kind.setdefault(type(value), {})[value] = None
+    kinds = [kind for kind in by_kind if issubclass(kind, Config)]
+    if len(kinds) > 1:
+        yield f"{prefix}.name"
+    for kind in kinds:
+        for key in kind.model_fields:
+            yield from _differing(f"{prefix}.{key}", (getattr(each, key) for each in by_kind[kind]))
+    if sum(len(group) for kind, group in by_kind.items() if kind not in kinds) > 1:
+        yield prefix
+
+
+Rule: TypeAlias = list[tuple[int, set[int]]]
+"""A cell is dropped when, for every (section, allowed), its index in the section is allowed."""
+
+_SHORT = {
+    "dataset": "dataset.name",
+    "model": "model.name",
+    "method": "method.name",
+    "scope": "prune.scope",
+}
+
+
+def _rules(spec: SweepSpec) -> list[Rule]:
+    """`exclude:` as indexes, found once for each section and not once for each cell."""
+    if not spec.exclude:
+        return []
+    prefixes = ("dataset", "model", "train", "prune", "method", "seed")
+    sections = [
+        [dict(_flat(prefix, value)) for value in getattr(spec, name)]
+        for prefix, name in zip(prefixes, SECTIONS, strict=True)
+    ]
+    return [_rule(entry, sections, i) for i, entry in enumerate(spec.exclude)]
+
+
+def _rule(entry: dict[str, Any], sections: Sequence[list[dict[str, Any]]], number: int) -> Rule:
+    path = ("exclude", number)
+    if not entry:
+        raise axis_error("an exclude entry needs a condition, such as scope: layer", path)
+    allowed: dict[int, set[int]] = {}
+    for key, wanted in entry.items():
+        section = _section_of(key, sections, path)
+        matching = _matching(_SHORT.get(key, key), wanted, sections[section])
+        if not matching:
+            raise axis_error("no cell of the sweep has this; correct or remove it", (*path, key))
+        allowed[section] = allowed.get(section, matching) & matching
+    if not all(allowed.values()):
+        raise axis_error("this exclude matches no cell; correct or remove it", path)
+    return list(allowed.items())
+
+
+def _section_of(key: str, sections: Sequence[list[dict[str, Any]]], path: tuple[Any, ...]) -> int:
+    name = _SHORT.get(key, key)
+    for i, rows in enumerate(sections):
+        if any(name in row for row in rows):
+            return i
+    known = [*_SHORT, *dict.fromkeys(name for rows in sections for row in rows for name in row)]
+    context = {"key": key, "known": known, "path": path}
+    raise PydanticCustomError("unknown_key", "unknown key", context)
+
+
+def _matching(name: str, wanted: Any, rows: list[dict[str, Any]]) -> set[int]:
+    """The rows whose `name` is `wanted`, or any of its items."""
+    wanted = _frozen(wanted)
+    options = {_exact(wanted), *(map(_exact, wanted) if isinstance(wanted, tuple) else ())}
+    return {i for i, row in enumerate(rows) if name in row and _exact(row[name]) in options}
+
+
+def _exact(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, bool), value  # True == 1, yet `true` in YAML is no number
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    # a mapping equals no parameter; as a string it can be hashed
+    return repr(value) if isinstance(value, dict) else value
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Config):
+        yield prefix, value
+        return
+    for key in type(value).model_fields:
+        yield from _flat(f"{prefix}.{key}", getattr(value, key))

@@ -1,0 +1,123 @@
+"""From a YAML file to a SweepSpec; every mistake becomes one message that says where and what."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.records.published import PublishedError, read_published
+from orchestrator.sweepfile.axes import Path
+from orchestrator.sweepfile.mistakes import first_mistake, shown, written_at
+from orchestrator.sweepfile.secrets import ADVICE, secret_key, secret_value
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.sweepfile.yaml_document import (
+    Document,
+    Place,
+    SweepFileError,
+    as_json,
+    dotted,
+    parsed,
+    read_document,
+)
+
+
+def load_sweep(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
+    """The sweep in the YAML file `path`, with overrides such as `train.epochs=2` applied.
+
+    The file that `published` names is checked, and its path made absolute. Raises SweepFileError
+    for a file that cannot be read and for anything wrong in it or in an override: the first
+    mistake, and how many more there are.
+    """
+    document = _document(path, overrides)
+    try:
+        spec = SweepSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise SweepFileError(first_mistake(error, document)) from None
+    return spec if spec.published is None else _with_published(spec, FilePath(path), document)
+
+
+def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> SweepSpec:
+    published = path.absolute().parent / str(spec.published)
+    try:
+        read_published(published)
+    except PublishedError as error:
+        raise SweepFileError(f"{document.place(('published',))}: published: {error}") from None
+    return spec.model_copy(update={"published": str(published)})
+
+
+def locate(path: str | FilePath, overrides: Sequence[str], field: Path) -> str:
+    """Where `field`, a path into the spec of this sweep, was written: `file:line:column: field`.
+
+    Of what was not written, and has its default, the nearest thing around it. Raises
+    SweepFileError when the file cannot be read any more.
+    """
+    document = _document(path, overrides)
+    written = written_at(field, document)
+    return f"{document.place(written)}: {dotted(written)}"
+
+
+def _document(path: str | FilePath, overrides: Sequence[str]) -> Document:
+    document = read_document(path)
+    if not isinstance(document.data, dict):
+        raise SweepFileError(
+            f"{document.place(())}: a sweep is a mapping with name, dataset, model and methods;"
+            f" this is {shown(document.data)}"
+        )
+    for override in overrides:
+        document = _overridden(document, override)
+    return document
+
+
+# --- overrides
+
+
+def _overridden(document: Document, override: str) -> Document:
+    """`document` with KEY=VALUE applied; KEY is dotted, list entries are numbered from 0."""
+    name, equals, text = override.partition("=")
+    if kind := secret_value(name):
+        raise SweepFileError(f"--set: what is set looks like {kind}; {ADVICE}")
+    keys = name.strip().split(".")
+    label = f"--set {name.strip() or override}"
+    if any(map(secret_key, keys)):
+        raise SweepFileError(f"{label}: this key names a secret; {ADVICE}")
+    if not equals or not all(keys):
+        raise SweepFileError(f"{label}: write --set KEY=VALUE, as in --set train.epochs=2")
+    place = Place(0, 0, label)
+    value = parsed(text, lambda line, column: place).data
+    data, path = _with(document.data, keys, value, (), label)
+
+    def outside(places: dict[Path, Place]) -> dict[Path, Place]:
+        return {at: each for at, each in places.items() if at[: len(path)] != path}
+
+    # the mappings around it that are not in the file were written by the override too
+    above = (path[:length] for length in range(1, len(path)))
+    made = {at: place for at in (*above, path) if at == path or at not in document.values}
+    return Document(data, outside(document.values) | made, outside(document.keys) | made)
+
+
+def _with(data: Any, keys: list[str], value: Any, path: Path, label: str) -> tuple[Any, Path]:
+    """`data` with `value` at `keys`, and the path that `keys` turned out to be."""
+    if not keys:
+        return value, path
+    head, *rest = keys
+    if isinstance(data, list):
+        i = _entry(data, head, path, label)
+        item, whole = _with(data[i], rest, value, (*path, i), label)
+        return [*data[:i], item, *data[i + 1 :]], whole
+    if data is not None and not isinstance(data, dict):
+        raise SweepFileError(
+            f"{label}: {dotted(path)} is {as_json(data)}, which has no keys; set it to a mapping"
+        )
+    item, whole = _with((data or {}).get(head), rest, value, (*path, head), label)
+    return {**(data or {}), head: item}, whole
+
+
+def _entry(data: list[Any], key: str, path: Path, label: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(data):
+        return int(key)
+    raise SweepFileError(
+        f"{label}: {dotted(path)} is a list of {len(data)}; address an entry by its number,"
+        f" counted from 0, as in {dotted((*path, 0))}"
+    )

@@ -1,0 +1,1 @@
+"""Tracking: a sweep in Weights & Biases, filled from its commits."""

@@ -1,0 +1,1 @@
+"""The lineage: one network trained, pruned, rewound and retrained. The product's heart."""

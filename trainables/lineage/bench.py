@@ -1,0 +1,31 @@
+"""Bench: what a lineage works with, outside its identity."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from trainables.store import Store
+from trainables.training.batches import DeviceData
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a lineage works with: the store, the data on its device, and what is outside identity.
+
+    `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
+    for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
+    weights are not for one of them to drop. `run` and `attempt` say whose claims are whose.
+    """
+
+    store: Store
+    data: DeviceData
+    device: torch.device
+    snapshots: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    branch_points: frozenset[str] = frozenset()
+    keep_weights: str = "all"
+    checkpoint_minutes: float | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    attempt: int = 1
+    git_sha: str | None = None

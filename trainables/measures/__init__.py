@@ -1,0 +1,1 @@
+"""Measures: what is measured of a network and its masks."""

@@ -1,0 +1,31 @@
+"""The store: commits made durable, on local disks and object stores."""
+
+from trainables.store.store import (
+    MANIFEST,
+    MARKER,
+    STORE_FORMAT,
+    Damaged,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreGone,
+    checkpoint_path,
+    iteration_path,
+    snapshot_path,
+    sweep_path,
+)
+
+__all__ = [
+    "MANIFEST",
+    "MARKER",
+    "STORE_FORMAT",
+    "Damaged",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreGone",
+    "checkpoint_path",
+    "iteration_path",
+    "snapshot_path",
+    "sweep_path",
+]

@@ -1,0 +1,93 @@
+"""What commits hold: tensors as safetensors, masks as bits, measures as Parquet."""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from trainables.measures.masks import Masks, packed, unpacked
+from trainables.store import Damaged, Store
+
+WEIGHTS = "weights.safetensors"
+MASK = "mask.safetensors"
+METRICS = "metrics.parquet"
+LAYERS = "layers.parquet"
+EPOCHS = "epochs.parquet"
+SPARSITY = "sparsity.parquet"
+
+SHAPE = "shape/"
+
+
+def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device as safetensors."""
+    return safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
+
+
+def read_tensors(store: Store, path: str, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """The tensors in one file of a commit; raises Damaged when it holds something else."""
+    with _damaged_unless_read(path, name):
+        return decode_tensors(store.read(path, name))
+
+
+def read_masks(store: Store, path: str) -> Masks:
+    """The masks of a commit; raises Damaged."""
+    with _damaged_unless_read(path, MASK):
+        return decode_masks(store.read(path, MASK))
+
+
+def read_table(store: Store, path: str, name: str, schema: pa.Schema) -> pa.Table:
+    """A table of a commit, with the columns of `schema`: null where another version of prunesweep
+    wrote none. Raises Damaged."""
+    with _damaged_unless_read(path, name):
+        found = [schema.empty_table(), decode_table(store.read(path, name))]
+        whole = pa.concat_tables(found, promote_options="default")
+        return whole.select(schema.names).cast(schema)
+
+
+@contextmanager
+def _damaged_unless_read(path: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or ["nothing"])[0]
+        raise Damaged(path, f"{name} is not what prunesweep writes ({reason})") from error
+
+
+def decode_tensors(data: bytes) -> dict[str, Tensor]:
+    return safetensors.torch.load(data)
+
+
+def encode_masks(masks: Masks) -> bytes:
+    """Masks as packed bits, eight weights a byte, each with its shape beside it."""
+    arrays = {name: packed(mask) for name, mask in masks.items()}
+    shapes = {f"{SHAPE}{name}": np.array(mask.shape, np.int64) for name, mask in masks.items()}
+    return safetensors.numpy.save(arrays | shapes)
+
+
+def decode_masks(data: bytes) -> Masks:
+    """Masks by layer, in no particular order of layers."""
+    arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
+    return {
+        name: unpacked(bits, tuple(arrays[f"{SHAPE}{name}"].tolist()))
+        for name, bits in arrays.items()
+        if not name.startswith(SHAPE)
+    }
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """A Parquet file with page checksums, so that a flipped byte is found by any reader."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def decode_table(data: bytes) -> pa.Table:
+    # `pq.read_table` makes a data set of the one file first, which takes longer than the rest.
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()

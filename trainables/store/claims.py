@@ -1,0 +1,167 @@
+"""Claims: who is training an iteration, so that no two runs train the same one.
+
+A claim is a ticket, a file of its own under `claims/<key>/`. Whoever finds another live ticket
+beside the one it has just written takes its own back: of two that come at once, one stays or
+neither, never both. That asks only that a listing shows every file written before it.
+
+A holder renews its ticket. One that a watcher has seen unchanged for `expiry` seconds of its own
+monotonic clock, or whose process is gone from this very machine, is dead and removed; clocks of
+two machines, or of one before and after a jump, are never compared. A holder that wakes up late
+finds its ticket gone and gives its work up (ClaimLost). Were it to commit in that very moment, the
+first commit would stay: see `Store.commit`.
+"""
+
+import json
+import random
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from trainables.store import Store, StoreError
+from trainables.store.processes import is_gone, this_process
+
+EXPIRY_SECONDS = 60.0
+BEATS_PER_EXPIRY = 6
+
+
+class ClaimLost(Exception):
+    """Another took the claim over, because this holder had not been heard of."""
+
+
+@dataclass
+class Claims:
+    """What one attempt at a lineage claims, and what it has seen of the others' claims.
+
+    A ticket of an earlier attempt at `lineage` in the same `run` is dead: the run that starts an
+    attempt has seen the one before it end.
+    """
+
+    store: Store
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    lineage: str = ""
+    attempt: int = 1
+    expiry: float = EXPIRY_SECONDS
+    _seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+
+    def take(self, key: str) -> "Claim | None":
+        """The claim of `key`; None while another has it."""
+        if self._others(key, None):
+            return None
+        claim = Claim(self.store, f"{_folder(key)}/{uuid.uuid4().hex}.json", self._ticket())
+        try:
+            claim.write()
+            contested = self._others(key, claim.path)
+        except OSError:
+            # A full disk has room for an empty ticket, which all would have to see expire.
+            claim.withdraw()
+            raise
+        if contested:
+            claim.withdraw()
+            return None
+        claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
+        return claim
+
+    def pause(self) -> float:
+        """Wait a moment before asking again, each at its own pace; the seconds waited."""
+        seconds = random.uniform(0.5, 1.0) * min(1.0, self.expiry / 10)
+        time.sleep(seconds)
+        return seconds
+
+    def _others(self, key: str, mine: str | None) -> bool:
+        """Whether another live ticket is there; removes the dead ones."""
+        alive = False
+        for name in self.store.names(_folder(key)):
+            path = f"{_folder(key)}/{name}"
+            if path == mine:
+                continue
+            if self._is_alive(path):
+                alive = True
+            else:
+                self.store.delete_file(path)
+        return alive
+
+    def _is_alive(self, path: str) -> bool:
+        found = self.store.peek(path)
+        if found is None:
+            return False
+        now = time.monotonic()
+        before, since = self._seen.get(path, (None, now))
+        if found != before:
+            since = now
+        self._seen[path] = found, since
+        if now - since >= self.expiry:
+            return False
+        try:
+            ticket = json.loads(found)
+            return not (self._is_earlier_attempt(ticket) or is_gone(ticket["process"]))
+        except (ValueError, KeyError, TypeError):
+            return True  # just being written, or no ticket of ours: until it expires
+
+    def _is_earlier_attempt(self, ticket: dict[str, Any]) -> bool:
+        same = (ticket["run"], ticket["lineage"]) == (self.run, self.lineage)
+        return same and ticket["attempt"] < self.attempt
+
+    def _ticket(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "lineage": self.lineage,
+            "attempt": self.attempt,
+            "process": this_process(),
+        }
+
+
+@dataclass
+class Claim:
+    """A ticket that is held; leaving the context gives it back."""
+
+    store: Store
+    path: str
+    ticket: dict[str, Any]
+    _beat: int = 0
+    _done: threading.Event = field(default_factory=threading.Event)
+    _renewal: threading.Thread | None = None
+
+    def require(self) -> None:
+        """Raise ClaimLost unless the ticket is still there."""
+        if self.store.peek(self.path) is None:
+            raise ClaimLost(f"{self.path} was taken over")
+
+    def write(self) -> None:
+        self.store.put(self.path, self._bytes())
+
+    def withdraw(self) -> None:
+        self._done.set()
+        if self._renewal:
+            self._renewal.join()
+        self.store.delete_file(self.path)
+        self.store.remove_if_empty(self.path.rpartition("/")[0])
+
+    def renew_every(self, seconds: float) -> None:
+        self._renewal = threading.Thread(target=self._renew, args=(seconds,), daemon=True)
+        self._renewal.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.withdraw()
+
+    def _renew(self, seconds: float) -> None:
+        while not self._done.wait(seconds):
+            self._beat += 1
+            try:
+                # Never made anew: who removed it has the claim.
+                if not self.store.overwrite(self.path, self._bytes()):
+                    return
+            except (OSError, StoreError):
+                pass  # a storage that does not answer for a while; the next beat may reach it
+
+    def _bytes(self) -> bytes:
+        # Always as long, so that it can be overwritten in place.
+        return json.dumps(self.ticket | {"beat": f"{self._beat:012d}"}).encode()
+
+
+def _folder(key: str) -> str:
+    return f"claims/{key}"

@@ -1,0 +1,1 @@
+"""Training: one run, its recipe, its data and its randomness."""

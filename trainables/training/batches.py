@@ -1,0 +1,167 @@
+"""Batches: data that stays on the device, and what each training step takes of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.data import Dataset, Split
+from trainables.training.randomness import stream, stream_seed
+from trainables.training.recipe import Augment, Recipe
+
+Inputs = Literal["real", "random"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A split on the device: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """uint8 images as float32 with the data's mean and standard deviation taken out."""
+        return images.to(torch.float32).div_(255.0).sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A dataset whose splits are decoded and resident on one device."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    train: Examples
+    test: Examples
+    validation: Examples | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: torch.device) -> "DeviceData":
+        channel = (1, -1, 1, 1)
+        mean = torch.tensor(dataset.mean, device=device).view(channel)
+        std = torch.tensor(dataset.std, device=device).view(channel)
+
+        def examples(split: Split) -> Examples:
+            images = torch.from_numpy(np.array(split.images)).to(device)
+            labels = torch.from_numpy(np.array(split.labels)).to(device)
+            return Examples(images, labels, mean, std)
+
+        _, channels, height, width = dataset.train.images.shape
+        return cls(
+            shape=(channels, height, width),
+            classes=dataset.classes,
+            train=examples(dataset.train),
+            test=examples(dataset.test),
+            validation=examples(dataset.validation) if dataset.validation else None,
+        )
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """Which streams a run draws from: those of one seed and one iteration."""
+
+    seed: int
+    iteration: int
+
+    def generator(self, purpose: str, epoch: int) -> torch.Generator:
+        return stream(self.seed, purpose, self.iteration, epoch)
+
+    def seed_global(self, epoch: int) -> None:
+        """Seed the global generators, from which layers such as dropout draw."""
+        torch.manual_seed(stream_seed(self.seed, "layers", self.iteration, epoch))
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Training steps in an epoch. The last batch may be smaller; a last batch of one example is
+    left out, since BatchNorm cannot normalize it."""
+    full, rest = divmod(examples, batch_size)
+    return full + (rest > 1 or full == 0)
+
+
+def batches(
+    data: DeviceData,
+    recipe: Recipe,
+    randomness: Randomness,
+    epoch: int,
+    steps: range,
+    inputs: Inputs = "real",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of `steps` of an epoch: inputs float32 [B, C, H, W] and labels int64 [B].
+
+    *real*: training images in the epoch's order, augmented and normalized. *random*: drawn anew
+    for every batch, normal with the data's mean and standard deviation, and uniform labels.
+    """
+    if inputs == "random":
+        return _random_batches(data, recipe, randomness, epoch, steps)
+    return _real_batches(data, recipe, randomness, epoch, steps)
+
+
+def _real_batches(
+    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    examples = data.train
+    device = examples.labels.device
+    order = torch.randperm(len(examples), generator=randomness.generator("order", epoch))
+    order = order.to(device)
+    augmentation = _draw(recipe.augment, len(examples), randomness.generator("augment", epoch))
+    augmentation = {name: drawn.to(device) for name, drawn in augmentation.items()}
+    for step in steps:
+        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        images = examples.images.index_select(0, chosen)
+        drawn = {name: values.index_select(0, chosen) for name, values in augmentation.items()}
+        images = augmented(images, recipe.augment, drawn)
+        yield examples.normalized(images), examples.labels.index_select(0, chosen)
+
+
+def _random_batches(
+    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    device = data.train.labels.device
+    for step in steps:
+        count = min(recipe.batch_size, len(data.train) - step * recipe.batch_size)
+        generator = randomness.generator(f"random inputs {step}", epoch)
+        images = torch.randn(count, *data.shape, generator=generator)
+        labels = torch.randint(data.classes, (count,), generator=generator)
+        yield images.to(device), labels.to(device)
+
+
+def _draw(augment: Augment, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    drawn: dict[str, Tensor] = {}
+    if augment.horizontal_flip:
+        drawn["flip"] = torch.rand(count, generator=generator) < 0.5
+    if augment.crop_padding:
+        span = 2 * augment.crop_padding + 1
+        drawn["offset"] = torch.randint(span, (count, 2), generator=generator)
+    return drawn
+
+
+def augmented(images: Tensor, augment: Augment, drawn: dict[str, Tensor]) -> Tensor:
+    """A batch of uint8 images [B, C, H, W] flipped where `drawn["flip"]` [B] says so and cropped
+    at `drawn["offset"]` [B, 2] (rows, columns) of the padded image."""
+    if augment.horizontal_flip:
+        images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
+    if not augment.crop_padding:
+        return images
+    batch, _, height, width = images.shape
+    padded = _padded(images, augment)
+    rows = drawn["offset"][:, 0, None] + torch.arange(height, device=images.device)
+    columns = drawn["offset"][:, 1, None] + torch.arange(width, device=images.device)
+    example = torch.arange(batch, device=images.device)
+    cropped = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2).contiguous()
+
+
+def _padded(images: Tensor, augment: Augment) -> Tensor:
+    sides = (augment.crop_padding,) * 4
+    if augment.padding_mode == "zeros":
+        return F.pad(images, sides)
+    # Reflection is not implemented for uint8; float32 holds 0…255 exactly.
+    return F.pad(images.to(torch.float32), sides, mode="reflect").to(torch.uint8)
