@@ -1,18 +1,33 @@
-"""Frozen configs, and configs made from the signature of a registered function."""
+"""Frozen configs, and what of a config is identity."""
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
+
+LEDGER = "identity.json"
+"""The fields of every built-in config that decide keys; see `canonical`."""
+
+CODE = "code"
+"""Where the identity of a plugged-in config has that of its code."""
 
 
 class Config(BaseModel):
     """A frozen, strict config: unknown keys, NaN, infinity and implicit conversions are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    plugged_code: ClassVar[str | None] = None
+    """What identifies the code of a plugged-in config; None for what prunesweep ships."""
+
+    @classmethod
+    def ledger_name(cls) -> str:
+        """The name of this config in the ledger."""
+        return cls.__name__
 
     @model_validator(mode="before")
     @classmethod
@@ -35,39 +50,70 @@ Listed = BeforeValidator(_tupled)
 """Marks a tuple field: there, a list in YAML is one value and not a sweep axis."""
 
 
-def options_config(
-    name: str, function: Callable[..., Any], base: type[Config] = Config
-) -> type[Config]:
-    """The config `{name: NAME, option: value, …}` of a registered function.
+def canonical(config: Config) -> dict[str, Any]:
+    """The values that decide numbers, as plain JSON types: what keys are made of.
 
-    The function's keyword-only parameters with an annotation and a default are its options; one
-    without a default is a required key. `base` adds the fields every entry of a registry shares.
+    A field that comes to be must not orphan what is stored, so it is left out where it has the
+    value that stands for how things were without it. Which fields those are is not for authors to
+    remember. Of built-in configs, the ledger `identity.json` knows: fields that a config had
+    `first` are always there, unless they are None; those that came `later` are there when they
+    differ from the default that they came with, whatever the default is now. The golden tests
+    write new fields into it, and refuse any other change. Of a plugged-in config, every field is
+    left out that has its default, and `code` stands for the defaults and all other code.
     """
-    fields: dict[str, Any] = {"name": (Literal[name], ...)}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            required = parameter.default is inspect.Parameter.empty
-            fields[parameter.name] = (
-                parameter.annotation,
-                ... if required else parameter.default,
-            )
-    return create_model(f"{name}_options", __base__=base, **fields)
-
-
-def options_of(config: Config, function: Callable[..., Any]) -> dict[str, Any]:
-    """The keyword arguments `config` holds for `function`."""
-    parameters = inspect.signature(function).parameters.values()
+    values = {
+        name: _plain(getattr(config, name), config, name) for name in config.__class__.model_fields
+    }
+    if config.plugged_code is not None:
+        given = {n: v for n, v in values.items() if n == "name" or v != default(type(config), n)}
+        return given | {CODE: config.plugged_code}
+    first, later = _fields(type(config))
     return {
-        parameter.name: getattr(config, parameter.name)
-        for parameter in parameters
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        name: value
+        for name, value in values.items()
+        if (value is not None if name in first else value != later[name])
     }
 
 
-def canonical(config: Config) -> dict[str, Any]:
-    """The values that decide numbers, as plain JSON types; fields that are None are left out,
-    so that a new optional field does not change the identity of older configs."""
-    return config.model_dump(mode="json", exclude_none=True)
+def _plain(value: Any, config: Config, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Config):
+        return canonical(value)
+    if isinstance(value, tuple):
+        return [_plain(each, config, name) for each in value]
+    return config.model_dump(mode="json", include={name})[name]
+
+
+@cache
+def _fields(config: type[Config]) -> tuple[frozenset[str], dict[str, Any]]:
+    """The fields that a built-in config had first, and the defaults that later ones came with."""
+    names = config.model_fields
+    entry = ledger().get(config.ledger_name())
+    if entry is None:
+        return frozenset(names), {}
+    first = frozenset(entry["first"])
+    later = {name: default(config, name) for name in names if name not in first}
+    return first, later | entry["later"]
+
+
+@cache
+def ledger() -> dict[str, dict[str, Any]]:
+    """By the name of each built-in config, its `first` fields, and its `later` ones with the
+    defaults they came with."""
+    text = files(__package__).joinpath(LEDGER).read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def default(config: type[Config], name: str) -> Any:
+    """The default of a field as plain JSON types; Ellipsis where it has none."""
+    field = config.model_fields[name]
+    if field.is_required():
+        return ...
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Config):
+        return canonical(value)
+    return [*value] if isinstance(value, tuple) else value
 
 
 def canonical_json(value: Any) -> str:

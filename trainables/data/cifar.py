@@ -11,6 +11,7 @@ import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split
 from trainables.data.download import download
+from trainables.data.entry import described_by
 from trainables.data.roots import DataRoots, not_found, place_it
 from trainables.data.torchvision_import import import_torchvision
 
@@ -124,3 +125,15 @@ CIFAR100 = CifarDataset(
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
 )
+
+
+@described_by(CIFAR10.describe)
+def cifar10(roots: DataRoots) -> Dataset:
+    """Ten kinds of things (Krizhevsky, 2009), 32x32 in colour."""
+    return CIFAR10.load(roots)
+
+
+@described_by(CIFAR100.describe)
+def cifar100(roots: DataRoots) -> Dataset:
+    """A hundred kinds of things (Krizhevsky, 2009), 32x32 in colour."""
+    return CIFAR100.load(roots)

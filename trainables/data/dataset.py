@@ -2,12 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Protocol
 
 import numpy as np
-from pydantic import Field
-
-from trainables.config import Config
 
 SPLIT_SEED = 0
 
@@ -59,20 +56,18 @@ class DatasetInfo:
     fingerprint: str | None = None
 
 
-class DatasetOptions(Config):
-    """What every dataset's config has.
+class Chosen(Protocol):
+    """What a sweep file says of how much of a dataset is used, see `DatasetOptions`."""
 
-    `holdout` training examples become the validation split; then only `subset` of the others
-    are kept, in equal numbers per class as far as there are enough. Both choices are fixed: the
-    seed of an experiment does not move them.
-    """
-
-    name: str
-    holdout: Annotated[int, Field(ge=0)] = 0
-    subset: Annotated[int, Field(gt=0)] | None = None
+    @property
+    def name(self) -> str: ...
+    @property
+    def holdout(self) -> int: ...
+    @property
+    def subset(self) -> int | None: ...
 
 
-def remaining_examples(examples: int, options: DatasetOptions) -> int:
+def remaining_examples(examples: int, options: Chosen) -> int:
     """How many of `examples` training examples holdout and subset leave; ValueError if too few."""
     left = examples - options.holdout
     if left < 1:
@@ -90,7 +85,7 @@ def remaining_examples(examples: int, options: DatasetOptions) -> int:
     return options.subset
 
 
-def partition(labels: np.ndarray, options: DatasetOptions) -> tuple[np.ndarray, np.ndarray]:
+def partition(labels: np.ndarray, options: Chosen) -> tuple[np.ndarray, np.ndarray]:
     """Indices [n] of the training and [holdout] of the validation examples, both ascending.
 
     Raises ValueError as `remaining_examples` does.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
+from trainables.data.entry import described_by
 from trainables.data.roots import DataRoots
 
 LEVELS_PER_UNIT = 15
@@ -14,7 +15,8 @@ def describe(roots: DataRoots) -> DatasetInfo:
     return DatasetInfo((1, 8, 8), classes=10, train_examples=1437, test_examples=360)
 
 
-def load(roots: DataRoots) -> Dataset:
+@described_by(describe)
+def digits(roots: DataRoots) -> Dataset:
     """1,797 images [N, 1, 8, 8]; every fifth is a test example. Needs no file."""
     # scikit-learn takes a second to import, and only this dataset needs it.
     from sklearn.datasets import load_digits

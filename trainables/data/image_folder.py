@@ -8,6 +8,7 @@ import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
 from trainables.data.decoding import ImageFormat, decode_images, image_format
+from trainables.data.entry import described_by
 from trainables.data.fingerprint import fingerprint
 from trainables.data.folder import find_folder
 from trainables.data.roots import DataRoots
@@ -25,19 +26,6 @@ class ImageFiles:
     test: Sequence[Path]
 
 
-def load(roots: DataRoots, *, path: str) -> Dataset:
-    """Images [N, C, H, W] of the folder `path`; classes are numbered in the order of their names.
-
-    The first training image decides between gray (C = 1) and RGB (C = 3). Raises
-    DatasetNotFound, and ValueError for content that does not fit.
-    """
-    files = _find(roots, path)
-    form = _format(files)
-    train, test = _read(files.train, files, form), _read(files.test, files, form)
-    mean, std = channel_statistics(train.images)
-    return Dataset("image_folder", train, None, test, len(files.classes), mean, std)
-
-
 def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
     """Shape, classes, counts and fingerprint, from file names and the header of one image.
 
@@ -53,6 +41,20 @@ def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
         len(files.test),
         fingerprint(named, roots.cache),
     )
+
+
+@described_by(describe)
+def image_folder(roots: DataRoots, *, path: str) -> Dataset:
+    """Images [N, C, H, W] of the folder `path`; classes are numbered in the order of their names.
+
+    The first training image decides between gray (C = 1) and RGB (C = 3). Raises
+    DatasetNotFound, and ValueError for content that does not fit.
+    """
+    files = _find(roots, path)
+    form = _format(files)
+    train, test = _read(files.train, files, form), _read(files.test, files, form)
+    mean, std = channel_statistics(train.images)
+    return Dataset("image_folder", train, None, test, len(files.classes), mean, std)
 
 
 def _find(roots: DataRoots, path: str) -> ImageFiles:

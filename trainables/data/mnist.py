@@ -8,6 +8,7 @@ import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split
 from trainables.data.download import download
+from trainables.data.entry import described_by
 from trainables.data.idx import read_idx
 from trainables.data.roots import DataRoots, DatasetNotFound, not_found, place_it
 from trainables.data.torchvision_import import import_torchvision
@@ -104,6 +105,18 @@ FASHION_MNIST = IdxDataset(
     std=0.3530,
     first_labels=(9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
 )
+
+
+@described_by(MNIST.describe)
+def mnist(roots: DataRoots) -> Dataset:
+    """Handwritten digits (LeCun et al., 1998), 28x28."""
+    return MNIST.load(roots)
+
+
+@described_by(FASHION_MNIST.describe)
+def fashion_mnist(roots: DataRoots) -> Dataset:
+    """Clothes (Xiao et al., 2017), 28x28."""
+    return FASHION_MNIST.load(roots)
 
 
 def _present(folder: Path, name: str) -> Path | None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
 from trainables.data.decoding import ImageFormat, decode_images, image_format
+from trainables.data.entry import described_by
 from trainables.data.fingerprint import fingerprint
 from trainables.data.folder import find_folder
 from trainables.data.roots import DataRoots
@@ -23,30 +24,6 @@ class ParquetFiles:
     test: Sequence[Path]
     image: str
     label: str
-
-
-def load(
-    roots: DataRoots,
-    *,
-    path: str,
-    train: str = "train-*.parquet",
-    test: str = "test-*.parquet",
-    image: str = "image",
-    label: str = "label",
-) -> Dataset:
-    """Images [N, C, H, W] of the files that match the globs `train` and `test` in folder `path`.
-
-    The column `image` is binary or a struct with the field `bytes`; `label` holds integers from
-    0. The first training image decides between gray (C = 1) and RGB (C = 3). Raises
-    DatasetNotFound, and ValueError for content that does not fit.
-    """
-    files = _find(roots, path, train, test, image, label)
-    form = _format(files)
-    training = _read(files.train, files, form)
-    testing = _read(files.test, files, form)
-    mean, std = channel_statistics(training.images)
-    classes = _classes(training.labels, testing.labels)
-    return Dataset("parquet", training, None, testing, classes, mean, std)
 
 
 def describe(
@@ -73,6 +50,31 @@ def describe(
         len(testing),
         fingerprint(named, roots.cache),
     )
+
+
+@described_by(describe)
+def parquet(
+    roots: DataRoots,
+    *,
+    path: str,
+    train: str = "train-*.parquet",
+    test: str = "test-*.parquet",
+    image: str = "image",
+    label: str = "label",
+) -> Dataset:
+    """Images [N, C, H, W] of the files that match the globs `train` and `test` in folder `path`.
+
+    The column `image` is binary or a struct with the field `bytes`; `label` holds integers from
+    0. The first training image decides between gray (C = 1) and RGB (C = 3). Raises
+    DatasetNotFound, and ValueError for content that does not fit.
+    """
+    files = _find(roots, path, train, test, image, label)
+    form = _format(files)
+    training = _read(files.train, files, form)
+    testing = _read(files.test, files, form)
+    mean, std = channel_statistics(training.images)
+    classes = _classes(training.labels, testing.labels)
+    return Dataset("parquet", training, None, testing, classes, mean, std)
 
 
 def _find(

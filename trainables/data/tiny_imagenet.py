@@ -8,6 +8,7 @@ import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split
 from trainables.data.decoding import ImageFormat, decode_images
+from trainables.data.entry import described_by
 from trainables.data.fingerprint import fingerprint
 from trainables.data.roots import DataRoots, not_found, place_it
 
@@ -57,7 +58,8 @@ def describe(roots: DataRoots) -> DatasetInfo:
     return info if info == PUBLISHED else replace(info, fingerprint=_fingerprint(files, roots))
 
 
-def load(roots: DataRoots) -> Dataset:
+@described_by(describe)
+def tiny_imagenet(roots: DataRoots) -> Dataset:
     """Images [N, 3, 64, 64]; `val` is the test split, and class i is line i of wnids.txt.
 
     Raises DatasetNotFound, and ValueError for an incomplete folder or damaged images.

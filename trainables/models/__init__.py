@@ -1,80 +1,60 @@
-"""The networks that can be pruned.
+"""The networks that can be pruned: a function each, `@model def f(shape, classes, *, option=…)`."""
 
-A model is a builder `f(shape, classes, *, option=default, ...)` and a line in `MODELS`.
-"""
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from trainables.config import Config, options_config, options_of
-from trainables.models.cifar_resnet import resnet20, wide_resnet20
-from trainables.models.cnn import cnn
+from trainables.models.entry import MODEL, Model, model
 from trainables.models.initialization import initialize
-from trainables.models.perceptrons import lenet_300_100, linear, mlp
-from trainables.models.preact_resnet import resnet18, resnet50, wide_resnet_28x8
-from trainables.models.prunable import prunable, prunable_modules
+from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
-from trainables.models.tiny_resnet import tiny_resnet18, tiny_wide_resnet18
-from trainables.models.vgg import vgg11, vgg16, vgg19
+from trainables.plugins.entry import Named, PluginError
 
-__all__ = [
-    "MODELS",
-    "ModelConfig",
-    "ModelOptions",
-    "Shape",
-    "build_model",
-    "prunable",
-    "prunable_modules",
-]
+__all__ = ["MODEL", "Model", "ModelConfig", "Shape", "build_model", "model", "prunable"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "linear": linear,
-    "mlp": mlp,
-    "lenet_300_100": lenet_300_100,
-    "cnn": cnn,
-    "resnet18": resnet18,
-    "resnet20": resnet20,
-    "resnet50": resnet50,
-    "wide_resnet20": wide_resnet20,
-    "wide_resnet_28x8": wide_resnet_28x8,
-    "tiny_resnet18": tiny_resnet18,
-    "tiny_wide_resnet18": tiny_wide_resnet18,
-    "vgg11": vgg11,
-    "vgg16": vgg16,
-    "vgg19": vgg19,
-}
+ModelConfig = Annotated[Model, Named(MODEL)]
 
 
-class ModelOptions(Config):
-    """What every model's config has."""
-
-    name: str
-
-
-if TYPE_CHECKING:
-    # The union is made from the registry at run time; checkers see what its members share.
-    ModelConfig = ModelOptions
-else:
-    ModelConfig = Annotated[
-        Union[tuple(options_config(name, build, ModelOptions) for name, build in MODELS.items())],
-        Field(discriminator="name"),
-    ]
-
-
-def build_model(config: ModelConfig, shape: Shape, classes: int, seed: int) -> nn.Module:
+def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Module:
     """The model of `config` on the CPU, its weights drawn from `seed` alone.
 
-    Maps images [N, *shape] to logits [N, classes]. The global random state is left as it was.
-    Raises ValueError when images of `shape` are too small for the model.
+    Maps images [N, *shape] to logits [N, classes]. The global random state is left as it was. A
+    plugged-in model keeps the weights that it was made with.
+    Raises ValueError when images of `shape` are too small for the model, or when it has no weight
+    that can be pruned.
     """
-    builder = MODELS[config.name]
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # torch.manual_seed would reseed the accelerators too, which fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
-        model = builder(shape, classes, **options_of(config, builder))
-        initialize(model)
-    return model
+        built = config(shape, classes)
+        if not isinstance(built, nn.Module):
+            raise PluginError(f"{config.where()}: {config.name} gives {built!r}, no torch module")
+        if config.plugged_code is None:
+            initialize(built)
+    if not prunable(built):
+        raise PluginError(f"{config.where()}: {config.name} has no weight that can be pruned")
+    return built
+
+
+@torch.no_grad()
+def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> None:
+    """Raise PluginError unless the model maps two images of `shape` to logits [2, classes]."""
+    modes = [(module, module.training) for module in built.modules()]
+    try:
+        logits = built.eval()(torch.zeros(2, *shape))
+    except Exception as error:  # whatever a network of a user's raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PluginError(
+            f"{config.where()}: {config.name} cannot take images of {'x'.join(map(str, shape))} "
+            f"(channels x height x width): {reason}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    found = tuple(getattr(logits, "shape", ()))
+    if found != (2, classes):
+        raise PluginError(
+            f"{config.where()}: {config.name} maps 2 images to {found or type(logits).__name__}; "
+            f"it must give logits of the shape (2, {classes}), one for each class"
+        )

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.models.entry import model
 from trainables.models.shape import Shape
 
 
@@ -35,6 +36,7 @@ class ResidualBlock(nn.Module):
         return F.relu(residual + self.shortcut(x))
 
 
+@model
 def resnet20(shape: Shape, classes: int, *, width: Annotated[int, Field(gt=0)] = 1) -> nn.Module:
     """ResNet-20 with `width` x (16, 32, 64) channels (sketching paper §6; OpenLTH's network).
 
@@ -43,6 +45,7 @@ def resnet20(shape: Shape, classes: int, *, width: Annotated[int, Field(gt=0)] =
     return residual_network(shape, classes, (16 * width, 32 * width, 64 * width), blocks=3)
 
 
+@model
 def wide_resnet20(shape: Shape, classes: int) -> nn.Module:
     """ResNet-20 with 32, 64, 128 channels, the sketching paper's WideResNet-20-32.
 

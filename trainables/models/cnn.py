@@ -7,11 +7,13 @@ from pydantic import Field
 from torch import nn
 
 from trainables.config import Listed
+from trainables.models.entry import model
 from trainables.models.shape import Shape, require_size
 
 Channels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed, Field(min_length=1)]
 
 
+@model
 def cnn(shape: Shape, classes: int, *, hidden: Channels = (64, 128, 256, 512)) -> nn.Module:
     """Blocks of 3x3 convolution with bias, BatchNorm and ReLU (SAP Table 3, "CNN").
 

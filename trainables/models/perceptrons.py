@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import nn
 
 from trainables.config import Listed
+from trainables.models.entry import model
 from trainables.models.shape import Shape
 
 Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
 
 
+@model
 def linear(shape: Shape, classes: int) -> nn.Module:
     """Multinomial logistic regression (SAP Table 3, "Linear").
 
@@ -22,6 +24,7 @@ def linear(shape: Shape, classes: int) -> nn.Module:
     return _perceptron(shape, classes, hidden=())
 
 
+@model
 def mlp(shape: Shape, classes: int, *, hidden: Widths = (128, 256)) -> nn.Module:
     """Perceptron with a ReLU after each of the `hidden` layers (SAP Table 3, "MLP").
 
@@ -30,6 +33,7 @@ def mlp(shape: Shape, classes: int, *, hidden: Widths = (128, 256)) -> nn.Module
     return _perceptron(shape, classes, hidden)
 
 
+@model
 def lenet_300_100(shape: Shape, classes: int) -> nn.Module:
     """LeNet-300-100 (LeCun et al., 1998), the usual perceptron of the pruning literature.
 

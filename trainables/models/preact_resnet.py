@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.models.entry import model
 from trainables.models.shape import Shape
 
 
@@ -58,6 +59,7 @@ class PreactBottleneck(nn.Module):
 Block = type[PreactBlock] | type[PreactBottleneck]
 
 
+@model
 def resnet18(shape: Shape, classes: int) -> nn.Module:
     """Pre-activation ResNet-18 with a 3x3 stem and no max-pool (SAP Table 3, "ResNet18").
 
@@ -67,6 +69,7 @@ def resnet18(shape: Shape, classes: int) -> nn.Module:
     return _network(shape, classes, 64, stages, PreactBlock)
 
 
+@model
 def resnet50(shape: Shape, classes: int) -> nn.Module:
     """Pre-activation ResNet-50 with a 3x3 stem and no max-pool, as SAP's ResNet18 is built.
 
@@ -77,6 +80,7 @@ def resnet50(shape: Shape, classes: int) -> nn.Module:
     return _network(shape, classes, 64, stages, PreactBottleneck)
 
 
+@model
 def wide_resnet_28x8(shape: Shape, classes: int) -> nn.Module:
     """WRN-28-8 of Zagoruyko & Komodakis (2016) without dropout (SAP §4.1, "WResNet28x8").
 

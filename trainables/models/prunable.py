@@ -2,19 +2,23 @@
 
 from torch import nn
 
+PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight of every Conv2d and Linear, by its name in the state dict, in module order.
+    """The weight of every convolution and Linear, by its name in the state dict, in module order.
 
-    First and last layer and shortcuts are included; biases and BatchNorm never are.
+    First and last layer and shortcuts are included; biases, normalization and embeddings never
+    are. A weight that several layers share is there once, by its first name. A model with a method
+    `prunes(name, parameter) -> bool` decides itself, for each of its parameters.
     """
-    return {name: model.get_parameter(name) for name in prunable_modules(model)}
-
-
-def prunable_modules(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The modules whose weight is prunable, by the name of that weight, in module order."""
-    return {
-        f"{name}.weight" if name else "weight": module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+    decides = getattr(model, "prunes", None)
+    if decides is not None:
+        return {name: each for name, each in model.named_parameters() if decides(name, each)}
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            weights[f"{name}.weight" if name else "weight"] = module.weight
+    return weights

@@ -3,11 +3,13 @@
 from torch import nn
 
 from trainables.models.cifar_resnet import residual_network
+from trainables.models.entry import model
 from trainables.models.shape import Shape
 
 CHANNELS = (64, 128, 256, 512)
 
 
+@model
 def tiny_resnet18(shape: Shape, classes: int) -> nn.Module:
     """ResNet-18 with a 3x3 stem and no max-pool (sketching paper §8; SynFlow's network).
 
@@ -16,6 +18,7 @@ def tiny_resnet18(shape: Shape, classes: int) -> nn.Module:
     return residual_network(shape, classes, CHANNELS, blocks=2)
 
 
+@model
 def tiny_wide_resnet18(shape: Shape, classes: int) -> nn.Module:
     """`tiny_resnet18` with twice the channels everywhere (sketching paper §8, "WideResNet-18").
 

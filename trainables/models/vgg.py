@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from trainables.models.entry import model
 from trainables.models.shape import Shape, require_size
 
 CHANNELS = (64, 128, 256, 512, 512)
 
 
+@model
 def vgg11(shape: Shape, classes: int) -> nn.Module:
     """VGG-11 with BatchNorm and convolution bias; its stored baselines are SynFlow's.
 
@@ -18,6 +20,7 @@ def vgg11(shape: Shape, classes: int) -> nn.Module:
     return _vgg("vgg11", shape, classes, convolutions=(1, 1, 2, 2, 2))
 
 
+@model
 def vgg16(shape: Shape, classes: int) -> nn.Module:
     """VGG-16 with BatchNorm and convolution bias; its stored baselines are SynFlow's.
 
@@ -26,6 +29,7 @@ def vgg16(shape: Shape, classes: int) -> nn.Module:
     return _vgg("vgg16", shape, classes, convolutions=(2, 2, 3, 3, 3))
 
 
+@model
 def vgg19(shape: Shape, classes: int) -> nn.Module:
     """VGG-19 with BatchNorm and convolution bias (sketching paper §6).
 

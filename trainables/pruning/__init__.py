@@ -1,18 +1,11 @@
 """Pruning: criteria, amounts, scopes and selections, and the methods that put them together."""
 
-from trainables.pruning.at_init import prune_at_init
-from trainables.pruning.configs import MethodConfig, Pruning
-from trainables.pruning.methods import METHODS, prune
-from trainables.pruning.steps import Step, lineage_steps, needs_global_scope, rewind_step
+from typing import Annotated
 
-__all__ = [
-    "METHODS",
-    "MethodConfig",
-    "Pruning",
-    "Step",
-    "lineage_steps",
-    "needs_global_scope",
-    "prune",
-    "prune_at_init",
-    "rewind_step",
-]
+from trainables.plugins.entry import Named
+from trainables.pruning.config import Pruning
+from trainables.pruning.method import METHOD, Method, Network, Step
+
+__all__ = ["METHOD", "Method", "MethodConfig", "Network", "Pruning", "Step"]
+
+MethodConfig = Annotated[Method, Named(METHOD)]

@@ -1,84 +1,80 @@
 """Pruning at initialization: score, select, and again, until the density is met."""
 
-import copy
-from collections.abc import Callable
+from typing import Annotated, Literal
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from trainables.measures.masks import Masks, apply_masks, dense_masks
-from trainables.models import prunable
+from trainables.config import canonical, canonical_json
+from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
-from trainables.pruning.configs import SNIP, GraSP, PruningAtInit, SynFlow
-from trainables.pruning.criteria import CRITERIA, Batch, Scoring
-from trainables.pruning.scoring_data import flow_input, scoring_batches
+from trainables.pruning.config import Pruning
+from trainables.pruning.method import Method, Network, Scorer, Step
+from trainables.pruning.parts import Selects, ToDensity
+from trainables.pruning.scoring import Scoring
+from trainables.pruning.scoring_data import ScoringData
 from trainables.pruning.selection import keep_highest, sampled
-from trainables.training.batches import DeviceData
-from trainables.training.randomness import stream
 
 
-def prune_at_init(config: PruningAtInit, model: nn.Module, data: DeviceData, seed: int) -> Masks:
-    """The masks that `config` finds for `model`, which is left as it is.
+class AtInit(Selects, ToDensity, ScoringData, Method):
+    """The base of the method that every criterion is at initialization: one pruning, one training.
 
-    The network is scored as a float64 copy in eval mode. After the last round exactly
-    N − ⌊(1−ρ)N⌋ weights are kept, and a weight that a round prunes never comes back.
-
-    Raises ValueError when the training data has fewer than `config.examples` examples, or when a
-    score is not a finite number.
+    The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round
+    i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear). With `selection: sampled`, masks
+    are drawn at the last round, or at `every` one.
     """
-    scored = copy.deepcopy(model).to(torch.float64).eval()
-    masks = dense_masks(prunable(scored))
-    counts = kept_after_rounds(config, sum(mask.numel() for mask in masks.values()))
-    inputs = _inputs(config, data, seed)
-    temperature = config.temperature if isinstance(config, GraSP) else 1.0
-    selection = stream(seed, "selection", config.name)
-    noise = stream(seed, "scores", config.name)
-    for round_, count in enumerate(counts, start=1):
-        apply_masks(scored, masks)
-        scoring = Scoring(scored, masks, inputs(), noise, temperature)
-        scores = _finite(config.name, CRITERIA[config.name](scoring))
-        if _samples(config, round_):
-            masks = sampled(scores, masks, count, selection)
-        else:
-            masks = keep_highest(scores, masks, count)
-    return masks
 
+    global_scope = True
 
-def kept_after_rounds(config: PruningAtInit, total: int) -> list[int]:
-    """How many of `total` weights are kept after each round: exact at the last one, and in the
-    floats of SynFlow's published code on the way."""
-    last = kept_count(config.density, total)
-    on_the_way = [round_density(config, round_) for round_ in range(1, config.rounds)]
-    # In floats a tiny density leaves nothing, and the last round keeps at least one weight.
-    return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
+    sampled_rounds: Literal["last", "every"] = "last"
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    schedule: Literal["exponential", "linear"] = "exponential"
 
+    def steps(self, prune: Pruning) -> tuple[Step, ...]:
+        """One, which needs no trunk, and whose key has nothing of `prune`."""
+        adds = canonical_json({"method": canonical(self)})
+        return (Step(1, "prune", adds, density=self.density, scored="init"),)
 
-def round_density(config: PruningAtInit, round_: int) -> float:
-    """The density after `round_` (from 1) of the config's rounds."""
-    done = round_ / config.rounds
-    if config.schedule == "exponential":
-        return config.density**done
-    return 1 - (1 - config.density) * done
+    def scores(self, scoring: Scoring) -> dict[str, Tensor]:
+        """What the criterion says."""
+        assert self.function is not None
+        options = {name: getattr(self, name) for name in self.option_names}
+        return type(self).function(scoring, **options)  # pyright: ignore
 
+    def __call__(self, network: Network) -> Masks:
+        """After the last round exactly N − ⌊(1−ρ)N⌋ weights are kept, and a weight that a round
+        prunes never comes back.
 
-def _samples(config: PruningAtInit, round_: int) -> bool:
-    every = config.sampled_rounds == "every"
-    return config.selection == "sampled" and (every or round_ == config.rounds)
+        Raises ValueError when the training data has fewer than `examples` examples, or when a
+        score is not a finite number.
+        """
+        masks = network.masks
+        counts = self.kept_after_rounds(sum(mask.numel() for mask in masks.values()))
+        selection = network.stream("selection", self.name)
+        inputs = self.inputs(network.data, network.stream("scoring data", self.name))
+        scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
+        for round_, count in enumerate(counts, start=1):
+            scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
+            if self._draws(round_):
+                masks = sampled(scores, masks, count, selection)
+            else:
+                masks = keep_highest(scores, masks, count)
+        return masks
 
+    def kept_after_rounds(self, total: int) -> list[int]:
+        """How many of `total` weights are kept after each round: exact at the last one, and in the
+        floats of SynFlow's published code on the way."""
+        last = kept_count(self.density, total)
+        on_the_way = [self.round_density(round_) for round_ in range(1, self.rounds)]
+        # In floats a tiny density leaves nothing, and the last round keeps at least one weight.
+        return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
 
-def _finite(name: str, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    for layer, score in scores.items():
-        if not bool(score.isfinite().all()):
-            raise ValueError(f"{name}: not all scores of {layer} are finite numbers")
-    return scores
+    def round_density(self, round_: int) -> float:
+        """The density after `round_` (from 1) of the rounds."""
+        done = round_ / self.rounds
+        if self.schedule == "exponential":
+            return self.density**done
+        return 1 - (1 - self.density) * done
 
-
-def _inputs(config: PruningAtInit, data: DeviceData, seed: int) -> Callable[[], tuple[Batch, ...]]:
-    """What each round is scored with: the same examples, or a new draw."""
-    generator = stream(seed, "scoring data", config.name)
-    if isinstance(config, SynFlow):
-        return lambda: flow_input(data, config.data, generator)
-    if isinstance(config, SNIP | GraSP):
-        batches = scoring_batches(data, config.data, config.examples, generator)
-        return lambda: batches
-    return lambda: ()
+    def _draws(self, round_: int) -> bool:
+        return self.samples and (self.sampled_rounds == "every" or round_ == self.rounds)

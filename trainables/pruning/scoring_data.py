@@ -1,18 +1,60 @@
 """Scoring data: what a network is scored with before it is trained (sketching paper §5, 6, 8)."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from trainables.pruning.criteria import Batch
+from trainables.config import Config
+from trainables.pruning.scoring import Batch
 from trainables.training.batches import DeviceData
+
+Inputs = Callable[[], tuple[Batch, ...]]
+"""What each round of scoring is given: the same examples, or a new draw."""
 
 CHUNK = 32
 """Examples at a time, so that a wide network's float64 activations fit a small GPU."""
 
 CHI_DIMENSION = 128
+
+
+class ScoringData(Config):
+    """The part of a criterion that says what the network is scored with: here, nothing."""
+
+    def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
+        """What each round is scored with. Raises ValueError when there are too few examples."""
+        return lambda: ()
+
+    @property
+    def real_examples(self) -> int:
+        """How many training examples there have to be."""
+        return 0
+
+
+class Examples(ScoringData):
+    """Scored with examples, the same in all rounds, see `scoring_batches`."""
+
+    data: Literal["real", "normal", "sparse"] = "real"
+    examples: Annotated[int, Field(gt=0)] = 256
+
+    def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
+        batches = scoring_batches(data, self.data, self.examples, generator)
+        return lambda: batches
+
+    @property
+    def real_examples(self) -> int:
+        return self.examples if self.data == "real" else 0
+
+
+class FlowInput(ScoringData):
+    """Scored with SynFlow's one input, drawn anew in every round, see `flow_input`."""
+
+    data: Literal["ones", "chi"] = "ones"
+
+    def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
+        return lambda: flow_input(data, self.data, generator)
 
 
 def scoring_batches(

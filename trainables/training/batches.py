@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from trainables.data import Dataset, Split
 from trainables.training.randomness import stream, stream_seed
-from trainables.training.recipe import Augment, Recipe
+from trainables.training.recipe import Recipe
 
 Inputs = Literal["real", "random"]
 
@@ -111,13 +110,11 @@ def _real_batches(
     device = examples.labels.device
     order = torch.randperm(len(examples), generator=randomness.generator("order", epoch))
     order = order.to(device)
-    augmentation = _draw(recipe.augment, len(examples), randomness.generator("augment", epoch))
-    augmentation = {name: drawn.to(device) for name, drawn in augmentation.items()}
+    generator = randomness.generator("augment", epoch)
+    augmented = recipe.augment.epoch(len(examples), generator, device)
     for step in steps:
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        images = examples.images.index_select(0, chosen)
-        drawn = {name: values.index_select(0, chosen) for name, values in augmentation.items()}
-        images = augmented(images, recipe.augment, drawn)
+        images = augmented(examples.images.index_select(0, chosen), chosen, step)
         yield examples.normalized(images), examples.labels.index_select(0, chosen)
 
 
@@ -131,37 +128,3 @@ def _random_batches(
         images = torch.randn(count, *data.shape, generator=generator)
         labels = torch.randint(data.classes, (count,), generator=generator)
         yield images.to(device), labels.to(device)
-
-
-def _draw(augment: Augment, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    drawn: dict[str, Tensor] = {}
-    if augment.horizontal_flip:
-        drawn["flip"] = torch.rand(count, generator=generator) < 0.5
-    if augment.crop_padding:
-        span = 2 * augment.crop_padding + 1
-        drawn["offset"] = torch.randint(span, (count, 2), generator=generator)
-    return drawn
-
-
-def augmented(images: Tensor, augment: Augment, drawn: dict[str, Tensor]) -> Tensor:
-    """A batch of uint8 images [B, C, H, W] flipped where `drawn["flip"]` [B] says so and cropped
-    at `drawn["offset"]` [B, 2] (rows, columns) of the padded image."""
-    if augment.horizontal_flip:
-        images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
-    if not augment.crop_padding:
-        return images
-    batch, _, height, width = images.shape
-    padded = _padded(images, augment)
-    rows = drawn["offset"][:, 0, None] + torch.arange(height, device=images.device)
-    columns = drawn["offset"][:, 1, None] + torch.arange(width, device=images.device)
-    example = torch.arange(batch, device=images.device)
-    cropped = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2).contiguous()
-
-
-def _padded(images: Tensor, augment: Augment) -> Tensor:
-    sides = (augment.crop_padding,) * 4
-    if augment.padding_mode == "zeros":
-        return F.pad(images, sides)
-    # Reflection is not implemented for uint8; float32 holds 0…255 exactly.
-    return F.pad(images.to(torch.float32), sides, mode="reflect").to(torch.uint8)

@@ -2,9 +2,14 @@
 
 from torch import Tensor
 
-from trainables.pruning.criteria.scoring import Scoring
+from trainables.pruning.criterion import criterion
+from trainables.pruning.scoring import Scoring
 
 
+@criterion
 def magnitude(scoring: Scoring) -> dict[str, Tensor]:
     """|w| of each prunable weight, in the weight's shape."""
     return {name: weight.abs() for name, weight in scoring.weights.items()}
+
+
+MAGNITUDE = magnitude.config(name="magnitude")

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from trainables.pruning.criteria.scoring import Scoring
+from trainables.pruning.criterion import criterion
+from trainables.pruning.scoring import Scoring
 
 
+@criterion
 def random(scoring: Scoring) -> dict[str, Tensor]:
     """Standard normal scores, in the weight's shape, from the generator (CPU) of `scoring`."""
     return {

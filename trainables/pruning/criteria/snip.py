@@ -2,9 +2,12 @@
 
 from torch import Tensor
 
-from trainables.pruning.criteria.scoring import Scoring, gradient, loss, summed
+from trainables.pruning.criterion import criterion
+from trainables.pruning.scoring import Scoring, gradient, loss, summed
+from trainables.pruning.scoring_data import Examples
 
 
+@criterion(data=Examples)
 def snip(scoring: Scoring) -> dict[str, Tensor]:
     """|∂L/∂m| = |w·∂L/∂w|, L summed over all examples, in the weight's shape (sketching paper §6).
 

@@ -5,9 +5,12 @@ from itertools import chain
 from torch import Tensor
 from torch.func import functional_call
 
-from trainables.pruning.criteria.scoring import Scoring, gradient
+from trainables.pruning.criterion import criterion
+from trainables.pruning.scoring import Scoring, gradient
+from trainables.pruning.scoring_data import FlowInput
 
 
+@criterion(data=FlowInput, rounds=100)
 def synflow(scoring: Scoring) -> dict[str, Tensor]:
     """|∂R/∂w · w| in the weight's shape (sketching paper equation 3).
 

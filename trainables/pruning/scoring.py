@@ -20,15 +20,15 @@ class Scoring:
     """`model` with its prunable weights masked, and what it is scored with.
 
     `batches` are chunks of inputs [B, C, H, W] and labels [B], of the model's type and on its
-    device; criteria that need no data leave them alone. `temperature` divides the logits.
-    Criteria never change the model: they call it, in the mode it is in, with copies of its weights.
+    device; criteria that need no data leave them alone. `generator` (CPU) is for criteria that
+    draw. Criteria never change the model: they call it, in the mode it is in, with copies of its
+    weights.
     """
 
     model: nn.Module
     masks: Masks
     batches: tuple[Batch, ...] = ()
     generator: torch.Generator = field(default_factory=torch.Generator)
-    temperature: float = 1.0
 
     @property
     def weights(self) -> Named:
@@ -41,10 +41,11 @@ class Scoring:
         return {name: weight.requires_grad_() for name, weight in self.weights.items()}
 
 
-def loss(scoring: Scoring, weights: Named, batch: Batch) -> Tensor:
-    """Cross-entropy of the model with `weights`, summed over the batch's examples."""
+def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of the model with `weights`, logits divided by `temperature`, summed over the
+    batch's examples."""
     inputs, labels = batch
-    logits = functional_call(scoring.model, weights, (inputs,)) / scoring.temperature
+    logits = functional_call(scoring.model, weights, (inputs,)) / temperature
     return F.cross_entropy(logits, labels, reduction="sum")
 
 

@@ -1,0 +1,113 @@
+"""What a dataset is, as a sweep file names it: where it is loaded from, and what is known of it."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from trainables.data.dataset import Dataset, DatasetInfo
+from trainables.data.roots import DataRoots
+from trainables.plugins.entry import Entry, Kind, PluginError, attach
+
+
+class DatasetOptions(Entry):
+    """A dataset by name; called with the places to look in, it gives the whole of it.
+
+    `holdout` training examples become the validation split; then only `subset` of the others
+    are kept, in equal numbers per class as far as there are enough. Both choices are fixed: the
+    seed of an experiment does not move them.
+    """
+
+    described: ClassVar[Callable[..., DatasetInfo] | None] = None
+    """What knows the dataset without loading it, called as the function itself."""
+
+    holdout: Annotated[int, Field(ge=0)] = 0
+    subset: Annotated[int, Field(gt=0)] | None = None
+
+    def __call__(self, roots: DataRoots) -> Dataset:
+        return super().__call__(roots)
+
+    def describe(self, roots: DataRoots) -> DatasetInfo:
+        """What is known of the whole dataset; without a function that knows, it is loaded, and
+        its fingerprint is that of its arrays."""
+        described = type(self).described
+        if described is None:
+            return _described(checked(self(roots), self))
+        return described(roots, **{name: getattr(self, name) for name in self.option_names})
+
+
+DATASET = Kind("dataset", DatasetOptions, ("roots",), ("trainables.data",))
+
+Load = TypeVar("Load", bound=Callable[..., Dataset])
+
+
+def dataset(load: Load) -> Load:
+    """The decorator of a function `load(roots, *, option=default, …) -> Dataset`."""
+    return DATASET.register(load)
+
+
+def described_by(describe: Callable[..., DatasetInfo]) -> Callable[[Load], Load]:
+    """The decorator of such a function, with one that knows the dataset without loading it.
+
+    It is called with the same arguments. Where the name and the options do not fix the content, it
+    gives a fingerprint of it, see `trainables.data.fingerprint`.
+    """
+
+    def register(load: Load) -> Load:
+        config = DATASET.config_of(load, load.__name__)
+        config.described = staticmethod(describe)
+        attach(load, "config", config)
+        DATASET.adopt(config, load.__name__)
+        return load
+
+    return register
+
+
+def checked(found: Any, config: DatasetOptions) -> Dataset:
+    """`found`, if it is a dataset that can be trained on; raises PluginError."""
+    at = f"{config.where()}: the dataset {config.name}"
+    if not isinstance(found, Dataset):
+        raise PluginError(f"{at} gives {type(found).__name__}, no Dataset")
+    for name, split in (("train", found.train), ("test", found.test)):
+        images, labels = split.images, split.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise PluginError(
+                f"{at}: its {name} images are {images.dtype} {images.shape}; they must be uint8 "
+                "[N, channels, height, width]"
+            )
+        if labels.dtype != np.int64 or labels.shape != (len(images),) or not len(labels):
+            raise PluginError(
+                f"{at}: its {name} labels are {labels.dtype} {labels.shape}; they must be int64 "
+                f"[{len(images)}], one for each image"
+            )
+        if labels.min() < 0 or labels.max() >= found.classes:
+            raise PluginError(
+                f"{at}: its {name} labels go from {labels.min()} to {labels.max()}; there are "
+                f"{found.classes} classes, from 0"
+            )
+    shapes = {found.train.images.shape[1:], found.test.images.shape[1:]}
+    channels = found.train.images.shape[1]
+    if len(shapes) > 1 or {len(found.mean), len(found.std)} != {channels}:
+        raise PluginError(
+            f"{at}: all images must have one shape, and mean and std one number for each of the "
+            f"{channels} channels"
+        )
+    return found
+
+
+def _described(found: Dataset) -> DatasetInfo:
+    digest = hashlib.sha256(repr((found.classes, found.mean, found.std)).encode())
+    for split in (found.train, found.test):
+        for array in (split.images, split.labels):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    _, channels, height, width = found.train.images.shape
+    return DatasetInfo(
+        (channels, height, width),
+        found.classes,
+        len(found.train),
+        len(found.test),
+        digest.hexdigest(),
+    )

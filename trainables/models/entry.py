@@ -1,0 +1,18 @@
+"""What a model is: a function from the images' shape and the number of classes to a network."""
+
+from torch import nn
+
+from trainables.models.shape import Shape
+from trainables.plugins.entry import Entry, Kind
+
+
+class Model(Entry):
+    """A network by name; called with the images' shape and the number of classes, it gives one
+    that maps images [N, *shape] to logits [N, classes]."""
+
+    def __call__(self, shape: Shape, classes: int) -> nn.Module:
+        return super().__call__(shape, classes)
+
+
+MODEL = Kind("model", Model, ("shape", "classes"), ("trainables.models",))
+model = MODEL.register

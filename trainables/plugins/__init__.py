@@ -1,0 +1,1 @@
+"""Plug-ins: how the package and its users add what a sweep file can name, by one mechanism."""

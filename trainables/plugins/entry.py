@@ -1,0 +1,307 @@
+"""Entries: what a sweep file can name. A function or a config class with one decorator."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationInfo, create_model
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
+
+from trainables.config import CODE, Config
+from trainables.errors import UserError
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+"""A function or a config class."""
+
+
+class PluginError(UserError, ValueError):
+    """A plug-in cannot be used; the text says where, why and what to do."""
+
+
+class Entry(Config):
+    """A config that a sweep file names, `{name: NAME, option: value, …}`; to be called.
+
+    What it is called with, and what it gives, is its kind's. One that was made of a function calls
+    that with its options as keywords.
+    """
+
+    kind: ClassVar["Kind"]
+    function: ClassVar[Callable[..., Any] | None] = None
+    entry_name: ClassVar[str] = ""
+    option_names: ClassVar[tuple[str, ...]] = ()
+    companions: ClassVar[tuple[type["Entry"], ...]] = ()
+    """Entries of other kinds that come with this one."""
+
+    name: str
+
+    @classmethod
+    def ledger_name(cls) -> str:
+        return f"{cls.kind.name}/{cls.entry_name}"
+
+    @classmethod
+    def where(cls) -> str:
+        """The file and line where its function or class is."""
+        return location(cls.function or cls)
+
+    def __call__(self, *arguments: Any) -> Any:
+        assert self.function is not None
+        rest = (self.name.partition(":")[2],) if self.entry_name.endswith(":") else ()
+        options = {name: getattr(self, name) for name in self.option_names}
+        return type(self).function(*arguments, *rest, **options)  # pyright: ignore
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of entries: its name, the base of its configs, and what functions are called with.
+
+    The built-in ones are in the modules of `packages`. Without a name, `default` is meant. `check`
+    raises PluginError when a config class of this kind cannot be used.
+    """
+
+    name: str
+    base: type[Entry]
+    arguments: tuple[str, ...]
+    packages: tuple[str, ...]
+    default: str | None = None
+    check: Callable[[type[Entry]], None] = field(default=lambda config: None)
+
+    def register(self, thing: Thing) -> Thing:
+        """The decorator: makes a function, or a config class, an entry of this kind.
+
+        A function's keyword-only parameters, each with a type and most with a default, are its
+        options; `thing.config` is then its config class. A name that ends in a colon, as given to
+        `named`, stands for all names that begin so. Raises PluginError.
+        """
+        return self.named(None)(thing)
+
+    def named(self, name: str | None) -> Callable[[Thing], Thing]:
+        """The decorator with another name than the function's."""
+
+        def register(thing: Thing) -> Thing:
+            if isinstance(thing, type):
+                self.adopt(thing, _literal_name(thing))
+            else:
+                config = self.config_of(thing, name or thing.__name__)
+                attach(thing, "config", config)
+                self.adopt(config, name or thing.__name__)
+            return thing
+
+        return register
+
+    def adopt(self, config: type[Any], name: str) -> None:
+        """Make a config class an entry. Raises PluginError."""
+        if not issubclass(config, self.base):
+            raise PluginError(f"{location(config)}: a {self.name} derives from {_named(self.base)}")
+        config.kind, config.entry_name = self, name
+        _refuse_reserved(config)
+        self.check(config)
+
+    def config_of(
+        self, function: Callable[..., Any], name: str, *bases: type[Config], **fields: Any
+    ) -> type[Any]:
+        """The config class of a function's options, on top of `bases` and the kind's own."""
+        options = function_options(function, self.arguments, family=name.endswith(":"))
+        config = create_model(
+            function.__name__,
+            __base__=_essential((*bases, self.base)),
+            __module__=function.__module__,
+            __doc__=inspect.getdoc(function),
+            name=(_name_type(name), ...),
+            **fields,
+            **options,
+        )
+        config.function, config.option_names = function, tuple(options)
+        return config
+
+
+def _essential(bases: tuple[type[Any], ...]) -> tuple[type[Any], ...]:
+    """`bases` without those that others of them derive from."""
+    return tuple(
+        base for base in bases if not any(o is not base and issubclass(o, base) for o in bases)
+    )
+
+
+def attach(function: Callable[..., Any], attribute: str, config: type[Entry]) -> None:
+    """Make `config` an attribute of its function, by which it can be pickled."""
+    config.__qualname__ = f"{function.__qualname__}.{attribute}"
+    config.__name__ = function.__name__
+    setattr(function, attribute, config)
+
+
+def function_options(
+    function: Callable[..., Any], arguments: tuple[str, ...], *, family: bool = False
+) -> dict[str, Any]:
+    """The options of a function as fields: its keyword-only parameters. Raises PluginError when it
+    cannot be called with as many positional `arguments`."""
+    at = location(function)
+    try:
+        parameters = [*inspect.signature(function, eval_str=True).parameters.values()]
+    except (NameError, TypeError) as error:
+        raise PluginError(f"{at}: {function.__name__}: {error}") from error
+    wanted = (*arguments, "name") if family else arguments
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(positional) != len(wanted) or any(p.kind in _STARS for p in parameters):
+        shown = ", ".join(wanted)
+        raise PluginError(
+            f"{at}: {function.__name__} is called with ({shown}), and takes "
+            f"{inspect.signature(function)}; its options are keyword-only, after a *"
+        )
+    options: dict[str, Any] = {}
+    for parameter in parameters[len(positional) :]:
+        if parameter.annotation is inspect.Parameter.empty:
+            raise PluginError(
+                f"{at}: {function.__name__}: the option {parameter.name} has no type; write "
+                f"{parameter.name}: float, or the like"
+            )
+        required = parameter.default is inspect.Parameter.empty
+        options[parameter.name] = (parameter.annotation, ... if required else parameter.default)
+    return options
+
+
+_STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def location(thing: Any) -> str:
+    """`file:line` of a function or class, for messages."""
+    try:
+        file = inspect.getsourcefile(thing) or "?"
+        code = getattr(thing, "__code__", None)
+        line = code.co_firstlineno if code else inspect.getsourcelines(thing)[1]
+    except (OSError, TypeError):
+        return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', '?')}"
+    return f"{_shortest(file)}:{line}"
+
+
+def _shortest(file: str) -> str:
+    path = Path(file)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return file
+
+
+def _refuse_reserved(config: type[Entry]) -> None:
+    if CODE in config.model_fields:
+        raise PluginError(f"{config.where()}: an option cannot be called {CODE}; rename it")
+
+
+def _literal_name(config: type[Any]) -> str:
+    fields = getattr(config, "model_fields", {})
+    names = get_args(fields["name"].annotation) if "name" in fields else ()
+    if len(names) != 1:
+        raise PluginError(
+            f'{location(config)}: {config.__name__} has no name; add name: Literal["…"]'
+        )
+    return names[0]
+
+
+def _name_type(name: str) -> Any:
+    if not name.endswith(":"):
+        return Literal[name]
+
+    def begins_so(given: str) -> str:
+        if not given.startswith(name) or given == name:
+            raise ValueError(f"must be {name} and a name")
+        return given
+
+    return Annotated[str, AfterValidator(begins_so)]
+
+
+def _named(base: type[Entry]) -> str:
+    return f"{base.__module__}.{base.__qualname__}"
+
+
+# --- what there is
+
+
+def entries(module: ModuleType) -> Iterator[type[Entry]]:
+    """The entries that a module defines, in their order."""
+    for thing in [*vars(module).values()]:
+        config = (
+            thing
+            if isinstance(thing, type)
+            else vars(thing).get("config")
+            if callable(thing) and hasattr(thing, "__dict__")
+            else None
+        )
+        if not (isinstance(config, type) and issubclass(config, Entry)):
+            continue
+        if config.entry_name and "kind" in vars(config) and config.__module__ == module.__name__:
+            yield config
+            yield from config.companions
+
+
+@cache
+def built_in(kind: Kind) -> Mapping[str, type[Entry]]:
+    """The entries of a kind that prunesweep ships, by name."""
+    modules = [
+        import_module(f"{package}.{module.name}")
+        for package in kind.packages
+        for module in iter_modules(import_module(package).__path__)
+    ]
+    found = (entry for module in modules for entry in entries(module))
+    return {entry.entry_name: entry for entry in found if entry.kind is kind}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a sweep file can name: what is built in, and the plugged-in entries by kind."""
+
+    plugged: Mapping[str, Mapping[str, type[Entry]]] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> dict[str, type[Entry]]:
+        """All entries of a kind by name."""
+        return {**built_in(kind), **self.plugged.get(kind.name, {})}
+
+    def find(self, kind: Kind, name: Any) -> type[Entry] | None:
+        """The entry with that name, or the one whose names begin as this one does."""
+        known = self.of(kind)
+        family = f"{name.partition(':')[0]}:" if isinstance(name, str) and ":" in name else None
+        return known.get(name) or known.get(family) if isinstance(name, str) else None
+
+
+BUILT_IN = Catalogue()
+
+
+@dataclass(frozen=True)
+class Named:
+    """Annotates a field whose value is an entry of a kind: `Annotated[Model, Named(MODEL)]`.
+
+    A name alone stands for the entry with its defaults. Plugged-in entries are those of the
+    `Catalogue` in the validation's context.
+    """
+
+    kind: Kind
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._chosen,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+
+    def _chosen(self, value: Any, info: ValidationInfo) -> Entry:
+        if isinstance(value, self.kind.base):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise PydanticKnownError("model_attributes_type")
+        catalogue = info.context if isinstance(info.context, Catalogue) else BUILT_IN
+        name = value.get("name", self.kind.default)
+        if name is None:
+            raise PydanticCustomError("no_name", "needs a name")
+        entry = catalogue.find(self.kind, name)
+        if entry is None:
+            known = [*catalogue.of(self.kind)]
+            raise PydanticCustomError("unknown_name", "unknown", {"tag": name, "known": known})
+        return entry.model_validate(value, context=info.context)

@@ -1,0 +1,19 @@
+"""How a lineage is pruned, whatever its method: the section `prune` of a sweep file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from trainables.config import Config
+from trainables.pruning.scope import Scope
+
+
+class Pruning(Config):
+    """How a lineage is pruned, whatever its method.
+
+    With `rewind_batchnorm: false`, BatchNorm statistics stay as trained when the weights rewind.
+    """
+
+    iterations: Annotated[int, Field(ge=0, le=1000)] = 30
+    scope: Scope = "global"
+    rewind_batchnorm: bool = True

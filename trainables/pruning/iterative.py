@@ -1,0 +1,96 @@
+"""Iterative pruning: T times prune some of what is kept, rewind and retrain."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from trainables.measures.masks import Masks
+from trainables.plugins.entry import Entry, Named, PluginError
+from trainables.pruning.amount import kept_count
+from trainables.pruning.config import Pruning
+from trainables.pruning.criteria.magnitude import MAGNITUDE
+from trainables.pruning.criterion import CRITERION, Criterion
+from trainables.pruning.method import Method, Network, Scored, Scorer, Step
+from trainables.pruning.scope import grouped, ungrouped
+from trainables.pruning.selection import drop_lowest, sampled
+
+
+class Repeated(Method):
+    """The base of methods that prune T times: the trunk is trained densely, and each of the T
+    iterations prunes, rewinds and retrains."""
+
+    scored: ClassVar[Scored] = "parent"
+
+    def steps(self, prune: Pruning) -> tuple[Step, ...]:
+        adds, last = self.identity(prune), prune.iterations
+        pruned = (
+            Step(t, "prune", adds, density=self.target if t == last else None, scored=self.scored)
+            for t in range(1, last + 1)
+        )
+        return (Step(0, "train"), *pruned)
+
+
+class Iterative(Repeated):
+    """The base of methods that drop the lowest scores of what is `scored`, as many of each group of
+    the scope as `amount` says."""
+
+    criterion: Annotated[Criterion, Named(CRITERION)] = MAGNITUDE
+
+    def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
+        """How many of each group's kept weights go, int64 [groups]; `weights` and `kept`, which
+        are [groups, size], are the weights that are scored and whether they are kept."""
+        raise NotImplementedError
+
+    @property
+    def real_examples(self) -> int:
+        return self.criterion.real_examples
+
+    def __call__(self, network: Network) -> Masks:
+        weights = network.weights
+        masks = {name: network.masks[name] for name in weights}
+        scores = self._scores(network, masks)
+        rows = [*zip(*(grouped(w, network.scope) for w in (scores, weights, masks)), strict=True)]
+        amounts = [self._amount(network, w, kept) for _, w, kept in rows]
+        if self.samples:
+            count = sum(int(kept.sum()) for _, _, kept in rows) - int(torch.cat(amounts).sum())
+            return sampled(scores, masks, count, network.stream("selection", network.iteration))
+        pruned = [drop_lowest(s, kept, n) for (s, _, kept), n in zip(rows, amounts, strict=True)]
+        return ungrouped(pruned, masks, network.scope)
+
+    def _scores(self, network: Network, masks: Masks) -> dict[str, Tensor]:
+        criterion, t = self.criterion, network.iteration
+        inputs = criterion.inputs(network.data, network.stream("scoring data", t))
+        scorer = Scorer.of(network, inputs, network.stream("scores", t))
+        return scorer.scores(criterion, f"{criterion.where()}: {criterion.name}", masks)
+
+    def _amount(self, network: Network, weights: Tensor, kept: Tensor) -> Tensor:
+        if network.density is not None:
+            # How many are kept above the density.
+            surplus = kept.sum(dim=1) - kept_count(network.density, kept.shape[1])
+            return surplus.clamp(min=0)
+        amounts = self.amount(weights, kept)
+        if amounts.shape != kept.shape[:1] or amounts.dtype != torch.int64:
+            raise PluginError(
+                f"{self.where()}: the amount of {self.name} is {amounts.dtype} "
+                f"{tuple(amounts.shape)}; it must be int64 ({len(kept)},), a number for each group"
+            )
+        return amounts
+
+
+class ByFunction(Repeated):
+    """A method that is a function of the network, called at every iteration."""
+
+    def __call__(self, network: Network) -> Masks:
+        found = Entry.__call__(self, network)
+        shapes = {name: mask.shape for name, mask in network.masks.items()}
+        if (
+            not isinstance(found, dict)
+            or {name: getattr(mask, "shape", None) for name, mask in found.items()} != shapes
+            or any(mask.dtype != torch.bool for mask in found.values())
+        ):
+            raise PluginError(
+                f"{self.where()}: {self.name} must give a mask for each weight of the network, "
+                "bool and in the weight's shape, by its name"
+            )
+        return {name: found[name] & mask for name, mask in network.masks.items()}

@@ -1,0 +1,188 @@
+"""What a method is: its iterations, and the masks of each. Everything else asks it."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import canonical, canonical_json
+from trainables.measures.masks import Masks, apply_masks
+from trainables.models import prunable
+from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.pruning.config import Pruning
+from trainables.pruning.parts import PARTS
+from trainables.pruning.scope import Scope
+from trainables.pruning.scoring import Scoring
+from trainables.pruning.scoring_data import Inputs
+from trainables.training.batches import DeviceData
+from trainables.training.batches import Inputs as TrainingInputs
+from trainables.training.randomness import stream
+
+Scored = Literal["init", "dense", "parent"]
+"""Whose weights are scored: w_init, the trunk's trained w_0, or w_{t−1}."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration of a lineage.
+
+    *train*: the dense trunk; *prune*: prune what its `scored` says, rewind, train; *retrain*: train
+    the parent's mask again. `identity` is the canonical JSON of what its key adds to its parent's,
+    empty for the trunk. `inputs` is what it trains on, `density` the density it has to reach,
+    where it has one.
+    """
+
+    iteration: int
+    kind: Literal["train", "prune", "retrain"]
+    identity: str = ""
+    inputs: TrainingInputs = "real"
+    density: float | None = None
+    scored: Scored = "parent"
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether it goes on from the masks of the iteration before."""
+        return self.kind == "retrain" or (self.kind == "prune" and self.scored != "init")
+
+    @property
+    def pruned(self) -> Scored | None:
+        """Whose weights its pruned model has; None where those were trained on noise or never
+        pruned before."""
+        return self.scored if self.kind == "prune" and self.inputs == "real" else None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as a method finds it when it has to prune.
+
+    `model` has the weights that the method scores, and `masks` are what is kept of them so far.
+    `density` is to be met exactly, where there is one.
+    """
+
+    model: nn.Module
+    masks: Masks
+    data: DeviceData
+    seed: int
+    iteration: int
+    scope: Scope = "global"
+    density: float | None = None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The prunable weights, in module order, without gradients."""
+        return {name: weight.detach() for name, weight in prunable(self.model).items()}
+
+    def stream(self, *labels: str | int) -> torch.Generator:
+        """The generator (CPU) of this seed for what `labels` name."""
+        return stream(self.seed, *labels)
+
+
+@dataclass
+class Scorer:
+    """Scores a network, round by round: a float64 copy of it in eval mode."""
+
+    model: nn.Module
+    inputs: Inputs
+    noise: torch.Generator
+
+    @classmethod
+    def of(cls, network: Network, inputs: Inputs, noise: torch.Generator) -> "Scorer":
+        return cls(copy.deepcopy(network.model).to(torch.float64).eval(), inputs, noise)
+
+    def scores(self, criterion: Any, name: str, masks: Masks) -> dict[str, Tensor]:
+        """What `criterion`, called `name`, gives for the network with `masks`.
+
+        Raises PluginError unless that is a score in the weight's shape for each weight, and
+        ValueError when one is no finite number.
+        """
+        apply_masks(self.model, masks)
+        found = criterion(Scoring(self.model, masks, self.inputs(), self.noise))
+        if not isinstance(found, dict) or found.keys() != masks.keys():
+            given = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+            raise PluginError(f"{name} scores {given or 'nothing'}, not {', '.join(masks)}")
+        for layer, score in found.items():
+            if score.shape != masks[layer].shape:
+                raise PluginError(
+                    f"{name}: the scores of {layer} have the shape {tuple(score.shape)}, not the "
+                    f"weight's {tuple(masks[layer].shape)}"
+                )
+            if not bool(score.isfinite().all()):
+                raise ValueError(f"{name}: not all scores of {layer} are finite numbers")
+        return {layer: found[layer] for layer in masks}
+
+
+class Method(Entry):
+    """A method by name; called with a `Network`, it gives the masks of what is to be kept.
+
+    A method is put together from parts (`trainables.pruning.parts`): inheriting from one gives the
+    config its field, and the method what that field means. What a part leaves open is here.
+    """
+
+    global_scope: ClassVar[bool] = False
+    """Whether it compares all weights with each other by definition."""
+
+    def steps(self, prune: Pruning) -> tuple[Step, ...]:
+        """The iterations of a lineage, in order; the dense trunk, where there is one, is first."""
+        raise NotImplementedError
+
+    def __call__(self, network: Network) -> Masks:
+        return super().__call__(network)
+
+    @property
+    def rewind_step(self) -> int:
+        """The training step that retraining starts from (0: the initialization)."""
+        return 0
+
+    @property
+    def target(self) -> float | None:
+        """The density that it aims at, where it does."""
+        return None
+
+    @property
+    def samples(self) -> bool:
+        """Whether masks are drawn."""
+        return False
+
+    @property
+    def real_examples(self) -> int:
+        """How many training examples it scores with."""
+        return 0
+
+    @property
+    def needs_global_scope(self) -> bool:
+        return self.global_scope or self.samples
+
+    def identity(self, prune: Pruning, *without: str) -> str:
+        """What the key of a pruning step adds: the method, but for the fields `without`, and the
+        pruning, but for the number of iterations."""
+        method = {name: value for name, value in canonical(self).items() if name not in without}
+        pruned = {n: value for n, value in canonical(prune).items() if n != "iterations"}
+        return canonical_json({"method": method, "prune": pruned})
+
+
+def _made_of_parts(config: type[Entry]) -> None:
+    """Raise PluginError when a field of a part would mean nothing."""
+    for part, hook in PARTS.items():
+        mine = set(part.model_fields) & set(config.model_fields)
+        if mine and not issubclass(config, part):
+            names = ", ".join(sorted(mine))
+            raise PluginError(
+                f"{config.where()}: {config.__name__} has {names} and does not derive from "
+                f"{part.__name__}, which says what {names} means"
+            )
+        if issubclass(config, part) and getattr(config, hook) is getattr(Method, hook):
+            raise PluginError(
+                f"{config.where()}: {config.__name__} derives from {part.__name__} after its "
+                f"method; write {part.__name__} first"
+            )
+
+
+METHOD = Kind(
+    "method",
+    Method,
+    ("network",),
+    ("trainables.pruning.methods", "trainables.pruning.criteria"),
+    check=_made_of_parts,
+)

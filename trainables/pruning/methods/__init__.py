@@ -1,0 +1,1 @@
+"""The methods that train and prune iteration by iteration, one file each."""

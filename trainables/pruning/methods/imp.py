@@ -1,0 +1,55 @@
+"""IMP: iterative magnitude pruning down to a density, on real or random data."""
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+from trainables.config import canonical_json
+from trainables.pruning.amount import ratio_amount
+from trainables.pruning.config import Pruning
+from trainables.pruning.decorator import method
+from trainables.pruning.iterative import Iterative
+from trainables.pruning.method import Step
+from trainables.pruning.parts import Ratio, Rewinds, Selects, ToDensity
+
+
+@method
+class IMP(ToDensity, Rewinds, Selects, Iterative):
+    """Iterative magnitude pruning with rewinding, down to a density (sketching paper §8).
+
+    `data: random` finds the mask on normal inputs with uniform labels, and then retrains it on
+    real data as one more iteration.
+    """
+
+    global_scope = True
+
+    name: Literal["imp"]
+    ratio: Ratio = 0.2
+    data: Literal["real", "random"] = "real"
+
+    def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
+        return ratio_amount(kept, self.ratio)
+
+    def steps(self, prune: Pruning) -> tuple[Step, ...]:
+        """As many as it takes to the density, whatever `prune.iterations`.
+
+        Those above the density carry none in their identity, so that densities share them.
+        """
+        last = self.iterations
+        on_the_way = self.identity(prune, "density")
+        steps = [Step(0, "train", inputs=self.data)]
+        for t in range(1, last):
+            steps.append(Step(t, "prune", on_the_way, self.data))
+        steps.append(Step(last, "prune", self.identity(prune), self.data, self.density))
+        if self.data == "random":
+            retrain = canonical_json({"retrain": "real"})
+            steps.append(Step(last + 1, "retrain", retrain, "real", self.density))
+        return tuple(steps)
+
+    @property
+    def iterations(self) -> int:
+        """How many prunings of a ratio P bring the density to ρ: ⌈log ρ / log(1−P)⌉, at least
+        one."""
+        rounds = math.log(self.density) / math.log(1 - self.ratio)
+        return max(1, math.ceil(rounds - 1e-9))

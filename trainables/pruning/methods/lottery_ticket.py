@@ -1,0 +1,21 @@
+"""Lottery tickets: prune the smallest trained weights, rewind, retrain."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from trainables.pruning.amount import ratio_amount
+from trainables.pruning.decorator import method
+from trainables.pruning.iterative import Iterative
+from trainables.pruning.parts import Ratio, Rewinds
+
+
+@method
+class LotteryTicket(Rewinds, Iterative):
+    """Prune by the magnitudes of w_t, rewind, retrain (Frankle & Carbin, 2019)."""
+
+    name: Literal["lottery_ticket"]
+    ratio: Ratio = 0.2
+
+    def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
+        return ratio_amount(kept, self.ratio)

@@ -1,0 +1,55 @@
+"""Parts: what methods are put together from. Each is a field of the config, and what it means."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainables.config import Config
+
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+Density = Annotated[float, Field(gt=0, le=1)]
+Selection = Literal["threshold", "sampled"]
+
+
+class Rewind(Config):
+    """Where retraining starts: step 0 is the initialization, step k the trunk after k steps."""
+
+    step: Annotated[int, Field(ge=0)] = 0
+
+
+class Rewinds(Config):
+    """Retraining starts where `rewind` says, and not at the initialization."""
+
+    rewind: Rewind = Rewind()
+
+    @property
+    def rewind_step(self) -> int:
+        return self.rewind.step
+
+
+class ToDensity(Config):
+    """The last pruning meets `density` exactly."""
+
+    density: Density
+
+    @property
+    def target(self) -> float | None:
+        return self.density
+
+
+class Selects(Config):
+    """`threshold` keeps the highest scores, `sampled` draws masks (sketching paper §8)."""
+
+    selection: Selection = "threshold"
+
+    @property
+    def samples(self) -> bool:
+        return self.selection == "sampled"
+
+
+PARTS: dict[type[Config], str] = {
+    Rewinds: "rewind_step",
+    ToDensity: "target",
+    Selects: "samples",
+}
+"""Each part, and the property of a method by which it means something."""

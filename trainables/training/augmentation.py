@@ -1,0 +1,103 @@
+"""Augmentation of training images by name, as a recipe has it."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.plugins.entry import Entry, Kind, PluginError
+
+Augmented = Callable[[Tensor, Tensor, int], Tensor]
+"""Of an epoch: augments images uint8 [B, C, H, W], the training examples `chosen` [B], of the
+batch of a step."""
+
+
+class Augmentation(Entry):
+    """An augmentation by name, drawn anew at every epoch.
+
+    A function is called with the images of a batch, uint8 [B, C, H, W] on the device, and a
+    generator (CPU) that is the batch's own; it gives as many of the same kind and shape.
+    """
+
+    def epoch(self, examples: int, generator: torch.Generator, device: torch.device) -> Augmented:
+        """The augmentation of an epoch of `examples` training examples, drawn from `generator`,
+        whichever of its steps are taken."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+
+        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
+            drawn = self(images, torch.Generator().manual_seed(seed + step))
+            if drawn.shape != images.shape or drawn.dtype != images.dtype:
+                raise PluginError(
+                    f"{self.where()}: the augmentation {self.name} gives {drawn.dtype} "
+                    f"{tuple(drawn.shape)} for images {images.dtype} {tuple(images.shape)}; both "
+                    "must stay as they are"
+                )
+            return drawn
+
+        return augmented
+
+
+AUGMENTATION = Kind(
+    "augmentation",
+    Augmentation,
+    ("images", "generator"),
+    ("trainables.training",),
+    default="flip_and_crop",
+)
+augmentation = AUGMENTATION.register
+
+
+@augmentation
+class FlipAndCrop(Augmentation):
+    """Horizontal flips, and crops of the padded image.
+
+    `crop_padding` p > 0 pads p pixels on each side and crops back to the image's size.
+    """
+
+    name: Literal["flip_and_crop"] = "flip_and_crop"
+    horizontal_flip: bool = False
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = 0
+    padding_mode: Literal["reflect", "zeros"] = "reflect"
+
+    def epoch(self, examples: int, generator: torch.Generator, device: torch.device) -> Augmented:
+        drawn = {name: each.to(device) for name, each in self._draw(examples, generator).items()}
+
+        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
+            of_batch = {name: values.index_select(0, chosen) for name, values in drawn.items()}
+            return self.augmented(images, of_batch)
+
+        return augmented
+
+    def _draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        drawn: dict[str, Tensor] = {}
+        if self.horizontal_flip:
+            drawn["flip"] = torch.rand(count, generator=generator) < 0.5
+        if self.crop_padding:
+            span = 2 * self.crop_padding + 1
+            drawn["offset"] = torch.randint(span, (count, 2), generator=generator)
+        return drawn
+
+    def augmented(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """A batch of uint8 images [B, C, H, W] flipped where `drawn["flip"]` [B] says so and
+        cropped at `drawn["offset"]` [B, 2] (rows, columns) of the padded image."""
+        if self.horizontal_flip:
+            images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
+        if not self.crop_padding:
+            return images
+        batch, _, height, width = images.shape
+        padded = self._padded(images)
+        rows = drawn["offset"][:, 0, None] + torch.arange(height, device=images.device)
+        columns = drawn["offset"][:, 1, None] + torch.arange(width, device=images.device)
+        example = torch.arange(batch, device=images.device)
+        cropped = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return cropped.permute(0, 3, 1, 2).contiguous()
+
+    def _padded(self, images: Tensor) -> Tensor:
+        sides = (self.crop_padding,) * 4
+        if self.padding_mode == "zeros":
+            return F.pad(images, sides)
+        # Reflection is not implemented for uint8; float32 holds 0…255 exactly.
+        return F.pad(images.to(torch.float32), sides, mode="reflect").to(torch.uint8)

@@ -1,0 +1,63 @@
+"""Losses by name, as a recipe has them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.plugins.entry import Entry, Kind, PluginError
+
+
+class Loss(Entry):
+    """A loss by name; called with logits [B, classes] and labels [B], it gives the loss of each
+    example, [B]. All losses of the tables are its means."""
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return super().__call__(logits, labels)
+
+    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over a batch, which training minimizes."""
+        return self._of_each(logits, labels).mean()
+
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum over a batch."""
+        return self._of_each(logits, labels).sum()
+
+    def _of_each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = self(logits, labels)
+        if tuple(losses.shape) != tuple(labels.shape):
+            raise PluginError(
+                f"{self.where()}: the loss {self.name} gives a tensor of the shape "
+                f"{tuple(losses.shape)} for {len(labels)} examples; it must be ({len(labels)},)"
+            )
+        return losses
+
+
+LOSS = Kind("loss", Loss, ("logits", "labels"), ("trainables.training",))
+loss = LOSS.register
+
+
+@loss
+class CrossEntropy(Loss):
+    """Cross-entropy of the softmax, with labels smoothed by `label_smoothing` (Szegedy et al.,
+    2016)."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self._reduced(logits, labels, "none")
+
+    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self._reduced(logits, labels, "mean")
+
+    def total(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self._reduced(logits, labels, "sum")
+
+    def _reduced(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        smoothing = self.label_smoothing
+        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=smoothing)
+
+
+CROSS_ENTROPY = CrossEntropy(name="cross_entropy")

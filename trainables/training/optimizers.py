@@ -1,0 +1,91 @@
+"""Optimizers by name, as a recipe has them."""
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from trainables.plugins.entry import Entry, Kind, PluginError
+
+NonNegative = Annotated[float, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optimizer(Entry):
+    """An optimizer by name; called with the parameters, it gives one that trains them.
+
+    `lr` is the learning rate that the schedule starts from.
+    """
+
+    keeps_zeros: ClassVar[bool] = False
+    """Whether a zero weight whose gradient is always zero stays zero by the arithmetic alone."""
+
+    lr: Annotated[float, Field(gt=0)]
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return super().__call__(parameters)
+
+
+def _has_lr(config: type[Entry]) -> None:
+    if config.function is not None and "lr" not in config.option_names:
+        raise PluginError(
+            f"{config.where()}: the optimizer {config.entry_name} has no option lr, which the "
+            "learning rate schedule needs"
+        )
+
+
+OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_has_lr)
+optimizer = OPTIMIZER.register
+
+
+@optimizer
+class SGD(Optimizer):
+    """Stochastic gradient descent; the defaults are SAP Table 3."""
+
+    keeps_zeros = True
+
+    name: Literal["sgd"]
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Momentum = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0; set nesterov: false")
+        return self
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+@optimizer
+class Adam(Optimizer):
+    """Adam (Kingma & Ba, 2015) with L2 weight decay."""
+
+    keeps_zeros = True
+
+    name: Literal["adam"]
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    weight_decay: NonNegative = 0.0
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            parameters,
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=True,
+        )

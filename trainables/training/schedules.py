@@ -1,0 +1,53 @@
+"""Learning rate schedules by name, as a recipe has them."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainables.config import Listed
+from trainables.plugins.entry import Entry, Kind
+
+
+class Schedule(Entry):
+    """A schedule by name; called with the optimizer's `lr`, an epoch (from 0) and the number of
+    epochs, it gives the learning rate of that epoch."""
+
+    def __call__(self, lr: float, epoch: int, epochs: int) -> float:
+        return super().__call__(lr, epoch, epochs)
+
+
+SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), ("trainables.training",))
+lr_schedule = SCHEDULE.register
+
+
+@lr_schedule
+class Constant(Schedule):
+    """The optimizer's learning rate, all the time."""
+
+    name: Literal["constant"]
+
+    def __call__(self, lr: float, epoch: int, epochs: int) -> float:
+        return lr
+
+
+@lr_schedule
+class Cosine(Schedule):
+    """Cosine annealing to 0 over the epochs of the run, one step an epoch (SAP Table 3)."""
+
+    name: Literal["cosine"]
+
+    def __call__(self, lr: float, epoch: int, epochs: int) -> float:
+        return lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+@lr_schedule
+class StepDecay(Schedule):
+    """Multiply the learning rate by `factor` after each of the `milestones` (epochs)."""
+
+    name: Literal["step"]
+    milestones: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def __call__(self, lr: float, epoch: int, epochs: int) -> float:
+        return lr * self.factor ** sum(epoch >= m for m in self.milestones)
