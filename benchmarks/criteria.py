@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch.nn import functional as F
+from trainables.pruning.configs import SynFlow
 
 from trainables.data import Dataset, Split
 from trainables.measures.masks import dense_masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.pruning import prune_at_init
-from trainables.pruning.configs import SynFlow
 from trainables.pruning.criteria import CRITERIA, Scoring
 from trainables.pruning.scoring_data import flow_input, scoring_batches
 from trainables.training.batches import DeviceData

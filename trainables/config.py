@@ -101,7 +101,7 @@ def _fields(config: type[Config]) -> tuple[frozenset[str], dict[str, Any]]:
 def ledger() -> dict[str, dict[str, Any]]:
     """By the name of each built-in config, its `first` fields, and its `later` ones with the
     defaults they came with."""
-    text = files(__package__).joinpath(LEDGER).read_text(encoding="utf-8")
+    text = files("trainables").joinpath(LEDGER).read_text(encoding="utf-8")
     return json.loads(text)
 
 

@@ -1,17 +1,36 @@
-"""The catalogue: what a sweep file can name, with options and defaults, read off the registries."""
+"""The catalogue: what a sweep file can name, with options and defaults."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
-
-from pydantic_core import PydanticUndefined
+from typing import Any, Literal
 
 from trainables.config import Config
-from trainables.data import DATASETS, DatasetConfig
-from trainables.models import MODELS, ModelConfig
-from trainables.pruning import MethodConfig
-from trainables.pruning.criteria import CRITERIA
+from trainables.data import DATASET
+from trainables.models import MODEL
+from trainables.plugins.entry import Catalogue, Kind
+from trainables.plugins.entry import Entry as Named
+from trainables.pruning import METHOD
+from trainables.pruning.criterion import CRITERION
+from trainables.training.augmentation import AUGMENTATION
+from trainables.training.losses import LOSS
+from trainables.training.optimizers import OPTIMIZER
+from trainables.training.schedules import SCHEDULE
+
+What = Literal[
+    "methods", "criteria", "models", "datasets",
+    "optimizers", "lr_schedules", "losses", "augmentations",
+]  # fmt: skip
+
+KINDS: dict[What, Kind] = {
+    "methods": METHOD,
+    "criteria": CRITERION,
+    "models": MODEL,
+    "datasets": DATASET,
+    "optimizers": OPTIMIZER,
+    "lr_schedules": SCHEDULE,
+    "losses": LOSS,
+    "augmentations": AUGMENTATION,
+}
 
 
 @dataclass(frozen=True)
@@ -23,32 +42,26 @@ class Entry:
     options: tuple[str, ...]
 
 
-def catalogue(what: str) -> list[Entry]:
-    """The entries of `what`: methods, criteria, models or datasets."""
-    if what == "criteria":
-        return [Entry(name, _summary(score), ()) for name, score in CRITERIA.items()]
-    kinds: dict[str, tuple[Any, dict[str, Callable[..., Any]]]] = {
-        "methods": (MethodConfig, {}),
-        "models": (ModelConfig, MODELS),
-        "datasets": (DatasetConfig, {name: entry.load for name, entry in DATASETS.items()}),
-    }
-    union, described = kinds[what]
-    return [_entry(config, described) for config in get_args(get_args(union)[0])]
+def listed(what: What, catalogue: Catalogue) -> list[Entry]:
+    """The entries of a kind, those of plug-ins last."""
+    return [_entry(config) for config in catalogue.of(KINDS[what]).values()]
 
 
-def _entry(config: type[Config], described: dict[str, Callable[..., Any]]) -> Entry:
-    (name,) = get_args(config.model_fields["name"].annotation)
+def _entry(config: type[Named]) -> Entry:
+    fields = config.model_fields.items()
     options = tuple(
-        option if field.default is PydanticUndefined else f"{option}={_plain(field.default)}"
-        for option, field in config.model_fields.items()
+        option if field.is_required() else f"{option}={_plain(field.default)}"
+        for option, field in fields
         if option != "name"
     )
-    return Entry(name, _summary(described.get(name, config)), options)
+    return Entry(config.entry_name, _summary(config), options)
 
 
-def _summary(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+def _summary(config: type[Named]) -> str:
+    return (inspect.getdoc(config) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Named):
+        return value.name
     return value.model_dump() if isinstance(value, Config) else value

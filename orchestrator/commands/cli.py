@@ -6,12 +6,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from orchestrator.sweepfile.spec import SweepSpec
 
 DEFAULT_STORAGE = "./prunesweep-store"
 
@@ -36,6 +40,13 @@ Overrides = Annotated[
         help="Override a key of the file, as in train.epochs=2; repeatable.",
     ),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    Parameter(
+        negative="",
+        help="A Python file or module with models, methods and the like; repeatable.",
+    ),
+]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]
 
 
@@ -45,17 +56,18 @@ def plan(
     *,
     storage: Storage = DEFAULT_STORAGE,
     set_: Overrides = None,
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> int:
     """Show what a run would train, share and reuse, and how long it would take. Trains nothing."""
     from orchestrator.commands import printing
     from orchestrator.run.sweep import plan_sweep
-    from orchestrator.sweepfile.yaml_source import load_sweep
     from trainables.data import data_roots
     from trainables.store import Store
 
-    spec = load_sweep(file, set_ or [])
-    with _located(file, set_ or []):
+    given = SweepArguments(file, set_ or [], plugin or [])
+    spec = given.load()
+    with given.located():
         planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
     printing.show_plan(planned, _out(), as_json)
     return OK
@@ -70,21 +82,22 @@ def run(
         str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
     ] = None,
     set_: Overrides = None,
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> int:
     """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
     from orchestrator.commands import printing
     from orchestrator.run.progress import Lasting, RunProgress
     from orchestrator.run.sweep import run_sweep
-    from orchestrator.sweepfile.yaml_source import load_sweep
     from trainables.data import data_roots
     from trainables.store import Store
 
-    spec = load_sweep(file, set_ or [])
+    given = SweepArguments(file, set_ or [], plugin or [])
+    spec = given.load()
     store = Store(storage)
     progress = RunProgress(store, spec.name, Lasting(stderr=True))
     roots = data_roots(spec.data_root, os.environ)
-    with _located(file, set_ or []):
+    with given.located():
         summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
     printing.show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
@@ -303,13 +316,28 @@ def export(
 
 @app.command(name="list")
 def list_(
-    what: Literal["methods", "criteria", "models", "datasets"], *, as_json: AsJson = False
+    what: Literal[
+        "methods",
+        "criteria",
+        "models",
+        "datasets",
+        "optimizers",
+        "lr_schedules",
+        "losses",
+        "augmentations",
+    ],
+    *,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
 ) -> int:
     """List what a sweep file can name, with options and defaults."""
     from orchestrator.commands import printing
-    from orchestrator.commands.catalogue import catalogue
+    from orchestrator.commands.catalogue import listed
+    from trainables.plugins.loading import load_plugins
+    from trainables.plugins.source import read_plugin
 
-    printing.show_catalogue(catalogue(what), _out(), as_json)
+    catalogue = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or [])
+    printing.show_catalogue(listed(what, catalogue), _out(), as_json)
     return OK
 
 
@@ -373,17 +401,31 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         print(file=sys.stderr)
 
 
-@contextmanager
-def _located(file: Path, overrides: list[str]) -> Iterator[None]:
-    """Says of a sweep that cannot be run where the mistake was written."""
-    from orchestrator.run.planning import PlanError
-    from orchestrator.sweepfile.yaml_document import SweepFileError
-    from orchestrator.sweepfile.yaml_source import locate
+@dataclass(frozen=True)
+class SweepArguments:
+    """A sweep as a command was given it."""
 
-    try:
-        yield
-    except PlanError as error:
-        raise SweepFileError(f"{locate(file, overrides, error.field)}: {error}") from error
+    file: Path
+    overrides: list[str]
+    plugins: list[str]
+
+    def load(self) -> "SweepSpec":
+        from orchestrator.sweepfile.yaml_source import load_sweep
+
+        return load_sweep(self.file, self.overrides, self.plugins)
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Says of a sweep that cannot be run where the mistake was written."""
+        from orchestrator.run.planning import PlanError
+        from orchestrator.sweepfile.yaml_document import SweepFileError
+        from orchestrator.sweepfile.yaml_source import locate
+
+        try:
+            yield
+        except PlanError as error:
+            place = locate(self.file, self.overrides, error.field, self.plugins)
+            raise SweepFileError(f"{place}: {error}") from error
 
 
 def _out() -> Console:

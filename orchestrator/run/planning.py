@@ -1,6 +1,6 @@
 """Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,16 +10,14 @@ from trainables.config import canonical_json
 from trainables.data import DatasetInfo
 from trainables.lineage.identity import trunk_key
 from trainables.lineage.keys import Lineage, lineage_id, lineage_keys, trunk_config
-from trainables.lineage.loop import missing_iterations
-from trainables.models import build_model, prunable
-from trainables.pruning import Step, lineage_steps, needs_global_scope, rewind_step
+from trainables.lineage.stored import FilesOf, missing_iterations
+from trainables.models import Model, build_model, check_model, prunable
+from trainables.pruning import Step
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
 TABLE_BYTES = 64_000
 """About what the measures of one iteration take."""
-
-FilesOf = Callable[[str], Collection[str] | None]
 
 
 class PlanError(ValueError):
@@ -80,33 +78,22 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     _check_cells(spec, datasets)
     _check_scope(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
-    trunk_texts: dict[tuple[Any, ...], str] = {}
-    steps: dict[tuple[Any, ...], tuple[Step, ...]] = {}
+    trunks: dict[tuple[Any, ...], str] = {}
+    methods: dict[tuple[Any, ...], tuple[tuple[Step, ...], str]] = {}
     lineages = []
     for cell in cells(spec):
         identity = by_config[cell.dataset]
-        trunk_of = (id(cell.dataset), id(cell.model), id(cell.recipe), cell.seed)
-        if trunk_of not in trunk_texts:
-            config = trunk_config(identity, cell.model, cell.recipe, cell.seed)
-            trunk_texts[trunk_of] = trunk_key(config)
-        step_of = (id(cell.method), id(cell.pruning))
-        if step_of not in steps:
-            steps[step_of] = lineage_steps(cell.method, cell.pruning)
-        trunk = trunk_texts[trunk_of]
-        lineages.append(
-            Lineage(
-                id=lineage_id(cell.method, cell.pruning, cell.seed, trunk),
-                dataset=identity,
-                model=cell.model,
-                recipe=cell.recipe,
-                pruning=cell.pruning,
-                method=cell.method,
-                seed=cell.seed,
-                trunk=trunk,
-                steps=steps[step_of],
-                keys=lineage_keys(trunk, steps[step_of]),
-            )
-        )
+        trunk_of = (id(cell.dataset), id(cell.model), id(cell.train), cell.seed)
+        if trunk_of not in trunks:
+            trunks[trunk_of] = trunk_key(trunk_config(cell, identity))
+        method_of = (id(cell.method), id(cell.prune))
+        if method_of not in methods:
+            method, prune = cell.method, cell.prune
+            methods[method_of] = method.steps(prune), method.identity(prune)
+        trunk, (steps, adds) = trunks[trunk_of], methods[method_of]
+        keys = lineage_keys(trunk, steps)
+        id_ = lineage_id(cell, trunk, adds)
+        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys))
     return tuple(lineages)
 
 
@@ -139,7 +126,7 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
         for trunk in {lineage.trunk, lineage.keys[0]}:
-            steps.setdefault(trunk, set()).add(rewind_step(lineage.method))
+            steps.setdefault(trunk, set()).add(lineage.cell.method.rewind_step)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 
@@ -193,9 +180,10 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
     for task in plan.tasks:
         lineage = task.lineage
         about = canonical_json(lineage.dataset)
-        if (about, lineage.model) not in sizes:
-            sizes[about, lineage.model] = _model_bytes(lineage, shapes[about])
-        weights, mask = sizes[about, lineage.model]
+        model = lineage.cell.model
+        if (about, model) not in sizes:
+            sizes[about, model] = _model_bytes(model, shapes[about])
+        weights, mask = sizes[about, model]
         new = [key for key in lineage.keys if key in plan.to_train and key not in counted]
         counted.update(new)
         kept = len(new) if keep_weights == "all" else min(len(new), 2)
@@ -206,10 +194,12 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
     return total
 
 
-def _model_bytes(lineage: Lineage, info: DatasetInfo) -> tuple[int, int]:
+def _model_bytes(config: Model, info: DatasetInfo) -> tuple[int, int]:
     """The bytes of a model's weights and of its mask."""
     try:
-        model = build_model(lineage.model, info.shape, info.classes, lineage.seed)
+        model = build_model(config, info.shape, info.classes, seed=0)
+        if config.plugin is not None:
+            check_model(config, model, info.shape, info.classes)
     except ValueError as error:
         raise PlanError(str(error), ("model",)) from error
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -223,11 +213,11 @@ def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
 
 def _check_scope(spec: SweepSpec) -> None:
     for cell in cells(spec):
-        if needs_global_scope(cell.method) and cell.pruning.scope != "global":
+        method, scope = cell.method, cell.prune.scope
+        if method.needs_global_scope and scope != "global":
             raise PlanError(
-                f"{cell.method.name} compares all weights with each other, so it has no scope "
-                f"{cell.pruning.scope}; exclude it there: "
-                f"exclude: [{{method: {cell.method.name}, scope: {cell.pruning.scope}}}]",
+                f"{method.name} compares all weights with each other, so it has no scope "
+                f"{scope}; exclude it there: exclude: [{{method: {method.name}, scope: {scope}}}]",
                 ("methods", spec.methods.index(cell.method)),
             )
 
@@ -235,18 +225,18 @@ def _check_scope(spec: SweepSpec) -> None:
 def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     info = {dataset.config: dataset.info for dataset in datasets}
     # Many cells differ in seed or scope only.
-    distinct = {(cell.dataset, cell.recipe, cell.method) for cell in cells(spec)}
+    distinct = {(cell.dataset, cell.train, cell.method) for cell in cells(spec)}
     for dataset, recipe, method in distinct:
         number = spec.methods.index(method)
-        steps, step = recipe_steps(recipe, info[dataset]), rewind_step(method)
+        steps, step = recipe_steps(recipe, info[dataset]), method.rewind_step
         if step >= steps:
             raise PlanError(
                 f"step {step} is past the end of training: {recipe.epochs} epochs of "
                 f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
                 ("methods", number, "rewind", "step"),
             )
-        examples, available = getattr(method, "examples", 0), info[dataset].train_examples
-        if getattr(method, "data", None) == "real" and examples > available:
+        examples, available = method.real_examples, info[dataset].train_examples
+        if examples > available:
             raise PlanError(
                 f"examples: {examples} is more than the {available} training examples of "
                 f"{dataset.name}; choose at most {available}",

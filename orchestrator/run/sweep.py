@@ -1,6 +1,6 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,6 @@ from orchestrator.records.sweep import (
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.planning import (
-    FilesOf,
     Plan,
     PlanError,
     ResolvedDataset,
@@ -151,7 +150,7 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
     return tuple(resolved)
 
 
-def committed_files(store: Store) -> FilesOf:
+def committed_files(store: Store) -> Callable[[str], frozenset[str] | None]:
     """The files of every committed iteration, from one listing of the store."""
     return store.committed("iterations").get
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic_core import PydanticCustomError
 
 from trainables.config import Config
+from trainables.plugins.entry import BUILT_IN, Catalogue, Named
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -89,8 +90,7 @@ class Record:
             return ()
         head, rest = path[0], path[1:]
         if head not in self.fields:
-            # pydantic puts the name that chose a union's member into the location
-            return self.where(index, rest) if self.fields.get("name") == Leaf(head) else path
+            return path
         return (head, *self.fields[head].where(self._split(index)[head], rest))
 
     def chosen(self, index: int) -> Iterator[Path]:
@@ -115,18 +115,19 @@ paths of the axis entries that it takes.
 """
 
 
-def grid(kind: Any, raw: Any, path: Path = ()) -> Grid:
-    """The values that `raw` stands for where the annotation `kind` expects one.
+def grid(kind: Any, raw: Any, path: Path = (), catalogue: Catalogue = BUILT_IN) -> Grid:
+    """The values that `raw` stands for where the annotation `kind` expects one; `catalogue` is what
+    it can name.
 
     Raises PydanticCustomError "axis" for an empty axis, for a value an axis holds twice and for a
     list of names inside a mapping; its context's `path` says where in `raw`.
     """
     if _depth(raw) <= _tuple_depth(kind):
-        return _record(kind, raw, path)
+        return _record(kind, raw, path, catalogue)
     if not raw:
         raise axis_error("an axis needs at least one value; the list is empty", path)
     _refuse_repeats(raw, path)
-    return Choice(tuple(_record(kind, item, (*path, i)) for i, item in enumerate(raw)))
+    return Choice(tuple(_record(kind, item, (*path, i), catalogue) for i, item in enumerate(raw)))
 
 
 def axis_error(message: str, path: Path, at: Path = ()) -> PydanticCustomError:
@@ -135,37 +136,47 @@ def axis_error(message: str, path: Path, at: Path = ()) -> PydanticCustomError:
     return PydanticCustomError("axis", "{message}", {"message": message, "path": path, "at": at})
 
 
-def _record(kind: Any, raw: Any, path: Path) -> Grid:
-    configs = [m for m in _members(kind) if isinstance(m, type) and issubclass(m, Config)]
-    if isinstance(raw, str) and any("name" in config.model_fields for config in configs):
+def _record(kind: Any, raw: Any, path: Path, catalogue: Catalogue) -> Grid:
+    named = any(isinstance(member, Named) for member in _members(kind))
+    if isinstance(raw, str) and named:
         return Record({"name": Leaf(raw)})
     if not isinstance(raw, Mapping):
         return Leaf(raw)
-    if configs and isinstance(raw.get("name"), list):
+    if named and isinstance(raw.get("name"), list):
         hint = "list whole entries instead, as in [{name: …}, {name: …}]"
         raise axis_error(f"a name cannot be an axis; {hint}", (*path, "name"))
-    config = _chosen(configs, raw)
+    config = _config(kind, raw, catalogue)
     if config is None:
         return Leaf(raw)
-    return Record({key: _field(config, key, value, path) for key, value in raw.items()})
+    fields = {k: _field(config, k, value, path, catalogue) for k, value in raw.items()}
+    return Record(fields)
 
 
-def _field(config: type[Config], key: str, raw: Any, path: Path) -> Grid:
+def _field(config: type[Config], key: str, raw: Any, path: Path, catalogue: Catalogue) -> Grid:
     field = config.model_fields.get(key)
-    return Leaf(raw) if field is None else grid(field.annotation, raw, (*path, key))
+    if field is None:
+        return Leaf(raw)
+    kinds = [each for each in field.metadata if isinstance(each, Named)]
+    annotation = Annotated[field.annotation, kinds[0]] if kinds else field.annotation
+    return grid(annotation, raw, (*path, key), catalogue)
 
 
-def _chosen(configs: list[type[Config]], raw: Mapping[str, Any]) -> type[Config] | None:
-    if len(configs) == 1:
-        return configs[0]
-    named = (c for c in configs if raw.get("name") in get_args(c.model_fields["name"].annotation))
-    return next(named, None)
+def _config(kind: Any, raw: Mapping[str, Any], catalogue: Catalogue) -> type[Config] | None:
+    """The config that a mapping is of, None where it is of none."""
+    for member in _members(kind):
+        if isinstance(member, Named):
+            return catalogue.find(member.kind, raw.get("name", member.kind.default))
+        if isinstance(member, type) and issubclass(member, Config):
+            return member
+    return None
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """The alternatives of an annotation, None apart."""
+    """The alternatives of an annotation, None apart; entries of a kind as their `Named`."""
     if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
+        inner, *metadata = get_args(kind)
+        named = [each for each in metadata if isinstance(each, Named)]
+        return (named[0],) if named else _members(inner)
     if get_origin(kind) in (Union, UnionType):
         return tuple(member for each in get_args(kind) for member in _members(each))
     return () if kind is NoneType else (kind,)

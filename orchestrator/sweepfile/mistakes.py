@@ -12,11 +12,13 @@ from pydantic_core import ErrorDetails
 from orchestrator.sweepfile.axes import Grid, Path
 from orchestrator.sweepfile.spec import section_grids
 from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted
+from trainables.plugins.entry import Catalogue
 
 
-def first_mistake(error: ValidationError, document: Document) -> str:
-    """The first mistake in the file, and how many more there are."""
-    grids = _grids(document.data)
+def first_mistake(error: ValidationError, document: Document, catalogue: Catalogue) -> str:
+    """The first mistake in the file, which can name what is in `catalogue`, and how many more there
+    are."""
+    grids = _grids(document.data, catalogue)
     mistakes: dict[Path, tuple[Place, str]] = {}
     for details in error.errors(include_url=False):
         path, place, reason = _mistake(details, grids, document)
@@ -26,14 +28,14 @@ def first_mistake(error: ValidationError, document: Document) -> str:
     return f"{first} (and {len(others)} more)" if others else first
 
 
-def written_at(path: Path, document: Document) -> Path:
+def written_at(path: Path, document: Document, catalogue: Catalogue) -> Path:
     """The path in the YAML of what is at `path` in the spec."""
-    return _written(path, _grids(document.data))
+    return _written(path, _grids(document.data, catalogue))
 
 
-def _grids(data: dict[str, Any]) -> dict[str, Grid]:
+def _grids(data: dict[str, Any], catalogue: Catalogue) -> dict[str, Grid]:
     try:
-        return section_grids(data)
+        return section_grids(data, catalogue)
     except ValueError:  # what the axes have wrong is itself the error to report
         return {}
 
@@ -79,9 +81,9 @@ def _reason(details: ErrorDetails, path: Path) -> str:
         return str(context["message"])
     if value is None:
         return "a value is needed here, but there is none (null)"
-    if kind == "union_tag_invalid":
-        return _unknown(context["tag"], _quoted(context["expected_tags"]), _noun(path))
-    if kind == "union_tag_not_found":
+    if kind == "unknown_name":
+        return _unknown(context["tag"], context["known"], _noun(path))
+    if kind == "no_name":
         return f"needs a name: which {_noun(path)}? Add name: …"
     if kind == "literal_error":
         return _unknown(value, _quoted(context["expected"]), "value")

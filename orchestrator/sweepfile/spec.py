@@ -2,19 +2,21 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.sweepfile.axes import Grid, axis_error, grid
 from trainables.config import Config, Listed
 from trainables.data import DatasetConfig
+from trainables.lineage.bench import StoreOptions
+from trainables.lineage.keys import Cell
 from trainables.models import ModelConfig
-from trainables.pruning.configs import MethodConfig, Pruning
+from trainables.plugins.entry import BUILT_IN, Catalogue
+from trainables.pruning import MethodConfig, Pruning
 from trainables.training.recipe import Recipe
 
 MAX_CELLS = 1_000_000
@@ -83,13 +85,6 @@ class Resources(Config):
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None
 
 
-class StoreOptions(Config):
-    """Which iterations keep their weights, and how often a running one saves its state."""
-
-    keep_weights: Literal["all", "last", "none"] = "all"
-    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
-
-
 def _checked_project(name: str) -> str:
     if not 1 <= len(name) <= 128 or re.search(r"[/\\#?%:]", name):
         raise ValueError("a W&B project has 1 to 128 characters, none of them / \\ # ? % :")
@@ -116,7 +111,8 @@ class WandbOptions(Config):
 class SweepSpec(Config):
     """A sweep. In a file, every section may hold axes; here each is a tuple of concrete values.
 
-    Validation raises pydantic.ValidationError. In the context of an error about an axis, `at`
+    Validation raises pydantic.ValidationError; its context is the `Catalogue` of what a file can
+    name, without one what is built in. In the context of an error about an axis, `at`
     continues its location inside the concrete values, and `path` inside what was written.
     """
 
@@ -132,14 +128,15 @@ class SweepSpec(Config):
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
+    plugins: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed] = ()
     published: str | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_axes(cls, data: Any) -> Any:
+    def _expand_axes(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, Mapping):
             return data
-        grids = section_grids(data)
+        grids = section_grids(data, info.context or BUILT_IN)
         count = prod(section.size for section in grids.values())
         if count > MAX_CELLS:
             largest = max(grids, key=lambda name: grids[name].size)
@@ -157,25 +154,18 @@ class SweepSpec(Config):
         return self
 
 
-def section_grids(data: Mapping[str, Any]) -> dict[str, Grid]:
-    """The grid of each section that `data`, a sweep as written, has.
+def section_grids(data: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Grid]:
+    """The grid of each section that `data`, a sweep as written, has; `catalogue` is what it can
+    name.
 
     Raises PydanticCustomError "axis" as `grid` does, with the whole path from the top.
     """
     kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in SECTIONS}
-    return {name: grid(kind, data[name], (name,)) for name, kind in kinds.items() if name in data}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the grid: what one lineage is made from."""
-
-    dataset: Any
-    model: Any
-    recipe: Recipe
-    pruning: Pruning
-    method: Any
-    seed: int
+    return {
+        name: grid(kind, data[name], (name,), catalogue)
+        for name, kind in kinds.items()
+        if name in data
+    }
 
 
 def cells(spec: SweepSpec) -> Iterator[Cell]:
@@ -193,7 +183,7 @@ def parameter(cell: Cell, name: str) -> Any:
     None where the cell has no such parameter, as `method.p` for a method without a p.
     """
     head, *keys = name.split(".")
-    value = getattr(cell, {"train": "recipe", "prune": "pruning"}.get(head, head))
+    value = getattr(cell, head)
     for key in keys:
         value = getattr(value, key, None)
     return value
@@ -218,7 +208,7 @@ def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
     for value in values:
         by_kind.setdefault(type(value), {})[value] = None
     kinds = [kind for kind in by_kind if issubclass(kind, Config)]
-    if len(kinds) > 1:
+    if len(kinds) > 1 or (kinds and len(by_kind) > 1):
         yield f"{prefix}.name"
     for kind in kinds:
         for key in kind.model_fields:

@@ -1,7 +1,8 @@
 """From a YAML file to a SweepSpec; every mistake becomes one message that says where and what."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -21,21 +22,52 @@ from orchestrator.sweepfile.yaml_document import (
     parsed,
     read_document,
 )
+from trainables.plugins.entry import Catalogue, PluginError
+from trainables.plugins.loading import load_plugins
+from trainables.plugins.source import read_plugin
 
 
-def load_sweep(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
+def load_sweep(
+    path: str | FilePath, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> SweepSpec:
     """The sweep in the YAML file `path`, with overrides such as `train.epochs=2` applied.
+
+    It can name what is in its own plug-ins, and in `plugins`, which are as given to a command.
 
     The file that `published` names is checked, and its path made absolute. Raises SweepFileError
     for a file that cannot be read and for anything wrong in it or in an override: the first
     mistake, and how many more there are.
     """
     document = _document(path, overrides)
+    catalogue = _catalogue(document, FilePath(path), plugins)
     try:
-        spec = SweepSpec.model_validate(document.data)
+        spec = SweepSpec.model_validate(document.data, context=catalogue)
     except ValidationError as error:
-        raise SweepFileError(first_mistake(error, document)) from None
+        raise SweepFileError(first_mistake(error, document, catalogue)) from None
+    spec = spec.model_copy(update={"plugins": (*spec.plugins, *plugins)})
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
+
+
+def _catalogue(document: Document, path: FilePath, plugins: Sequence[str]) -> Catalogue:
+    """What the sweep can name: what is built in, and what its plug-ins have."""
+    found = [read_plugin(each, FilePath.cwd()) for each in plugins]
+    folder, written = path.absolute().parent, document.data.get("plugins")
+    for i, each in enumerate(written if isinstance(written, list) else ()):
+        if isinstance(each, str) and each:
+            with _written_here(document, i):
+                found.append(read_plugin(each, folder))
+                load_plugins(found)
+    return load_plugins(found)
+
+
+@contextmanager
+def _written_here(document: Document, number: int) -> Iterator[None]:
+    """Says of a plug-in that cannot be used where the sweep names it."""
+    try:
+        yield
+    except PluginError as error:
+        path = ("plugins", number)
+        raise SweepFileError(f"{document.place(path)}: {dotted(path)}: {error}") from error
 
 
 def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> SweepSpec:
@@ -47,14 +79,16 @@ def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> Swee
     return spec.model_copy(update={"published": str(published)})
 
 
-def locate(path: str | FilePath, overrides: Sequence[str], field: Path) -> str:
+def locate(
+    path: str | FilePath, overrides: Sequence[str], field: Path, plugins: Sequence[str] = ()
+) -> str:
     """Where `field`, a path into the spec of this sweep, was written: `file:line:column: field`.
 
     Of what was not written, and has its default, the nearest thing around it. Raises
     SweepFileError when the file cannot be read any more.
     """
     document = _document(path, overrides)
-    written = written_at(field, document)
+    written = written_at(field, document, _catalogue(document, FilePath(path), plugins))
     return f"{document.place(written)}: {dotted(written)}"
 
 

@@ -16,13 +16,13 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from trainables.pruning.configs import PruningAtInit
 
 from trainables.measures.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.pruning import MethodConfig, prune_at_init
 from trainables.pruning.amount import kept_count
 from trainables.pruning.at_init import kept_after_rounds, round_density
-from trainables.pruning.configs import PruningAtInit
 from trainables.pruning.criteria import CRITERIA, Batch, Scoring
 from trainables.pruning.scoring_data import CHUNK, flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest

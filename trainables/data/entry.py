@@ -9,7 +9,7 @@ from pydantic import Field
 
 from trainables.data.dataset import Dataset, DatasetInfo
 from trainables.data.roots import DataRoots
-from trainables.plugins.entry import Entry, Kind, PluginError, attach
+from trainables.plugins.entry import Entry, Kind, PluginError
 
 
 class DatasetOptions(Entry):
@@ -27,7 +27,7 @@ class DatasetOptions(Entry):
     subset: Annotated[int, Field(gt=0)] | None = None
 
     def __call__(self, roots: DataRoots) -> Dataset:
-        return super().__call__(roots)
+        return self.call(roots)
 
     def describe(self, roots: DataRoots) -> DatasetInfo:
         """What is known of the whole dataset; without a function that knows, it is loaded, and
@@ -56,10 +56,7 @@ def described_by(describe: Callable[..., DatasetInfo]) -> Callable[[Load], Load]
     """
 
     def register(load: Load) -> Load:
-        config = DATASET.config_of(load, load.__name__)
-        config.described = staticmethod(describe)
-        attach(load, "config", config)
-        DATASET.adopt(config, load.__name__)
+        DATASET.made_of(load, load.__name__).described = staticmethod(describe)
         return load
 
     return register

@@ -3,11 +3,21 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
+from trainables.config import Config
 from trainables.store import Store
 from trainables.training.batches import DeviceData
+
+
+class StoreOptions(Config):
+    """Which iterations keep their weights, and how often a running one saves its state."""
+
+    keep_weights: Literal["all", "last", "none"] = "all"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,8 +34,7 @@ class Bench:
     device: torch.device
     snapshots: Mapping[str, frozenset[int]] = field(default_factory=dict)
     branch_points: frozenset[str] = frozenset()
-    keep_weights: str = "all"
-    checkpoint_minutes: float | None = None
+    keeping: StoreOptions = field(default_factory=StoreOptions)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     attempt: int = 1
     git_sha: str | None = None

@@ -2,6 +2,8 @@
 
 import resource
 import socket
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from trainables.lineage.bench import Bench
-from trainables.lineage.keys import Lineage
+from trainables.lineage.iteration import Iteration
 from trainables.measures.masks import Masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import Sparsity, kept_magnitude, measure_sparsity
@@ -93,6 +94,9 @@ METRICS_SCHEMA = pa.schema(
     ]
 )
 
+Metrics = dict[str, Any]
+"""One row of METRICS_SCHEMA."""
+
 
 @dataclass
 class Made:
@@ -106,21 +110,19 @@ class Made:
 
 
 def commit_iteration(
-    lineage: Lineage,
-    index: int,
+    iteration: Iteration,
     model: nn.Module,
-    initial: dict[str, Tensor],
+    initial: Mapping[str, Tensor],
     made: Made,
-    bench: Bench,
     claim: Claim | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Measure the trained `model` and commit it with its masks and tables; its metrics.
 
     `initial` are its prunable weights at initialization. Raises ClaimLost when `claim` is not held
     any more.
     """
     sparsity = measure_sparsity(prunable_tensors(model), made.masks)
-    metrics = _metrics(lineage, index, model, made, sparsity, bench)
+    metrics = _metrics(iteration, model, made, sparsity)
     layers = [
         vars(layer) | vars(kept_magnitude(initial[layer.layer], made.masks[layer.layer]))
         for layer in sparsity.layers
@@ -133,37 +135,31 @@ def commit_iteration(
         EPOCHS: encode_table(pa.Table.from_pylist(made.progress.rows, EPOCH_SCHEMA)),
         SPARSITY: encode_table(_sparsity_table(sparsity, made.pruned_sparsity)),
     }
-    path = iteration_path(lineage.keys[index])
+    store, path = iteration.bench.store, iteration_path(iteration.key)
     if claim is not None:
         claim.require()
-    committed = bench.store.commit(path, files)
-    if not committed and WEIGHTS not in bench.store.manifest(path)["files"]:
+    committed = store.commit(path, files)
+    if not committed and WEIGHTS not in store.manifest(path)["files"]:
         # They were not kept and are needed after all. A commit that has them is another run's.
-        bench.store.replace(path, files)
-    bench.store.remove(f"checkpoints/{lineage.keys[index]}")
+        store.replace(path, files)
+    store.remove(f"checkpoints/{iteration.key}")
     return metrics
 
 
-def _metrics(
-    lineage: Lineage,
-    index: int,
-    model: nn.Module,
-    made: Made,
-    sparsity: Sparsity,
-    bench: Bench,
-) -> dict[str, Any]:
+def _metrics(iteration: Iteration, model: nn.Module, made: Made, sparsity: Sparsity) -> Metrics:
+    bench, step = iteration.bench, iteration.step
     kept = kept_counts(made.masks)
     total = sum(mask.numel() for mask in made.masks.values())
     pruned, pruned_sparsity = made.pruned, made.pruned_sparsity
     return {
-        "key": lineage.keys[index],
-        "iteration": lineage.steps[index].iteration,
+        "key": iteration.key,
+        "iteration": step.iteration,
         "density": sum(kept.values()) / total,
-        "density_target": lineage.steps[index].density,
+        "density_target": step.density,
         "params_prunable": total,
         "params_kept": sum(kept.values()),
         "collapsed_layers": ", ".join(name for name in kept if kept[name] == 0) or None,
-        **_final_measures(lineage.recipe, made.progress),
+        **_final_measures(iteration.lineage.cell.train, made.progress),
         "pruned_test_loss": pruned and pruned.loss,
         "pruned_test_accuracy": pruned and pruned.accuracy,
         "pq_index": sparsity.pq_index,
@@ -204,7 +200,8 @@ def _peak_memory(device: torch.device) -> int:
     """Bytes: the device allocator's peak in this iteration, or the process's resident peak."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
 
 
 def _device_name(device: torch.device) -> str:

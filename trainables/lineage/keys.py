@@ -1,56 +1,69 @@
-"""Keys: a lineage, its steps, and the key of each."""
+"""Keys: a cell, its lineage, and the key of each of its iterations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainables.config import canonical, canonical_json
+from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
-from trainables.models import ModelConfig
-from trainables.pruning import MethodConfig, Pruning, Step, lineage_steps
+from trainables.models import Model
+from trainables.pruning import Method, Pruning, Step
+from trainables.training.batches import Inputs
 from trainables.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One cell of a sweep's grid: what one lineage is made from, by the sections of its file."""
+
+    dataset: DatasetOptions
+    model: Model
+    train: Recipe
+    prune: Pruning
+    method: Method
+    seed: int
+
+
+@dataclass(frozen=True)
 class Lineage:
-    """One cell of a sweep's grid: its steps, and the key of each.
+    """A cell, its iterations, and the key of each.
 
     `dataset` is the dataset's identity as JSON values; where its files lie is no part of it.
     `trunk` is key_0 of dense training on real data, whose snapshots the final weights start from.
     """
 
     id: str
+    cell: Cell
     dataset: dict[str, Any]
-    model: ModelConfig
-    recipe: Recipe
-    pruning: Pruning
-    method: MethodConfig
-    seed: int
     trunk: str
     steps: tuple[Step, ...]
     keys: tuple[str, ...]
 
     def config(self) -> dict[str, Any]:
         """Everything that decides this lineage's numbers, and its number of iterations."""
+        cell = self.cell
         return {
             "dataset": self.dataset,
-            "model": canonical(self.model),
-            "train": canonical(self.recipe),
-            "prune": canonical(self.pruning),
-            "method": canonical(self.method),
-            "seed": self.seed,
+            "model": canonical(cell.model),
+            "train": canonical(cell.train),
+            "prune": canonical(cell.prune),
+            "method": canonical(cell.method),
+            "seed": cell.seed,
         }
 
+    def trunk_on(self, inputs: Inputs) -> str:
+        """key_0 of the same dense training on other inputs."""
+        return self.trunk if inputs == "real" else random_trunk_key(self.trunk)
 
-def trunk_config(
-    dataset: dict[str, Any], model: ModelConfig, recipe: Recipe, seed: int
-) -> dict[str, Any]:
-    """What key_0 covers."""
+
+def trunk_config(cell: Cell, dataset: dict[str, Any]) -> dict[str, Any]:
+    """What key_0 covers; `dataset` is the dataset's identity."""
     return {
         "dataset": dataset,
-        "model": canonical(model),
-        "recipe": canonical(recipe),
-        "seed": seed,
+        "model": canonical(cell.model),
+        "recipe": canonical(cell.train),
+        "seed": cell.seed,
     }
 
 
@@ -70,25 +83,17 @@ def random_trunk_key(trunk: str) -> str:
     return next_key(trunk, canonical_json({"inputs": "random"}))
 
 
-def make_lineage(
-    dataset: dict[str, Any],
-    model: ModelConfig,
-    recipe: Recipe,
-    pruning: Pruning,
-    method: MethodConfig,
-    seed: int,
-) -> Lineage:
-    """The lineage of one cell, with its keys and its readable id."""
-    trunk = trunk_key(trunk_config(dataset, model, recipe, seed))
-    steps = lineage_steps(method, pruning)
-    return Lineage(
-        lineage_id(method, pruning, seed, trunk),
-        dataset, model, recipe, pruning, method, seed, trunk, steps, lineage_keys(trunk, steps),
-    )  # fmt: skip
+def make_lineage(cell: Cell, dataset: dict[str, Any]) -> Lineage:
+    """The lineage of one cell, with its keys and its readable id; `dataset` is the dataset's
+    identity."""
+    trunk = trunk_key(trunk_config(cell, dataset))
+    steps = cell.method.steps(cell.prune)
+    id = lineage_id(cell, trunk, cell.method.identity(cell.prune))
+    return Lineage(id, cell, dataset, trunk, steps, lineage_keys(trunk, steps))
 
 
-def lineage_id(method: MethodConfig, pruning: Pruning, seed: int, trunk: str) -> str:
-    """A readable name that stays the same when the lineage is made longer."""
-    pruned = {name: value for name, value in canonical(pruning).items() if name != "iterations"}
-    digest = next_key(trunk, canonical_json({"method": canonical(method), "prune": pruned}))
-    return f"{method.name}-{pruning.scope}-s{seed}-{digest[:10]}"
+def lineage_id(cell: Cell, trunk: str, identity: str) -> str:
+    """A readable name that stays the same when the lineage is made longer; `identity` is that of
+    the cell's method with the cell's pruning."""
+    digest = next_key(trunk, identity)
+    return f"{cell.method.name}-{cell.prune.scope}-s{cell.seed}-{digest[:10]}"

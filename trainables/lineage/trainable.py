@@ -15,7 +15,7 @@ from ray import tune
 
 from trainables.config import canonical_json
 from trainables.data import Dataset
-from trainables.lineage.bench import Bench
+from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.keys import Lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.mirror import Mirror, Mirrors
@@ -45,8 +45,7 @@ class Work:
     snapshots: Mapping[str, frozenset[int]]
     branch_points: frozenset[str]
     storage: str
-    keep_weights: str
-    checkpoint_minutes: float | None
+    keeping: StoreOptions
     cpus: int
     git_sha: str | None
     run: str
@@ -138,8 +137,7 @@ class LineageTrainable(tune.Trainable):
             device=device,
             snapshots=work.snapshots,
             branch_points=work.branch_points,
-            keep_weights=work.keep_weights,
-            checkpoint_minutes=work.checkpoint_minutes,
+            keeping=work.keeping,
             run=work.run,
             attempt=config["attempt"],
             git_sha=work.git_sha,

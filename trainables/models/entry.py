@@ -11,7 +11,7 @@ class Model(Entry):
     that maps images [N, *shape] to logits [N, classes]."""
 
     def __call__(self, shape: Shape, classes: int) -> nn.Module:
-        return super().__call__(shape, classes)
+        return self.call(shape, classes)
 
 
 MODEL = Kind("model", Model, ("shape", "classes"), ("trainables.models",))

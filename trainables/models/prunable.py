@@ -20,5 +20,6 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, module in model.named_modules():
         if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            weights[f"{name}.weight" if name else "weight"] = module.weight
+            weight = f"{name}.weight" if name else "weight"
+            weights[weight] = model.get_parameter(weight)
     return weights

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationInfo, create_model
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 from trainables.config import CODE, Config
 from trainables.errors import UserError
 
-Thing = TypeVar("Thing", bound=Callable[..., Any])
+Thing = TypeVar("Thing", bound=Any)
 """A function or a config class."""
 
 
@@ -37,8 +37,13 @@ class Entry(Config):
     option_names: ClassVar[tuple[str, ...]] = ()
     companions: ClassVar[tuple[type["Entry"], ...]] = ()
     """Entries of other kinds that come with this one."""
+    plugin: ClassVar[Any] = None
+    """The `Plugin` that it is of; None for what prunesweep ships."""
 
-    name: str
+    if TYPE_CHECKING:
+        name: Any  # each entry's own, as Literal["mlp"]
+    else:
+        name: str
 
     @classmethod
     def ledger_name(cls) -> str:
@@ -49,7 +54,8 @@ class Entry(Config):
         """The file and line where its function or class is."""
         return location(cls.function or cls)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def call(self, *arguments: Any) -> Any:
+        """Call the function that this was made of."""
         assert self.function is not None
         rest = (self.name.partition(":")[2],) if self.entry_name.endswith(":") else ()
         options = {name: getattr(self, name) for name in self.option_names}
@@ -83,16 +89,31 @@ class Kind:
     def named(self, name: str | None) -> Callable[[Thing], Thing]:
         """The decorator with another name than the function's."""
 
-        def register(thing: Thing) -> Thing:
+        def register(thing: Any) -> Any:
             if isinstance(thing, type):
                 self.adopt(thing, _literal_name(thing))
             else:
-                config = self.config_of(thing, name or thing.__name__)
-                attach(thing, "config", config)
-                self.adopt(config, name or thing.__name__)
+                self.made_of(thing, name or thing.__name__)
             return thing
 
         return register
+
+    def made_of(
+        self,
+        function: Any,
+        name: str,
+        *bases: type[Config],
+        attribute: str = "config",
+        **fields: Any,
+    ) -> type[Any]:
+        """Make a function an entry; the config class of its options, on top of `bases` and the
+        kind's own, is from now on its `attribute`."""
+        config = self._config_of(function, name, bases, fields)
+        # By which it can be pickled.
+        config.__qualname__ = f"{function.__qualname__}.{attribute}"
+        setattr(function, attribute, config)
+        self.adopt(config, name)
+        return config
 
     def adopt(self, config: type[Any], name: str) -> None:
         """Make a config class an entry. Raises PluginError."""
@@ -102,10 +123,9 @@ class Kind:
         _refuse_reserved(config)
         self.check(config)
 
-    def config_of(
-        self, function: Callable[..., Any], name: str, *bases: type[Config], **fields: Any
+    def _config_of(
+        self, function: Any, name: str, bases: tuple[type[Config], ...], fields: dict[str, Any]
     ) -> type[Any]:
-        """The config class of a function's options, on top of `bases` and the kind's own."""
         options = function_options(function, self.arguments, family=name.endswith(":"))
         config = create_model(
             function.__name__,
@@ -125,13 +145,6 @@ def _essential(bases: tuple[type[Any], ...]) -> tuple[type[Any], ...]:
     return tuple(
         base for base in bases if not any(o is not base and issubclass(o, base) for o in bases)
     )
-
-
-def attach(function: Callable[..., Any], attribute: str, config: type[Entry]) -> None:
-    """Make `config` an attribute of its function, by which it can be pickled."""
-    config.__qualname__ = f"{function.__qualname__}.{attribute}"
-    config.__name__ = function.__name__
-    setattr(function, attribute, config)
 
 
 def function_options(
@@ -262,8 +275,10 @@ class Catalogue:
     def find(self, kind: Kind, name: Any) -> type[Entry] | None:
         """The entry with that name, or the one whose names begin as this one does."""
         known = self.of(kind)
-        family = f"{name.partition(':')[0]}:" if isinstance(name, str) and ":" in name else None
-        return known.get(name) or known.get(family) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            return None
+        head, colon, _ = name.partition(":")
+        return known.get(name) or known.get(head + colon)
 
 
 BUILT_IN = Catalogue()

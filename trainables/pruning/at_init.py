@@ -37,9 +37,7 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
 
     def scores(self, scoring: Scoring) -> dict[str, Tensor]:
         """What the criterion says."""
-        assert self.function is not None
-        options = {name: getattr(self, name) for name in self.option_names}
-        return type(self).function(scoring, **options)  # pyright: ignore
+        return self.call(scoring)
 
     def __call__(self, network: Network) -> Masks:
         """After the last round exactly N − ⌊(1−ρ)N⌋ weights are kept, and a weight that a round

@@ -5,7 +5,7 @@ from typing import Any, TypeVar, overload
 
 from torch import Tensor
 
-from trainables.plugins.entry import Entry, Kind, attach
+from trainables.plugins.entry import Entry, Kind
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.method import METHOD
 from trainables.pruning.scoring import Scoring
@@ -17,7 +17,7 @@ class Criterion(ScoringData, Entry):
     prunable weight. The highest are to be kept."""
 
     def __call__(self, scoring: Scoring) -> dict[str, Tensor]:
-        return super().__call__(scoring)
+        return self.call(scoring)
 
 
 CRITERION = Kind("criterion", Criterion, ("scoring",), ("trainables.pruning.criteria",))
@@ -40,16 +40,11 @@ def criterion(
     """
 
     def register(score: Score) -> Score:
-        name = score.__name__
-        config = CRITERION.config_of(score, name, data)
-        at_init = METHOD.config_of(score, name, AtInit, data, **_defaults(defaults))
-        config.companions = (at_init,)
-        for kind, attribute, made in (
-            (CRITERION, "config", config),
-            (METHOD, "at_init", at_init),
-        ):
-            attach(score, attribute, made)
-            kind.adopt(made, name)
+        config = CRITERION.made_of(score, score.__name__, data)
+        method = METHOD.made_of(
+            score, score.__name__, AtInit, data, attribute="at_init", **_defaults(defaults)
+        )
+        config.companions = (method,)
         return score
 
     return register if score is None else register(score)

@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar
 
-from trainables.plugins.entry import attach
 from trainables.pruning.iterative import ByFunction
 from trainables.pruning.method import METHOD
 
@@ -16,9 +15,9 @@ def method(thing: Thing) -> Thing:
     function is called with the `Network` at every iteration, its options as keywords, and gives
     the masks of what is to be kept. Raises PluginError.
     """
-    if isinstance(thing, type):
-        return METHOD.register(thing)
-    config = METHOD.config_of(thing, thing.__name__, ByFunction)
-    attach(thing, "config", config)
-    METHOD.adopt(config, thing.__name__)
+    given: Any = thing
+    if isinstance(given, type):
+        METHOD.register(given)
+    else:
+        METHOD.made_of(given, given.__name__, ByFunction)
     return thing

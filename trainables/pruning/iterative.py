@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.measures.masks import Masks
-from trainables.plugins.entry import Entry, Named, PluginError
+from trainables.plugins.entry import Named, PluginError
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.criteria.magnitude import MAGNITUDE
@@ -82,7 +82,7 @@ class ByFunction(Repeated):
     """A method that is a function of the network, called at every iteration."""
 
     def __call__(self, network: Network) -> Masks:
-        found = Entry.__call__(self, network)
+        found = self.call(network)
         shapes = {name: mask.shape for name, mask in network.masks.items()}
         if (
             not isinstance(found, dict)

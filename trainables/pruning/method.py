@@ -128,7 +128,7 @@ class Method(Entry):
         raise NotImplementedError
 
     def __call__(self, network: Network) -> Masks:
-        return super().__call__(network)
+        return self.call(network)
 
     @property
     def rewind_step(self) -> int:

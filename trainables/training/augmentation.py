@@ -28,7 +28,7 @@ class Augmentation(Entry):
         seed = int(torch.randint(2**62, (), generator=generator))
 
         def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
-            drawn = self(images, torch.Generator().manual_seed(seed + step))
+            drawn = self.call(images, torch.Generator().manual_seed(seed + step))
             if drawn.shape != images.shape or drawn.dtype != images.dtype:
                 raise PluginError(
                     f"{self.where()}: the augmentation {self.name} gives {drawn.dtype} "

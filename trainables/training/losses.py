@@ -14,7 +14,7 @@ class Loss(Entry):
     example, [B]. All losses of the tables are its means."""
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return super().__call__(logits, labels)
+        return self.call(logits, labels)
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over a batch, which training minimizes."""

@@ -25,7 +25,7 @@ class Optimizer(Entry):
     lr: Annotated[float, Field(gt=0)]
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return super().__call__(parameters)
+        return self.call(parameters)
 
 
 def _has_lr(config: type[Entry]) -> None:

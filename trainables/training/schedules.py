@@ -14,7 +14,7 @@ class Schedule(Entry):
     epochs, it gives the learning rate of that epoch."""
 
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:
-        return super().__call__(lr, epoch, epochs)
+        return self.call(lr, epoch, epochs)
 
 
 SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), ("trainables.training",))

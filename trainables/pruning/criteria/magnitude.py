@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from trainables.pruning.criterion import criterion
+from trainables.pruning.criterion import Criterion, criterion
 from trainables.pruning.scoring import Scoring
 
 
@@ -12,4 +12,4 @@ def magnitude(scoring: Scoring) -> dict[str, Tensor]:
     return {name: weight.abs() for name, weight in scoring.weights.items()}
 
 
-MAGNITUDE = magnitude.config(name="magnitude")
+MAGNITUDE: Criterion = vars(magnitude)["config"](name="magnitude")

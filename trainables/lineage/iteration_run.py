@@ -1,0 +1,153 @@
+"""One iteration: prune → measure → rewind → train → measure → commit."""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from trainables.lineage.commits import Made, Metrics, commit_iteration
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.iteration import Iteration
+from trainables.measures.masks import Masks, apply_masks, dense_masks
+from trainables.measures.weights import measure_sparsity
+from trainables.models import build_model, prunable
+from trainables.pruning import Network
+from trainables.store import snapshot_path
+from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
+from trainables.store.claims import Claim
+from trainables.training.batches import Randomness
+from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.run import Progress, State, Training, evaluate
+
+
+class IterationRun(Iteration):
+    """An iteration at work."""
+
+    def run(self, claim: Claim | None = None) -> Metrics:
+        """Train, measure and commit; the metrics.
+
+        Raises ClaimLost, and commits nothing, when `claim` was taken over meanwhile.
+        """
+        if self.bench.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.bench.device)
+        model = self._initial_model()
+        initial = {name: weight.detach().clone() for name, weight in prunable(model).items()}
+        made = self._train_trunk(model) if self.step.kind == "train" else self._prune(model)
+        return commit_iteration(self, model, initial, made, claim)
+
+    def _train_trunk(self, model: nn.Module) -> Made:
+        wanted = self.bench.snapshots.get(self.key, frozenset()) | {0}
+
+        def snapshot(at: int) -> None:
+            if at in wanted:
+                self._commit_snapshot(self.key, at, model.state_dict())
+
+        run = self._training(model, None, iteration=0)
+        progress = run.finish(snapshot, self._checkpoint())
+        return Made(dense_masks(prunable(model)), progress=progress)
+
+    def _prune(self, model: nn.Module) -> Made:
+        """Find the masks, measure the pruned model, and train it from its rewound weights."""
+        started = time.perf_counter()
+        if self.step.kind == "retrain":
+            masks = self._parent_masks()
+            rewound = self._rewound_state()
+            model.load_state_dict(rewound)
+            made = self._measured_pruned(model, masks)
+        else:
+            rewound, made = self._scored_and_pruned(model)
+        model.load_state_dict(rewound)
+        made.prune_seconds = time.perf_counter() - started
+        made.progress = self._train_pruned(model, made.masks)
+        return made
+
+    def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
+        """The state to train from, and the masks with the pruned model's measures."""
+        parent = self._load_scored(model)
+        masks = self._parent_masks() if self.step.has_parent else self._all(model)
+        made = self._measured_pruned(model, self._masks(model, masks))
+        rewound = self._rewound_state()
+        if parent is not None and not self.lineage.cell.prune.rewind_batchnorm:
+            rewound = rewound | {name: parent[name] for name, _ in model.named_buffers()}
+        return rewound, made
+
+    def _load_scored(self, model: nn.Module) -> State | None:
+        """Give `model`, which has its initial weights, those that are scored; the parent's state,
+        None without a parent."""
+        if not self.step.has_parent:
+            self._commit_snapshot(self.lineage.trunk, 0, model.state_dict())
+            return None
+        parent = read_tensors(self.bench.store, self.path(self.index - 1))
+        dense = self.step.scored == "dense" and self.index > 1
+        model.load_state_dict(read_tensors(self.bench.store, self.path(0)) if dense else parent)
+        return parent
+
+    def _masks(self, model: nn.Module, masks: Masks) -> Masks:
+        cell = self.lineage.cell
+        return cell.method(
+            Network(
+                model=model,
+                masks=masks,
+                data=self.bench.data,
+                seed=cell.seed,
+                iteration=self.step.iteration,
+                scope=cell.prune.scope,
+                density=self.step.density,
+            )
+        )
+
+    def _all(self, model: nn.Module) -> Masks:
+        return dense_masks(prunable(model))
+
+    def _parent_masks(self) -> Masks:
+        parent = read_masks(self.bench.store, self.path(self.index - 1))
+        return {name: mask.to(self.bench.device) for name, mask in parent.items()}
+
+    def _measured_pruned(self, model: nn.Module, masks: Masks) -> Made:
+        apply_masks(model, masks)
+        weights: dict[str, Tensor] = {n: w.detach() for n, w in prunable(model).items()}
+        return Made(
+            masks=masks,
+            pruned=evaluate(model, self.bench.data.test, self.lineage.cell.train.loss),
+            pruned_sparsity=measure_sparsity(weights, masks),
+        )
+
+    def _train_pruned(self, model: nn.Module, masks: Masks) -> Progress:
+        start = self.lineage.cell.method.rewind_step
+        run = self._training(model, masks, self.step.iteration, start)
+        return run.finish(checkpoint=self._checkpoint())
+
+    def _training(
+        self, model: nn.Module, masks: Masks | None, iteration: int, start_step: int = 0
+    ) -> Training:
+        cell = self.lineage.cell
+        randomness = Randomness(cell.seed, iteration)
+        data, inputs = self.bench.data, self.step.inputs
+        return Training(model, masks, data, cell.train, randomness, inputs, start_step)
+
+    def _rewound_state(self) -> State:
+        """w_k of the trunk on the same inputs: from its snapshot, or trained again for k steps when
+        there is none."""
+        trunk = self.lineage.trunk_on(self.step.inputs)
+        step = self.lineage.cell.method.rewind_step
+        path = snapshot_path(snapshot_key(trunk, step))
+        if self.bench.store.is_committed(path):
+            return read_tensors(self.bench.store, path)
+        model = self._initial_model()
+        if step > 0:
+            self._training(model, None, iteration=0).until(step)
+        self._commit_snapshot(trunk, step, model.state_dict())
+        return model.state_dict()
+
+    def _commit_snapshot(self, trunk: str, step: int, state: State) -> None:
+        path = snapshot_path(snapshot_key(trunk, step))
+        if not self.bench.store.is_committed(path):
+            self.bench.store.commit(path, {WEIGHTS: encode_tensors(state)})
+
+    def _initial_model(self) -> nn.Module:
+        cell, data = self.lineage.cell, self.bench.data
+        return build_model(cell.model, data.shape, data.classes, cell.seed).to(self.bench.device)
+
+    def _checkpoint(self) -> EpochCheckpoint | None:
+        minutes = self.bench.keeping.checkpoint_minutes
+        return None if minutes is None else EpochCheckpoint(self.bench.store, self.key, minutes)

@@ -1,0 +1,64 @@
+"""What a storage has of a lineage, and so what is left to train."""
+
+from collections.abc import Callable, Collection
+
+from trainables.lineage.keys import Lineage
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import WEIGHTS
+
+FilesOf = Callable[[str], Collection[str] | None]
+"""The files of an iteration's commit by its key, None without one."""
+
+
+def missing_iterations(lineage: Lineage, files_of: FilesOf) -> list[int]:
+    """The indexes of the lineage's steps that have to be trained, in order.
+
+    An iteration whose weights were not kept is complete in itself, but is trained again when a
+    missing one reads them.
+    """
+    missing: list[int] = []
+    read: set[int] = set()
+    for t in reversed(range(len(lineage.keys))):
+        files = files_of(lineage.keys[t])
+        if files is None or (t in read and WEIGHTS not in files):
+            missing.append(t)
+            read |= _weights_read(lineage, t)
+    return missing[::-1]
+
+
+def _weights_read(lineage: Lineage, index: int) -> set[int]:
+    """The indexes of the steps whose final weights the step at `index` reads."""
+    step = lineage.steps[index]
+    if step.kind != "prune" or not step.has_parent:
+        return set()
+    return {index - 1, 0} if step.scored == "dense" else {index - 1}
+
+
+class Stored:
+    """What the store has of a lineage, looked up once and again only where it may be news.
+
+    A lineage of T iterations asks the store O(T) times in all, however long it waits.
+    """
+
+    def __init__(self, lineage: Lineage, store: Store) -> None:
+        self._lineage, self._store = lineage, store
+        self._files: dict[str, frozenset[str] | None] = {}
+
+    def first_missing(self) -> int | None:
+        """The index of the step to train next; None when nothing is missing."""
+        return next(iter(missing_iterations(self._lineage, self._files_of)), None)
+
+    def look_again(self, index: int) -> None:
+        """Ask the store for this one once more: it may have been committed meanwhile."""
+        self._files.pop(self._lineage.keys[index], None)
+
+    def forget(self) -> None:
+        """Ask for everything once more: something was not as it seemed."""
+        self._files.clear()
+
+    def _files_of(self, key: str) -> frozenset[str] | None:
+        if key not in self._files:
+            path = iteration_path(key)
+            there = self._store.is_committed(path)
+            self._files[key] = frozenset(self._store.manifest(path)["files"]) if there else None
+        return self._files[key]
