@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from trainables.data import DatasetConfig, data_roots, describe_dataset, identity, load_dataset
 from trainables.lineage.bench import Bench
-from trainables.lineage.keys import make_lineage
+from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
@@ -26,14 +26,15 @@ pytestmark = [
 def test_a_lineage_on_the_gpu_keeps_the_counts_of_the_cpu(tmp_path: Path, name: str) -> None:
     config = TypeAdapter(DatasetConfig).validate_python({"name": "digits"})
     roots = data_roots(None, {})
-    lineage = make_lineage(
-        identity(config, describe_dataset(config, roots)),
+    cell = Cell(
+        config,
         TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [32]}),
         Recipe(epochs=2, batch_size=50),
         Pruning(iterations=2),
         TypeAdapter(MethodConfig).validate_python({"name": name}),
         seed=0,
     )
+    lineage = make_lineage(cell, identity(config, describe_dataset(config, roots)))
     rows = {}
     for device in ("cpu", "cuda"):
         data = DeviceData.of(load_dataset(config, roots), torch.device(device))

@@ -68,9 +68,9 @@ EVERY = all_keys(ALL)
 
 class TestSharing:
     def test_lineages_of_one_dataset_model_recipe_and_seed_share_the_trunk(self) -> None:
-        trunks = {line.seed: set() for line in ALL}
+        trunks = {line.cell.seed: set() for line in ALL}
         for line in ALL:
-            trunks[line.seed].add(line.keys[0])
+            trunks[line.cell.seed].add(line.keys[0])
         assert [len(keys) for keys in trunks.values()] == [1, 1]
         assert trunks[0] != trunks[1]
 
@@ -104,10 +104,7 @@ class TestSharing:
 
     def test_the_grid_gives_the_same_lineage_as_the_cell_alone(self) -> None:
         for line in ALL:
-            alone = make_lineage(
-                line.dataset, line.model, line.recipe, line.pruning, line.method, line.seed
-            )
-            assert alone == line
+            assert make_lineage(line.cell, line.dataset) == line
 
     def test_ids_are_distinct_and_survive_a_longer_run(self) -> None:
         ids = [line.id for line in ALL]
@@ -136,7 +133,7 @@ class TestOnlyWhatIsMissing:
     def test_one_more_seed(self) -> None:
         more = lineages(seeds=[0, 1, 2])
         planned = plan(more, EVERY)
-        assert planned.to_train == {k for line in more if line.seed == 2 for k in line.keys}
+        assert planned.to_train == {k for line in more if line.cell.seed == 2 for k in line.keys}
 
     def test_one_more_method(self) -> None:
         methods = [*SWEEP["methods"], {"name": "lottery_ticket", "ratio": 0.5}]
@@ -190,7 +187,7 @@ def assert_complement(stored: set[str]) -> None:
 
 
 class TestWeightsThatWereNotKept:
-    LINE = next(line for line in ALL if line.method.name == "lottery_ticket")
+    LINE = next(line for line in ALL if line.cell.method.name == "lottery_ticket")
 
     def planned(self, *files: frozenset[str]) -> Plan:
         """The plan of one lineage whose first iterations have these files."""
@@ -228,11 +225,11 @@ class TestWeightsThatWereNotKept:
 class TestTasks:
     def test_each_missing_iteration_belongs_to_the_first_lineage_that_needs_it(self) -> None:
         tasks = plan(ALL).tasks
-        owners = {line.seed: line for line in reversed(ALL)}  # of the trunks
+        owners = {line.cell.seed: line for line in reversed(ALL)}  # of the trunks
         for task in tasks:
             assert task.first == 0
             trunk = task.lineage.keys[0]
-            assert task.after == (None if task.lineage is owners[task.lineage.seed] else trunk)
+            assert task.after == (None if task.lineage is owners[task.lineage.cell.seed] else trunk)
 
     def test_no_task_waits_for_what_is_stored(self) -> None:
         trunks = {line.keys[0] for line in ALL}
@@ -260,14 +257,16 @@ class TestTasks:
     def test_snapshots_that_a_trunk_leaves(self) -> None:
         rewound = lineages(methods=["one_shot", {"name": "lottery_ticket", "rewind": {"step": 5}}])
         assert wanted_snapshots(rewound) == {
-            line.keys[0]: frozenset({0, 5}) for line in rewound if line.method.name == "one_shot"
+            line.keys[0]: frozenset({0, 5})
+            for line in rewound
+            if line.cell.method.name == "one_shot"
         }
 
 
 class TestEstimates:
     """Seed 0 alone: 4 lineages, 1 trunk and 4 × 3 further iterations."""
 
-    LINES = tuple(line for line in ALL if line.seed == 0)
+    LINES = tuple(line for line in ALL if line.cell.seed == 0)
     GROUP = training_group(LINES[0].config())
 
     @pytest.mark.parametrize(

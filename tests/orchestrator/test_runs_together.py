@@ -18,7 +18,7 @@ from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage
-from trainables.lineage.loop import missing_iterations, stored_files
+from trainables.lineage.stored import Stored
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.claims import Claim, ClaimLost, Claims
@@ -94,10 +94,10 @@ class RunsTogether(RuleBasedStateMachine):
         if not run.tasks:
             return
         line = run.tasks[at % len(run.tasks)].lineage
-        missing = missing_iterations(line, stored_files(self.store))
-        if not missing or line.keys[missing[0]] in run.training:
+        first = Stored(line, self.store).first_missing()
+        if first is None or line.keys[first] in run.training:
             return
-        key = line.keys[missing[0]]
+        key = line.keys[first]
         claim = run.claims.take(key)
         if claim is None and patient:
             self.time_passes(number)

@@ -205,7 +205,7 @@ def test_a_pickle_for_a_checkpoint(trained: Trained, here: Path) -> None:
     hostile = pickle.dumps(Payload(str(here / "pwned")))
     path = checkpoint_path("k" * 64, 1)
     trained.store.commit(path, {"state.safetensors": hostile, "progress.json": hostile})
-    model = build_model(trained.lineage.model, trained.bench.data.shape, 10, 0)
+    model = build_model(trained.lineage.cell.model, trained.bench.data.shape, 10, 0)
     checkpoint = EpochCheckpoint(trained.store, "k" * 64, minutes=1)
     assert checkpoint.load(model, torch.optim.SGD(model.parameters())) is None
     assert len(trained.store.names("quarantine")) == 1

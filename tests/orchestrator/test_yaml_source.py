@@ -388,8 +388,8 @@ def test_axes_multiply_and_cells_come_in_order(load: Load) -> None:
     assert len(grid) == len(set(grid)) == 6 * 2 * 5 * 2
     order = [
         (
-            spec.train.index(cell.recipe),
-            spec.prune.index(cell.pruning),
+            spec.train.index(cell.train),
+            spec.prune.index(cell.prune),
             spec.methods.index(cell.method),
             spec.seeds.index(cell.seed),
         )
@@ -451,7 +451,7 @@ def test_exclude_drops_cells(load: Load) -> None:
     left = list(cells(spec))
     assert len(left) == 3 * (12 - 2)
     assert not any(cell.seed == 3 for cell in left)
-    assert {cell.pruning.scope for cell in left if parameter(cell, "method.p") == 1} == {"global"}
+    assert {cell.prune.scope for cell in left if parameter(cell, "method.p") == 1} == {"global"}
 
 
 def test_exclude_compares_list_values(load: Load) -> None:

@@ -16,14 +16,15 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from trainables.pruning.configs import PruningAtInit
 
 from trainables.measures.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.models import prunable
-from trainables.pruning import MethodConfig, prune_at_init
+from trainables.plugins.entry import built_in
+from trainables.pruning import MethodConfig, Network
 from trainables.pruning.amount import kept_count
-from trainables.pruning.at_init import kept_after_rounds, round_density
-from trainables.pruning.criteria import CRITERIA, Batch, Scoring
+from trainables.pruning.at_init import AtInit
+from trainables.pruning.criterion import CRITERION
+from trainables.pruning.scoring import Batch, Scoring
 from trainables.pruning.scoring_data import CHUNK, flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest
 from trainables.training.batches import DeviceData, Examples
@@ -41,7 +42,7 @@ NETS = ["mlp", "convnet"]
 DENSITIES = ["0.5", "0.1", "0.02"]
 
 
-def method(name: str, **options: Any) -> PruningAtInit:
+def method(name: str, **options: Any) -> AtInit:
     examples = {"examples": 48} if name in ("snip", "grasp") else {}
     given = {"name": name, "density": 0.1, **examples, **options}
     return TypeAdapter(MethodConfig).validate_python(given)
@@ -52,8 +53,12 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
 
 
 def score(criterion: str, model: nn.Module, masks: Masks, *batches: Batch) -> dict[str, Tensor]:
-    temperature = TEMPERATURE if criterion == "grasp" else 1.0
-    return CRITERIA[criterion](Scoring(model, masks, batches, stream(0, "test"), temperature))
+    chosen = built_in(CRITERION)[criterion](name=criterion)
+    return chosen(Scoring(model, masks, batches, stream(0, "test")))
+
+
+def prune_at_init(config: AtInit, model: nn.Module, data: DeviceData, seed: int) -> Masks:
+    return config(Network(model, dense_masks(prunable(model)), data, seed, iteration=1))
 
 
 # Against the published code
@@ -186,7 +191,7 @@ def test_weights_would_come_back_without_the_rule_that_none_does(
     config = method(criterion, density=0.5, rounds=5)
     ours, theirs = published.masks, published.masks
     returned = 0
-    for count in kept_after_rounds(config, len(flat(published.masks))):
+    for count in config.kept_after_rounds(len(flat(published.masks))):
         ours = keep_highest(iterated(criterion, published, ours), ours, count)
         scores = iterated(criterion, published, theirs)
         after = keep_highest(scores, published.masks, count)
@@ -417,7 +422,7 @@ def tiny() -> nn.Module:
 
 @settings(max_examples=60, deadline=None)
 @given(configs, st.integers(0, 9))
-def test_the_density_is_met_exactly_down_to_one_weight(config: PruningAtInit, seed: int) -> None:
+def test_the_density_is_met_exactly_down_to_one_weight(config: AtInit, seed: int) -> None:
     model = tiny()
     masks = prune_at_init(config, model, random_data(), seed)
     assert {name: mask.shape for name, mask in masks.items()} == {
@@ -427,8 +432,8 @@ def test_the_density_is_met_exactly_down_to_one_weight(config: PruningAtInit, se
 
 
 @given(configs, st.integers(1, 10**8))
-def test_each_round_keeps_no_more_than_the_one_before(config: PruningAtInit, total: int) -> None:
-    counts = kept_after_rounds(config, total)
+def test_each_round_keeps_no_more_than_the_one_before(config: AtInit, total: int) -> None:
+    counts = config.kept_after_rounds(total)
     assert len(counts) == config.rounds
     assert counts == sorted(counts, reverse=True)
     assert total >= counts[0]
@@ -438,7 +443,7 @@ def test_each_round_keeps_no_more_than_the_one_before(config: PruningAtInit, tot
 def test_schedules_are_exponential_and_linear() -> None:
     exponential, linear = (
         [
-            round_density(method("snip", density=0.01, rounds=4, schedule=schedule), i)
+            method("snip", density=0.01, rounds=4, schedule=schedule).round_density(i)
             for i in (1, 2, 4)
         ]
         for schedule in ("exponential", "linear")
@@ -451,16 +456,14 @@ def test_schedules_are_exponential_and_linear() -> None:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Scoring]:
     """The scorings of the rounds that follow, each with its network as it then was."""
     scorings: list[Scoring] = []
-    for name, criterion in list(CRITERIA.items()):
+    scores = AtInit.scores
 
-        def recording(
-            scoring: Scoring, criterion: Callable[[Scoring], dict[str, Tensor]] = criterion
-        ) -> dict[str, Tensor]:
-            model = copy.deepcopy(scoring.model)
-            scorings.append(Scoring(model, scoring.masks, scoring.batches))
-            return criterion(scoring)
+    def recording(config: AtInit, scoring: Scoring) -> dict[str, Tensor]:
+        model = copy.deepcopy(scoring.model)
+        scorings.append(Scoring(model, scoring.masks, scoring.batches))
+        return scores(config, scoring)
 
-        monkeypatch.setitem(CRITERIA, name, recording)
+    monkeypatch.setattr(AtInit, "scores", recording)
     return scorings
 
 
@@ -472,7 +475,7 @@ def test_a_pruned_weight_is_zero_in_later_rounds_and_never_comes_back(
     config = method(name, rounds=8, selection=selection, sampled_rounds="every")
     last = prune_at_init(config, tiny(), random_data(), seed=0)
     masks = [flat(scoring.masks) for scoring in recorded] + [flat(last)]
-    assert [int(mask.sum()) for mask in masks[1:]] == kept_after_rounds(config, 210)
+    assert [int(mask.sum()) for mask in masks[1:]] == config.kept_after_rounds(210)
     for earlier, later in pairwise(masks):
         assert not bool((later & ~earlier).any())
     for scoring in recorded:
@@ -504,7 +507,7 @@ def test_the_seed_decides_the_masks(name: str, selection: str) -> None:
 def test_sampling_at_the_last_round_changes_that_round_only() -> None:
     """What it can change is what the last round prunes."""
     options = {"density": 0.2, "rounds": 20, "schedule": "exponential"}
-    before = kept_after_rounds(method("synflow", **options), 210)[-2]
+    before = method("synflow", **options).kept_after_rounds(210)[-2]
     found = {}
     for selection, rounds in (("threshold", "last"), ("sampled", "last"), ("sampled", "every")):
         config = method("synflow", **options, selection=selection, sampled_rounds=rounds)

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from trainables.data import (
-    DATASETS,
+    DATASET,
     DataRoots,
     DatasetConfig,
     DatasetInfo,
@@ -33,6 +33,7 @@ from trainables.data import download as downloads
 from trainables.data.dataset import channel_statistics
 from trainables.data.idx import read_idx
 from trainables.data.torchvision_import import import_torchvision
+from trainables.plugins.entry import built_in
 
 
 def config(name: str, **options: object) -> DatasetOptions:
@@ -584,7 +585,7 @@ def test_identity_of_a_named_dataset_is_its_options(roots: DataRoots) -> None:
 
 
 def test_every_dataset_has_the_shared_options() -> None:
-    for name in DATASETS:
+    for name in built_in(DATASET):
         path = {"path": "x"} if name in WRITERS else {}
         assert config(name, subset=5, **path).subset == 5
 

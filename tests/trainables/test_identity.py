@@ -13,7 +13,7 @@ from trainables.config import canonical, canonical_json
 from trainables.data import DatasetConfig, describe_dataset, identity
 from trainables.data.roots import DataRoots
 from trainables.lineage.identity import next_key, sha256, snapshot_key, trunk_key
-from trainables.lineage.keys import Lineage, make_lineage, trunk_config
+from trainables.lineage.keys import Cell, Lineage, make_lineage, trunk_config
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
 from trainables.training.recipe import Recipe
@@ -25,14 +25,15 @@ def parsed(kind: Any, name: str, **options: Any) -> Any:
 
 def lineage(**changed: Any) -> Lineage:
     values = {
-        "dataset": {"name": "digits", "holdout": 0},
+        "dataset": parsed(DatasetConfig, "digits"),
         "model": parsed(ModelConfig, "mlp", hidden=(16, 8)),
-        "recipe": Recipe(epochs=2, batch_size=100),
-        "pruning": Pruning(iterations=3),
+        "train": Recipe(epochs=2, batch_size=100),
+        "prune": Pruning(iterations=3),
         "method": parsed(MethodConfig, "lottery_ticket"),
         "seed": 0,
     }
-    return make_lineage(**(values | changed))
+    identity = changed.pop("identity", {"name": "digits", "holdout": 0})
+    return make_lineage(Cell(**(values | changed)), identity)
 
 
 # Canonical JSON
@@ -77,7 +78,7 @@ def test_options_that_are_none_are_no_part_of_an_identity() -> None:
 
 def test_the_canonical_json_of_a_trunk_is_pinned() -> None:
     config = lineage()
-    text = canonical_json(trunk_config(config.dataset, config.model, config.recipe, config.seed))
+    text = canonical_json(trunk_config(config.cell, config.dataset))
     assert text == (
         '{"dataset":{"holdout":0,"name":"digits"},"model":{"hidden":[16,8],"name":"mlp"},'
         '"recipe":{"augment":{"crop_padding":0,"horizontal_flip":false,"padding_mode":"reflect"},'
@@ -105,7 +106,7 @@ def test_keys_are_pinned() -> None:
 
 def test_keys_are_made_as_documented() -> None:
     config = lineage()
-    trunk = trunk_config(config.dataset, config.model, config.recipe, config.seed)
+    trunk = trunk_config(config.cell, config.dataset)
     step = (
         '{"method":{"name":"lottery_ticket","ratio":0.2,"rewind":{"step":0}},'
         '"prune":{"rewind_batchnorm":true,"scope":"global"}}'
@@ -121,8 +122,8 @@ def test_keys_are_made_as_documented() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"dataset": {"name": "digits", "holdout": 1}},
-        {"dataset": {"name": "digits", "holdout": 0, "fingerprint": "0" * 64}},
+        {"identity": {"name": "digits", "holdout": 1}},
+        {"identity": {"name": "digits", "holdout": 0, "fingerprint": "0" * 64}},
         {"model": parsed(ModelConfig, "mlp", hidden=(16, 9))},
         {"model": parsed(ModelConfig, "linear")},
         {"seed": 1},
@@ -158,7 +159,7 @@ def test_what_is_trained_is_part_of_every_key(change: dict[str, Any]) -> None:
 )
 def test_every_field_of_the_recipe_is_part_of_every_key(change: dict[str, Any]) -> None:
     recipe = Recipe.model_validate({"epochs": 2, "batch_size": 100, **change})
-    assert not set(lineage(recipe=recipe).keys) & set(lineage().keys)
+    assert not set(lineage(train=recipe).keys) & set(lineage().keys)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,8 @@ def test_every_field_of_the_recipe_is_part_of_every_key(change: dict[str, Any]) 
         ("method", {"name": "lottery_ticket", "ratio": 0.3}),
         ("method", {"name": "lottery_ticket", "rewind": {"step": 5}}),
         ("method", {"name": "sap"}),
-        ("pruning", {"scope": "layer"}),
-        ("pruning", {"rewind_batchnorm": False}),
+        ("prune", {"scope": "layer"}),
+        ("prune", {"rewind_batchnorm": False}),
     ],
     ids=str,
 )
@@ -205,7 +206,7 @@ def test_a_longer_lineage_begins_with_the_keys_and_the_id_of_a_shorter_one(
     one: int, other: int
 ) -> None:
     short, long = sorted((one, other))
-    shorter, longer = (lineage(pruning=Pruning(iterations=n)) for n in (short, long))
+    shorter, longer = (lineage(prune=Pruning(iterations=n)) for n in (short, long))
     assert len(longer.keys) == len(set(longer.keys)) == long + 1
     assert longer.keys[: short + 1] == shorter.keys
     assert longer.id == shorter.id

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.lineage.bench import Bench
+from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
 from trainables.lineage.identity import snapshot_key
-from trainables.lineage.keys import Lineage, make_lineage
-from trainables.lineage.loop import missing_iterations, run_iteration, run_lineage
+from trainables.lineage.iteration_run import IterationRun
+from trainables.lineage.keys import Cell, Lineage, make_lineage
+from trainables.lineage.loop import run_lineage
+from trainables.lineage.stored import missing_iterations
 from trainables.measures.masks import Masks, apply_masks, density
 from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, prunable
-from trainables.pruning import MethodConfig, Pruning, prune
+from trainables.pruning import MethodConfig, Network, Pruning
 from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
     EPOCHS,
@@ -36,7 +38,7 @@ from trainables.store.artifacts import (
 )
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, State, evaluate, train
+from trainables.training.run import Diverged, State, Training, evaluate
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4
@@ -68,11 +70,10 @@ def lineage(
     recipe = Recipe.model_validate(
         {"epochs": epochs, "batch_size": 40, "keep": keep, "optimizer": {"name": "sgd", "lr": lr}}
     )
-    return make_lineage(
-        identity(DIGITS, describe_dataset(DIGITS, ROOTS)),
-        model, recipe, Pruning(**({"iterations": 2} | pruning)),
-        how or method("lottery_ticket", ratio=0.3), seed,
-    )  # fmt: skip
+    how = how or method("lottery_ticket", ratio=0.3)
+    prune = Pruning(**({"iterations": 2} | pruning))
+    cell = Cell(DIGITS, model, recipe, prune, how, seed)
+    return make_lineage(cell, identity(DIGITS, describe_dataset(DIGITS, ROOTS)))
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +83,19 @@ def data() -> DeviceData:
 
 def bench(data: DeviceData, root: Path | Store, **options: Any) -> Bench:
     store = root if isinstance(root, Store) else Store(str(root))
-    return Bench(store=store, data=data, device=CPU, **options)
+    named = [name for name in options if name in StoreOptions.model_fields]
+    keeping = StoreOptions(**{name: options.pop(name) for name in named})
+    return Bench(store=store, data=data, device=CPU, keeping=keeping, **options)
 
 
 def run(one: Lineage, data: DeviceData, root: Path | Store, **options: Any) -> list[dict]:
     return list(run_lineage(one, bench(data, root, **options)))
 
 
-def pruned_masks(one: Lineage, model: nn.Module, masks: Masks) -> Masks:
+def pruned_masks(one: Lineage, model: nn.Module, masks: Masks, data: DeviceData) -> Masks:
     """What one step of the lineage's method makes of `masks`, scoring the weights of `model`."""
-    return prune(one.method, one.pruning.scope, model, masks, None, torch.Generator())
+    scope = one.cell.prune.scope
+    return one.cell.method(Network(model, masks, data, one.cell.seed, 1, scope))
 
 
 @dataclass
@@ -134,7 +138,7 @@ def assert_same_results(one: Held, other: Held) -> None:
 
 
 def net(one: Lineage, state: State, data: DeviceData) -> nn.Module:
-    model = build_model(one.model, data.shape, data.classes, one.seed)
+    model = build_model(one.cell.model, data.shape, data.classes, one.cell.seed)
     model.load_state_dict(state)
     return model
 
@@ -237,7 +241,7 @@ def test_measures_are_those_of_the_committed_weights(
         sparsity = measure_sparsity(weights_of(model), result.masks[t])
         assert (row["pq_index"], row["gini"]) == (sparsity.pq_index, sparsity.gini)
         initial = weights_of(
-            build_model(finished[0].model, data.shape, data.classes, finished[0].seed)
+            build_model(finished[0].cell.model, data.shape, data.classes, finished[0].cell.seed)
         )
         assert result.tables[t][LAYERS].to_pylist() == [
             vars(layer) | vars(kept_magnitude(initial[layer.layer], result.masks[t][layer.layer]))
@@ -304,7 +308,7 @@ def test_every_mask_is_what_pruning_makes_of_the_scored_weights(
     for t in (1, 2):
         scored = result.weights[0 if how.name == "one_shot" else t - 1]
         model = net(one, scored, data)
-        masks = pruned_masks(one, model, result.masks[t - 1])
+        masks = pruned_masks(one, model, result.masks[t - 1], data)
         assert same(masks, result.masks[t])
         assert density(result.masks[t]) < density(result.masks[t - 1])
 
@@ -317,7 +321,7 @@ def test_every_mask_is_what_pruning_makes_of_the_scored_weights(
         assert (row["pq_index_pruned"], row["gini_pruned"]) == (sparsity.pq_index, sparsity.gini)
     # The two kinds of scores lead to different masks, or the above could not tell them apart.
     other = net(one, result.weights[1 if how.name == "one_shot" else 0], data)
-    assert not same(pruned_masks(one, other, result.masks[1]), result.masks[2])
+    assert not same(pruned_masks(one, other, result.masks[1], data), result.masks[2])
 
 
 # Rewinding
@@ -333,7 +337,8 @@ def retrained(
 ) -> State:
     model = net(one, start, data)
     apply_masks(model, masks)
-    train(model, masks, data, one.recipe, Randomness(one.seed, t), start_step=step)
+    randomness = Randomness(one.cell.seed, t)
+    Training(model, masks, data, one.cell.train, randomness, start_step=step).finish()
     return model.state_dict()
 
 
@@ -342,7 +347,9 @@ def test_retraining_starts_from_the_initialization(
 ) -> None:
     one, root = finished
     start = snapshot(one, 0, root)
-    assert same(start, build_model(one.model, data.shape, data.classes, one.seed).state_dict())
+    assert same(
+        start, build_model(one.cell.model, data.shape, data.classes, one.cell.seed).state_dict()
+    )
     for t in (1, 3):
         assert same(retrained(one, t, start, result.masks[t], data), result.weights[t])
 
@@ -542,11 +549,11 @@ def test_a_lineage_interrupted_between_epochs_ends_as_an_unbroken_one(
     one, full = finished
     failing = FailingStore(str(tmp_path), folder="checkpoints/", at=at, after=True)
     with pytest.raises(Interrupted):
-        run(one, data, failing, checkpoint_minutes=0.0)
+        run(one, data, failing, checkpoint_minutes=1e-9)
     store = Store(str(tmp_path))
     key = one.keys[(at - 1) // 2]
     assert store.names("checkpoints") == [key]
-    run(one, data, tmp_path, checkpoint_minutes=0.0)
+    run(one, data, tmp_path, checkpoint_minutes=1e-9)
     assert store.names("checkpoints") == []
     assert_same_results(held(one, tmp_path), held(one, full))
 
@@ -634,6 +641,6 @@ def test_a_commit_that_another_run_made_meanwhile_stays(data: DeviceData, tmp_pa
     run(one, data, tmp_path)
     manifest = Store(str(tmp_path)).manifest(iteration_path(one.keys[1]))
     # As a run does that had looked before the other one committed.
-    run_iteration(one, 1, bench(data, tmp_path))
+    IterationRun(one, 1, bench(data, tmp_path)).run()
     assert Store(str(tmp_path)).manifest(iteration_path(one.keys[1])) == manifest
     assert not (tmp_path / "quarantine").exists()

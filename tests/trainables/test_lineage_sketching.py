@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from trainables.data import DatasetConfig, DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.lineage.bench import Bench
+from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.identity import snapshot_key
-from trainables.lineage.keys import Lineage, make_lineage
+from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
@@ -46,14 +46,10 @@ def data() -> DeviceData:
 def lineage(name: str, **options: Any) -> Lineage:
     # The data of `snip` and `grasp` is 256 examples by default, more than there are here.
     examples = {"examples": 64} if name in ("snip", "grasp") else {}
-    return make_lineage(
-        {"name": "digits", "subset": 200},
-        TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [32]}),
-        RECIPE,
-        Pruning(),
-        TypeAdapter(MethodConfig).validate_python({"name": name, **examples, **options}),
-        seed=0,
-    )
+    model = TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [32]})
+    how = TypeAdapter(MethodConfig).validate_python({"name": name, **examples, **options})
+    cell = Cell(DIGITS, model, RECIPE, Pruning(), how, seed=0)
+    return make_lineage(cell, {"name": "digits", "subset": 200})
 
 
 def run(one: Lineage, data: DeviceData, root: Path, **options: Any) -> list[dict[str, Any]]:
@@ -181,7 +177,13 @@ def test_retired_weights_leave_branch_points_alone(data: DeviceData, tmp_path: P
     dense, sparse = lineage("imp", density=0.5), lineage("imp", density=0.3)
     shared = dense.keys[3]
     for one in (dense, sparse):
-        run(one, data, tmp_path, keep_weights="last", branch_points=frozenset({shared}))
+        run(
+            one,
+            data,
+            tmp_path,
+            keeping=StoreOptions(keep_weights="last"),
+            branch_points=frozenset({shared}),
+        )
     store = Store(str(tmp_path))
 
     def with_weights(one: Lineage) -> list[bool]:

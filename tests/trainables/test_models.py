@@ -8,21 +8,23 @@ from torch import nn
 from trainables.config import canonical
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.models import (
-    MODELS,
+    MODEL,
+    Model,
     ModelConfig,
-    ModelOptions,
     Shape,
     build_model,
     prunable,
 )
+from trainables.plugins.entry import built_in
 
+MODELS = [*built_in(MODEL)]
 FASHION: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
 DIGITS: Shape = (1, 8, 8)
 TINY: Shape = (3, 64, 64)
 
 
-def config(name: str, **options: object) -> ModelOptions:
+def config(name: str, **options: object) -> Model:
     return TypeAdapter(ModelConfig).validate_python({"name": name, **options})
 
 

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from trainables.pruning import MethodConfig, rewind_step
+from trainables.pruning import MethodConfig
 from trainables.pruning.amount import pq_amount, ratio_amount
-from trainables.pruning.configs import SAP, LotteryTicket, OneShot
-from trainables.pruning.methods import without_lowest
+from trainables.pruning.iterative import Iterative
+from trainables.pruning.methods.lottery_ticket import LotteryTicket
+from trainables.pruning.methods.one_shot import OneShot
+from trainables.pruning.methods.sap import SAP
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest
 
 SCOPES = ["global", "layer", "neuron"]
 
 
-def method(name: str, **options: object) -> OneShot | LotteryTicket | SAP:
+def method(name: str, **options: object) -> Iterative:
     return TypeAdapter(MethodConfig).validate_python({"name": name, **options})
 
 
@@ -30,14 +32,14 @@ def keep_all(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pruned(
-    config: OneShot | LotteryTicket | SAP,
+    config: Iterative,
     scope: Scope,
     weights: dict[str, Tensor],
     masks: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """The masks after one pruning step."""
     scores = {name: weight.abs() for name, weight in weights.items()}
-    return without_lowest(config, scope, scores, weights, masks)
+    return config.without_lowest(scores, weights, masks, scope)
 
 
 def sap_amount(vector: list[float], kept: list[bool] | None = None, **options: float) -> int:
@@ -179,8 +181,8 @@ def test_signs_do_not_matter() -> None:
 
 
 def test_only_a_lottery_ticket_can_rewind_to_a_later_step() -> None:
-    assert rewind_step(method("lottery_ticket", rewind={"step": 7})) == 7
-    assert rewind_step(method("one_shot")) == rewind_step(method("sap")) == 0
+    assert method("lottery_ticket", rewind={"step": 7}).rewind_step == 7
+    assert method("one_shot").rewind_step == method("sap").rewind_step == 0
 
 
 @pytest.mark.parametrize("p_q", [(1.0, 1.0), (0.0, 1.0), (1.1, 2.0), (0.5, 0.9)])
@@ -260,7 +262,7 @@ def test_a_ratio_takes_exactly_its_floor_from_every_group(net, scope, config) ->
 def test_sap_takes_the_amount_of_every_group_and_empties_none(net, scope, config) -> None:
     weights, masks = net
     after = grouped(pruned(config, scope, weights, masks), scope)
-    options = config.model_dump(exclude={"name"})
+    options = config.model_dump(exclude={"name", "criterion"})
     groups = zip(grouped(weights, scope), grouped(masks, scope), after, strict=True)
     for values, before, left in groups:
         d = before.sum(1)

@@ -9,24 +9,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.data import DatasetOptions, load_dataset
+from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.store import Store, checkpoint_path
-from trainables.training.batches import DeviceData, Examples, Randomness, augmented, steps_per_epoch
+from trainables.training.augmentation import FlipAndCrop
+from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.checkpoint import STATE, EpochCheckpoint
-from trainables.training.recipe import Augment, Constant, Cosine, Recipe, StepDecay, learning_rate
-from trainables.training.run import Diverged, Progress, State, evaluate, train
+from trainables.training.recipe import Recipe
+from trainables.training.run import Diverged, Progress, State, Training, evaluate
+from trainables.training.schedules import Constant, Cosine, StepDecay
 
 CPU = torch.device("cpu")
 
 
 def digits(subset: int, holdout: int = 0) -> DeviceData:
-    options = DatasetOptions(name="digits", subset=subset, holdout=holdout)
+    options = TypeAdapter(DatasetConfig).validate_python(
+        {"name": "digits", "subset": subset, "holdout": holdout}
+    )
     return DeviceData.of(load_dataset(options, DataRoots((), Path())), CPU)
 
 
@@ -69,7 +74,9 @@ def run(
     **options: Any,
 ) -> tuple[State, Progress]:
     model = net()
-    progress = train(model, masks, data, recipe, Randomness(seed, iteration), **options)
+    during = {n: options.pop(n) for n in ("snapshot", "checkpoint") if n in options}
+    training = Training(model, masks, data, recipe, Randomness(seed, iteration), **options)
+    progress = training.finish(**during)
     return model.state_dict(), progress
 
 
@@ -108,19 +115,19 @@ def test_what_was_drawn_before_does_not_matter(data: DeviceData) -> None:
 
 
 def test_a_constant_rate_stays() -> None:
-    rates = [learning_rate(0.3, Constant(name="constant"), e, 4) for e in range(4)]
+    rates = [Constant(name="constant")(0.3, e, 4) for e in range(4)]
     assert rates == [0.3] * 4
 
 
 def test_a_cosine_rate_starts_at_the_base_and_would_be_zero_after_the_last_epoch() -> None:
-    rates = [learning_rate(0.1, Cosine(name="cosine"), e, 4) for e in range(5)]
+    rates = [Cosine(name="cosine")(0.1, e, 4) for e in range(5)]
     half = math.sqrt(2) / 4
     assert rates == pytest.approx([0.1, 0.1 * (0.5 + half), 0.05, 0.1 * (0.5 - half), 0])
 
 
 def test_a_step_rate_falls_after_its_milestones() -> None:
     schedule = StepDecay(name="step", milestones=(2, 3), factor=0.1)
-    rates = [learning_rate(0.5, schedule, e, 5) for e in range(5)]
+    rates = [schedule(0.5, e, 5) for e in range(5)]
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.005, 0.005])
 
 
@@ -129,7 +136,7 @@ def test_the_cosine_rate_is_that_of_torch() -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
     for epoch in range(50):
         expected = optimizer.param_groups[0]["lr"]
-        assert learning_rate(0.1, Cosine(name="cosine"), epoch, 50) == pytest.approx(expected)
+        assert Cosine(name="cosine")(0.1, epoch, 50) == pytest.approx(expected)
         optimizer.step()
         scheduler.step()
 
@@ -179,7 +186,7 @@ def test_an_epoch_takes_every_example_once_in_an_order_of_its_own(data: DeviceDa
             return self.head(images.flatten(1))
 
     model = Recorder()
-    train(model, None, data, recipe(epochs=2), Randomness(0, 0))
+    Training(model, None, data, recipe(epochs=2), Randomness(0, 0)).finish()
     assert [len(batch) for batch in model.seen] == [40, 40, 40, 30] * 2
     first, second = torch.cat(model.seen[:4]), torch.cat(model.seen[4:])
     expected = sorted(data.train.normalized(data.train.images).flatten(1).tolist())
@@ -203,11 +210,11 @@ def test_a_run_from_step_k_takes_the_steps_that_an_unbroken_one_takes(
     def keep(at: int) -> None:
         kept[at] = {name: t.clone() for name, t in model.state_dict().items()}
 
-    train(model, None, data, used, Randomness(0, 0), snapshot=keep)
+    Training(model, None, data, used, Randomness(0, 0)).finish(snapshot=keep)
     assert sorted(kept) == list(range(13))
     later = plain_net()
     later.load_state_dict(kept[step])
-    progress = train(later, None, data, used, Randomness(0, 0), start_step=step)
+    progress = Training(later, None, data, used, Randomness(0, 0), start_step=step).finish()
     assert same(later.state_dict(), kept[12])
     assert [row["epoch"] for row in progress.rows] == list(range(step // 4 + 1, 4))
 
@@ -240,7 +247,7 @@ def test_pruned_weights_are_exactly_zero_at_every_step(
             assert (model.state_dict()[name][~mask] == 0).all()
 
     used = recipe(optimizer=optimizer, clip_grad_norm=clip)
-    train(model, masks, data, used, Randomness(0, 1), snapshot=check)
+    Training(model, masks, data, used, Randomness(0, 1)).finish(snapshot=check)
     assert steps == 13
     for name, mask in masks.items():
         kept = model.state_dict()[name][mask]
@@ -292,14 +299,14 @@ IMAGE = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
 
 
 def crop(offset: tuple[int, int], mode: str) -> list[list[int]]:
-    augment = Augment(crop_padding=1, padding_mode=mode)  # type: ignore[arg-type]
-    return augmented(IMAGE, augment, {"offset": torch.tensor([offset])})[0, 0].tolist()
+    augment = FlipAndCrop(crop_padding=1, padding_mode=mode)  # type: ignore[arg-type]
+    return augment.augmented(IMAGE, {"offset": torch.tensor([offset])})[0, 0].tolist()
 
 
 def test_a_flip_mirrors_columns_of_the_chosen_images_only() -> None:
     images = torch.cat([IMAGE, IMAGE])
     drawn = {"flip": torch.tensor([False, True])}
-    flipped = augmented(images, Augment(horizontal_flip=True), drawn)
+    flipped = FlipAndCrop(horizontal_flip=True).augmented(images, drawn)
     assert flipped[0].tolist() == IMAGE[0].tolist()
     assert flipped[1, 0].tolist() == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
 
@@ -319,8 +326,8 @@ def test_a_crop_at_the_corner_shows_the_padding() -> None:
 def test_each_image_is_cropped_at_its_own_offset_with_all_its_channels() -> None:
     images = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
     offsets = torch.tensor([[0, 3], [2, 1]])
-    augment = Augment(crop_padding=2, padding_mode="zeros")
-    cropped = augmented(images, augment, {"offset": offsets})
+    augment = FlipAndCrop(crop_padding=2, padding_mode="zeros")
+    cropped = augment.augmented(images, {"offset": offsets})
     for image, (row, column), result in zip(images, offsets.tolist(), cropped, strict=True):
         padded = F.pad(image, (2, 2, 2, 2))
         assert torch.equal(result, padded[:, row : row + 4, column : column + 5])
@@ -341,7 +348,7 @@ def test_augmented_images_are_drawn_alike_again_and_anew_at_every_epoch(data: De
     def seen() -> list[list[float]]:
         model = Recorder()
         used = recipe(epochs=2, augment=EVERYTHING)
-        train(model, None, data, used, Randomness(0, 0))
+        Training(model, None, data, used, Randomness(0, 0)).finish()
         return torch.cat(model.seen).flatten(1).tolist()
 
     once = seen()
@@ -364,7 +371,7 @@ def states_by_step(
     def keep(step: int) -> None:
         states[step] = {name: t.clone() for name, t in model.state_dict().items()}
 
-    progress = train(model, None, data, recipe, Randomness(0, 0), snapshot=keep)
+    progress = Training(model, None, data, recipe, Randomness(0, 0)).finish(snapshot=keep)
     return states, model.state_dict(), progress.rows
 
 
@@ -406,7 +413,7 @@ def test_the_best_epoch_by_validation_is_that_of_the_held_out_examples() -> None
         keep="best_validation",
     )
     model = plain_net()
-    progress = train(model, None, data, used, Randomness(0, 0))
+    progress = Training(model, None, data, used, Randomness(0, 0)).finish()
     accuracies = [row["validation_accuracy"] for row in progress.rows]
     assert data.validation is not None
     assert evaluate(model, data.validation).accuracy == max(accuracies) > accuracies[-1]

@@ -12,7 +12,7 @@ from trainables.pruning.config import Pruning
 from trainables.pruning.criteria.magnitude import MAGNITUDE
 from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.method import Method, Network, Scored, Scorer, Step
-from trainables.pruning.scope import grouped, ungrouped
+from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest, sampled
 
 
@@ -50,13 +50,25 @@ class Iterative(Repeated):
         weights = network.weights
         masks = {name: network.masks[name] for name in weights}
         scores = self._scores(network, masks)
-        rows = [*zip(*(grouped(w, network.scope) for w in (scores, weights, masks)), strict=True)]
-        amounts = [self._amount(network, w, kept) for _, w, kept in rows]
-        if self.samples:
-            count = sum(int(kept.sum()) for _, _, kept in rows) - int(torch.cat(amounts).sum())
-            return sampled(scores, masks, count, network.stream("selection", network.iteration))
-        pruned = [drop_lowest(s, kept, n) for (s, _, kept), n in zip(rows, amounts, strict=True)]
-        return ungrouped(pruned, masks, network.scope)
+        if not self.samples:
+            return self.without_lowest(scores, weights, masks, network.scope, network.density)
+        (each,), (kept,) = grouped(weights, "global"), grouped(masks, "global")
+        count = int(kept.sum() - self._amount(each, kept, network.density).sum())
+        return sampled(scores, masks, count, network.stream("selection", network.iteration))
+
+    def without_lowest(
+        self,
+        scores: dict[str, Tensor],
+        weights: dict[str, Tensor],
+        masks: Masks,
+        scope: Scope,
+        density: float | None = None,
+    ) -> Masks:
+        """`masks` without the lowest scores of each group of the scope: as many as `amount` says,
+        or as many as are kept above a `density`."""
+        rows = zip(*(grouped(each, scope) for each in (scores, weights, masks)), strict=True)
+        pruned = [drop_lowest(s, kept, self._amount(w, kept, density)) for s, w, kept in rows]
+        return ungrouped(pruned, masks, scope)
 
     def _scores(self, network: Network, masks: Masks) -> dict[str, Tensor]:
         criterion, t = self.criterion, network.iteration
@@ -64,11 +76,9 @@ class Iterative(Repeated):
         scorer = Scorer.of(network, inputs, network.stream("scores", t))
         return scorer.scores(criterion, f"{criterion.where()}: {criterion.name}", masks)
 
-    def _amount(self, network: Network, weights: Tensor, kept: Tensor) -> Tensor:
-        if network.density is not None:
-            # How many are kept above the density.
-            surplus = kept.sum(dim=1) - kept_count(network.density, kept.shape[1])
-            return surplus.clamp(min=0)
+    def _amount(self, weights: Tensor, kept: Tensor, density: float | None) -> Tensor:
+        if density is not None:
+            return (kept.sum(dim=1) - kept_count(density, kept.shape[1])).clamp(min=0)
         amounts = self.amount(weights, kept)
         if amounts.shape != kept.shape[:1] or amounts.dtype != torch.int64:
             raise PluginError(
