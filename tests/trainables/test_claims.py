@@ -1,5 +1,6 @@
 """Claims: one holder at a time, whoever dies, stops or wakes up late."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,8 +25,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from trainables.store import Store
+from trainables.store import Store, StoreError
 from trainables.store.claims import Claim, ClaimLost, Claims
+from trainables.store.object_files import ObjectFiles
 
 KEY = "k" * 64
 QUICK = 0.6
@@ -145,6 +148,37 @@ def test_the_claim_of_an_earlier_attempt_is_void(store: Store) -> None:
         assert Claims(store, **fields).take(KEY) is None  # type: ignore[arg-type]
     with taken(second), pytest.raises(ClaimLost):
         claim.require()
+
+
+class Unanswering:
+    """A file system whose n-th operation fails."""
+
+    def __init__(self, files: Any, n: int) -> None:
+        self._files, self._left = files, n
+
+    def __getattr__(self, name: str) -> Any:
+        self._left -= 1
+        if self._left == -1:
+            raise OSError("no answer")
+        return getattr(self._files, name)
+
+
+def test_whatever_fails_while_a_claim_is_taken_leaves_no_ticket() -> None:
+    raised: set[type[Exception]] = set()
+    for n in itertools.count():
+        store, failing = Store("mock:///root"), Store("mock:///root")
+        files = ObjectFiles(Unanswering(store.filesystem, n), "root")  # type: ignore[arg-type]
+        vars(failing)["files"] = files
+        try:
+            claim = Claims(failing).take(KEY)
+        except (OSError, StoreError) as error:
+            raised.add(type(error))
+            assert store.names(f"claims/{KEY}") == []
+            continue
+        assert claim is not None
+        stop_renewing(claim)
+        break
+    assert raised == {OSError, StoreError}
 
 
 HOLDER = """

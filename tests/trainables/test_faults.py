@@ -17,6 +17,8 @@ import pytest
 
 import trainables.store.store
 from trainables.store import MANIFEST, Damaged, Store, StoreError, StoreFull, iteration_path
+from trainables.store.local_files import LocalFiles
+from trainables.store.object_files import ObjectFiles
 
 KEY = iteration_path("k" * 64)
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
@@ -51,7 +53,7 @@ class PutWhole:
 
 def without_rename(root: Path) -> Store:
     store = Store(str(root))
-    vars(store)["_root"] = (PutWhole(root), "inside")
+    vars(store)["files"] = ObjectFiles(PutWhole(root), "inside")  # type: ignore[arg-type]
     return store
 
 
@@ -214,7 +216,7 @@ def test_a_file_written_is_the_old_one_or_the_new_one(folder: Path) -> None:
 
 def test_what_a_living_process_writes_is_left_to_it(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    with store._temporary() as mine:
+    with LocalFiles(tmp_path).temporary() as mine:
         mine.write_bytes(b"being written")
         store.put("tmp/foreign", b"not ours")
         store.remove_leftovers()

@@ -13,10 +13,8 @@ from trainables.measures.masks import (
     dense_masks,
     density,
     kept_counts,
-    packed,
-    unpacked,
 )
-from trainables.store.artifacts import decode_masks, encode_masks
+from trainables.store.artifacts import decode_masks, encode_masks, packed, unpacked
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 

@@ -1,7 +1,9 @@
 """The store: commits, damage, atomicity, and roots with awkward names."""
 
+import itertools
 import json
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from trainables.store import (
     checkpoint_path,
     iteration_path,
 )
+from trainables.store.object_files import ObjectFiles
 
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
 KEY = iteration_path("k" * 64)
@@ -43,7 +46,7 @@ class ObjectStore:
 
 def object_store() -> Store:
     store = Store("mock:///bucket/root")
-    vars(store)["_root"] = (ObjectStore(), "bucket/root")
+    vars(store)["files"] = ObjectFiles(ObjectStore(), "bucket/root")  # type: ignore[arg-type]
     return store
 
 
@@ -278,6 +281,63 @@ def test_setting_aside_again_keeps_both(store: Store) -> None:
     assert store.names("quarantine") == sorted(aside.split("/")[1] for aside in asides)
 
 
+def test_a_damaged_file_is_set_aside_and_kept(store: Store) -> None:
+    put(store, "sweeps/s/provenance.json", b"{")
+    put(store, "sweeps/s/provenance.json.old", b"old")
+    aside = store.set_aside("sweeps/s/provenance.json")
+    assert aside.startswith("quarantine/sweeps-s-provenance.json-")
+    assert listing(store) == {aside: b"{", "sweeps/s/provenance.json.old": b"old"}
+
+
+class Interrupted:
+    """A file system on which something else happens just before its n-th operation."""
+
+    def __init__(self, files: Any, n: int, event: Callable[[], object]) -> None:
+        self._files, self._left, self._event = files, n, event
+        self.happened = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self._left == 0:
+            self.happened = True
+            self._event()
+        self._left -= 1
+        return getattr(self._files, name)
+
+
+def test_what_another_sets_aside_in_the_middle_is_kept_whole() -> None:
+    for n in itertools.count():
+        store, late = object_store(), object_store()
+        store.commit(KEY, FILES)
+        between = Interrupted(store.filesystem, n, lambda store=store: store.set_aside(KEY))
+        vars(late)["files"] = ObjectFiles(between, "bucket/root")  # type: ignore[arg-type]
+        late.set_aside(KEY)
+        if not between.happened:
+            break
+        assert {name.split("/")[0] for name in listing(store)} == {"quarantine"}
+        # One of the two has all of it, and neither has a manifest of files that it has not.
+        whole = store.committed("quarantine")
+        assert whole
+        for aside in whole:
+            assert {name: store.read(f"quarantine/{aside}", name) for name in FILES} == FILES
+    assert n > 3 * len(FILES)
+
+
+def test_what_many_set_aside_at_once_is_kept(store: Store) -> None:
+    many = 6
+    for number in range(10):
+        store.commit(KEY, FILES)
+        start = threading.Barrier(many)
+
+        def set_aside(_: int, start: threading.Barrier = start) -> None:
+            start.wait()
+            store.set_aside(KEY)
+
+        with ThreadPoolExecutor(many) as pool:
+            list(pool.map(set_aside, range(many)))
+        assert not store.is_committed(KEY)
+        assert len(store.committed("quarantine")) > number
+
+
 # Taking away
 
 
@@ -339,13 +399,22 @@ def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_commit_that_fails_in_place_is_no_commit() -> None:
     store = object_store()
     with pytest.raises(TypeError):
-        store._write_in_place(KEY, {"weights": b"x", "bad": "no bytes"}, b"{}")  # type: ignore[dict-item]
+        store.commit(KEY, {"weights": b"x", "bad": "no bytes"})  # type: ignore[dict-item]
     assert not store.is_committed(KEY)
     assert store.commit(KEY, FILES)
     assert store.read(KEY, "weights") == FILES["weights"]
 
 
 # Roots
+
+
+def test_a_store_goes_to_another_process_opened_or_not(tmp_path: Path) -> None:
+    store = local(tmp_path)
+    for _ in range(2):
+        assert pickle.loads(pickle.dumps(store)) == store
+        store.commit(KEY, FILES)
+    assert pickle.loads(pickle.dumps(store)).read(KEY, "weights") == FILES["weights"]
+
 
 AWKWARD = {
     "spaces": "  two  spaces ",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,14 +29,3 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
     for name, mask in masks.items():
         # Not a product: a pruned weight that is negative or NaN must become +0 as well.
         parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
-
-
-def packed(mask: Tensor) -> np.ndarray:
-    """The mask as bits, in row-major order, the first weight in the highest bit of byte 0."""
-    return np.packbits(mask.cpu().numpy().reshape(-1))
-
-
-def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `packed` for a mask of `shape`."""
-    count = int(np.prod(shape))
-    return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool).reshape(shape))

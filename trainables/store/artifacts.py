@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainables.measures.masks import Masks, packed, unpacked
-from trainables.store import Damaged, Store
+from trainables.store.errors import Damaged
+from trainables.store.store import Store
 
 WEIGHTS = "weights.safetensors"
 MASK = "mask.safetensors"
@@ -24,10 +25,20 @@ SPARSITY = "sparsity.parquet"
 
 SHAPE = "shape/"
 
+Masks = dict[str, Tensor]
+
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors of any device as safetensors."""
-    return safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
+    """Tensors of any device as safetensors; those that share memory are written once a name."""
+    written: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        lying = tensor.detach().cpu().contiguous()
+        address = lying.untyped_storage().data_ptr()
+        # safetensors refuses what is shared; a copy of everything would take longer than the rest.
+        written[name] = lying.clone() if address in memory else lying
+        memory.add(address)
+    return safetensors.torch.save(written)
 
 
 def read_tensors(store: Store, path: str, name: str = WEIGHTS) -> dict[str, Tensor]:
@@ -79,6 +90,17 @@ def decode_masks(data: bytes) -> Masks:
         for name, bits in arrays.items()
         if not name.startswith(SHAPE)
     }
+
+
+def packed(mask: Tensor) -> np.ndarray:
+    """The mask as bits, in row-major order, the first weight in the highest bit of byte 0."""
+    return np.packbits(mask.cpu().numpy().reshape(-1))
+
+
+def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `packed` for a mask of `shape`."""
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool).reshape(shape))
 
 
 def encode_table(table: pa.Table) -> bytes:

@@ -16,11 +16,13 @@ import random
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from trainables.store import Store, StoreError
+from trainables.store.errors import StoreError
 from trainables.store.processes import is_gone, this_process
+from trainables.store.store import Store
 
 EXPIRY_SECONDS = 60.0
 BEATS_PER_EXPIRY = 6
@@ -53,9 +55,11 @@ class Claims:
         try:
             claim.write()
             contested = self._others(key, claim.path)
-        except OSError:
-            # A full disk has room for an empty ticket, which all would have to see expire.
-            claim.withdraw()
+        except BaseException:
+            # Whatever it was: a ticket that is left, all others would have to see expire. A full
+            # disk has room for an empty one.
+            with suppress(OSError, StoreError):
+                claim.withdraw()
             raise
         if contested:
             claim.withdraw()

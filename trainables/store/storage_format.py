@@ -1,9 +1,7 @@
 """The storage's own mark: what prunesweep has not made, it does not write to."""
 
-import os
-from pathlib import Path
-
-from trainables.store import MARKER, STORE_FORMAT, Damaged, Store, StoreError
+from trainables.store.errors import Damaged, StoreError
+from trainables.store.store import MARKER, STORE_FORMAT, Store
 
 FOLDERS = {"checkpoints", "claims", "iterations", "quarantine", "snapshots", "sweeps", "tables",
            "tmp", "wandb"}  # fmt: skip
@@ -28,8 +26,7 @@ def require_ours(store: Store) -> None:
                 f"storage {store.location} is no prunesweep storage: it holds other things "
                 f"({shown}); give a folder of its own, such as {store.uri('prunesweep-store')}"
             )
-    if store.local_root is not None:
-        _refuse_links(store, store.local_root)
+    store.files.refuse_links(sorted(FOLDERS))
 
 
 def mark(store: Store) -> Store:
@@ -41,8 +38,7 @@ def mark(store: Store) -> Store:
 
 def require_there(store: Store) -> None:
     """Raise StoreGone when an existing local store is no longer there."""
-    if store.local_root is not None:
-        store.local_path("")
+    store.files.require_there()
 
 
 def _require_format(store: Store) -> None:
@@ -62,19 +58,3 @@ def _require_format(store: Store) -> None:
             f"storage {store.location} has format {found}, and this version reads {STORE_FORMAT}; "
             f"use the {other} prunesweep that wrote it, or another --storage"
         )
-
-
-def _refuse_links(store: Store, root: Path) -> None:
-    for folder in sorted(FOLDERS):
-        for link in _links(root, folder):
-            store.local_path(link)
-
-
-def _links(root: Path, folder: str) -> list[str]:
-    """The links among a folder and what is directly in it; one listing, whatever it holds."""
-    if (root / folder).is_symlink():
-        return [folder]
-    if not (root / folder).is_dir():
-        return []
-    with os.scandir(root / folder) as entries:
-        return sorted(f"{folder}/{entry.name}" for entry in entries if entry.is_symlink())

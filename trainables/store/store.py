@@ -10,9 +10,6 @@ cannot mix their files.
 import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,34 +21,13 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from trainables.store.errors import Damaged, StoreError, StoreFull
+from trainables.store.files import Files, open_files
 from trainables.store.location import normal_location
-from trainables.store.processes import left_by_the_dead, process_name
 
 MANIFEST = "manifest.json"
 MARKER = "prunesweep.json"
 STORE_FORMAT = 1
-LISTING_TRIES = 100
-
-
-class StoreError(Exception):
-    """The storage cannot be used; the message says why and what to do."""
-
-
-class StoreGone(StoreError):
-    """The storage was there when a run began, and is no longer."""
-
-
-class StoreFull(StoreError):
-    """There is no room left; the message says how much is needed."""
-
-
-class Damaged(Exception):
-    """A committed file is missing or is not what its manifest says."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
 
 def iteration_path(key: str) -> str:
@@ -90,49 +66,21 @@ class Store:
             raise StoreError(str(error)) from None
 
     @cached_property
-    def _root(self) -> tuple[fs.FileSystem, str]:
-        if "://" not in self.location:
-            if not _nearest_existing(Path(self.location)).is_dir():
-                raise StoreError(f"storage {self.location} is not a folder; choose another one")
-            return fs.LocalFileSystem(), self.location
-        try:
-            return fs.FileSystem.from_uri(self.location)
-        except (ValueError, OSError) as error:
-            raise StoreError(
-                f"storage {self.location!r} is no usable location ({error}); "
-                "give a folder or a URI such as s3://bucket/folder"
-            ) from error
+    def files(self) -> Files:
+        return open_files(self.location, MARKER if self.existing else None)
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        return self._root[0]
+        return self.files.filesystem
 
     @property
     def local_root(self) -> Path | None:
         """The root folder when the store is on a local (or mounted) file system."""
-        filesystem, root = self._root
-        return Path(root) if isinstance(filesystem, fs.LocalFileSystem) else None
+        return self.files.local_root
 
     def absolute(self, path: str) -> str:
-        return f"{self._root[1]}/{path}"
-
-    def local_path(self, path: str) -> Path:
-        """Where to write, move or delete `path` of a local store.
-
-        Raises StoreError when a link leads it out of the storage, and StoreGone."""
-        assert self.local_root is not None
-        if self.existing and not (self.local_root / MARKER).is_file():
-            raise StoreGone(
-                f"storage {self.location} is gone, or another one is there now; put it back and "
-                "run again, everything committed in it is safe"
-            )
-        real = os.path.realpath(self.local_root / path)
-        if not Path(real).is_relative_to(os.path.realpath(self.local_root)):
-            raise StoreError(
-                f"storage {self.location}: {path} leads out of the storage, to {real}; nothing is "
-                "written through a link: move what it leads to in here, or remove the link"
-            )
-        return self.local_root / path
+        """`path` as `filesystem` knows it."""
+        return self.files.absolute(path)
 
     def uri(self, path: str) -> str:
         """The full name of `path`, for messages."""
@@ -141,17 +89,14 @@ class Store:
     # Commits
 
     def is_committed(self, path: str) -> bool:
-        return self._is_file(f"{path}/{MANIFEST}")
+        return self.files.is_file(f"{path}/{MANIFEST}")
 
     def committed(self, folder: str) -> dict[str, frozenset[str]]:
         """The names of the commits in `folder`, each with its files, from one listing."""
-        base = self.absolute(folder)
-        found = self._listed(fs.FileSelector(base, recursive=True, allow_not_found=True))
         files: dict[str, set[str]] = {}
-        for info in found:
-            name, _, file = os.path.relpath(info.path, base).partition("/")
-            if info.type == fs.FileType.File:
-                files.setdefault(name, set()).add(file)
+        for path in self._files_within(folder):
+            name, _, file = path.partition("/")
+            files.setdefault(name, set()).add(file)
         return {
             name: self._files_of(f"{folder}/{name}", held)
             for name, held in files.items()
@@ -167,15 +112,18 @@ class Store:
         if self.is_committed(path):
             return False
         with self._room_for(sum(map(len, files.values()))):
-            if self.local_root is None:
-                return self._write_in_place(path, files, replace=False)
-            return self._write_and_rename(path, files)
+            return self.files.publish(
+                path, files, MANIFEST, lambda folder: _manifest(files, folder), _aside(path)
+            )
 
     def replace(self, path: str, files: Mapping[str, bytes]) -> None:
         """Put `files` in the place of a commit's; a reader finds the old ones or the new ones."""
-        old = self._names_within(path)
+        old = self._files_within(path)
+        folder = uuid.uuid4().hex[:12]
         with self._room_for(sum(map(len, files.values()))):
-            self._write_in_place(path, files, replace=True)
+            for name, data in files.items():
+                self.files.write(f"{path}/{folder}/{name}", data)
+            self.files.write(f"{path}/{MANIFEST}", _manifest(files, folder))
         for name in old:
             if name != MANIFEST:
                 self.delete_file(f"{path}/{name}")
@@ -187,7 +135,7 @@ class Store:
         if entry is None:
             raise Damaged(path, f"{name} is not part of this commit")
         try:
-            data = self._read_bytes(_inside(path, manifest, name))
+            data = self.files.read(_inside(path, manifest, name))
         except FileNotFoundError as error:
             raise Damaged(path, f"{name} is missing") from error
         if len(data) != entry["bytes"]:
@@ -199,7 +147,7 @@ class Store:
     def manifest(self, path: str) -> dict[str, Any]:
         """The manifest of a commit; raises Damaged when it cannot be read."""
         try:
-            manifest = json.loads(self._read_bytes(f"{path}/{MANIFEST}"))
+            manifest = json.loads(self.files.read(f"{path}/{MANIFEST}"))
         except FileNotFoundError as error:
             raise Damaged(path, "it has no manifest") from error
         except (ValueError, RecursionError) as error:
@@ -243,29 +191,18 @@ class Store:
             self.delete_file(_inside(path, manifest, name))
 
     def set_aside(self, path: str) -> str:
-        """Move a damaged commit to `quarantine/`, where it is kept; returns its new path."""
-        aside = f"quarantine/{path.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}"
-        aside = f"{aside}-{uuid.uuid4().hex[:6]}"
-        if self.local_root is None:
-            self._move_file_by_file(path, aside)
-        else:
-            self.filesystem.create_dir(str(self.local_path("quarantine")), recursive=True)
-            with suppress(FileNotFoundError):  # another was faster
-                self.filesystem.move(str(self.local_path(path)), self.absolute(aside))
+        """Move a damaged commit, or file, to `quarantine/`, where it is kept; its new path."""
+        aside = _aside(path)
+        self.files.move(path, aside, MANIFEST)
         return aside
 
     def remove(self, path: str) -> None:
         """Delete a folder and all in it, if it is there."""
-        info = self.filesystem.get_file_info(self._to_change(path))
-        if info.type == fs.FileType.Directory:
-            self.filesystem.delete_dir(info.path)
+        self.files.remove(path)
 
     def remove_leftovers(self) -> None:
         """Delete what ended processes of this machine left behind in `tmp/`."""
-        if self.local_root is not None:
-            for name in self.names("tmp"):
-                if left_by_the_dead(name):
-                    _delete(self.local_path(f"tmp/{name}"))
+        self.files.remove_leftovers()
 
     # Single files
 
@@ -273,65 +210,35 @@ class Store:
         """Write one file so that a reader sees the old or the new one, never a part.
 
         Raises StoreFull."""
-        if self.local_root is None:
-            self._put(path, data)
-            return
-        target = self.local_path(path)
-        with self._room_for(len(data)), self._temporary() as temporary:
-            _make_folder(target.parent)
-            _write_synced(temporary, data)
-            os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with self._room_for(len(data)):
+            self.files.write(path, data)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file that may be lost, or be seen in parts while it is written."""
-        if self.local_root is None:
-            self._put(path, data)
-            return
-        while True:
-            target = self.local_path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                target.write_bytes(data)
-                return
-            except FileNotFoundError:
-                continue  # another removed the empty folder in between
+        self.files.put(path, data)
 
     def overwrite(self, path: str, data: bytes) -> bool:
         """Write over a file in place, if it is there; whether it was."""
-        if self.local_root is None:
-            found = self._is_file(path)
-            if found:
-                self._put(path, data)
-            return found
-        try:
-            with open(self.local_path(path), "r+b") as file:
-                file.write(data)
-            return True
-        except FileNotFoundError:
-            return False
+        return self.files.overwrite(path, data)
 
     def peek(self, path: str) -> bytes | None:
         """The bytes of a file, unchecked; None when there is none."""
         try:
-            return self._read_bytes(path)
+            return self.files.read(path)
         except FileNotFoundError:
             return None
 
     def exists(self, path: str) -> bool:
         """Whether there is a file `path`."""
-        return self._is_file(path)
+        return self.files.is_file(path)
 
     def delete_file(self, path: str) -> None:
         """Delete a file, if it is there."""
-        with suppress(FileNotFoundError):
-            self.filesystem.delete_file(self._to_change(path))
+        self.files.delete(path)
 
     def remove_if_empty(self, folder: str) -> None:
         """Delete an empty local folder; object stores have none."""
-        if self.local_root is not None:
-            with suppress(OSError):
-                (self.local_root / folder).rmdir()
+        self.files.remove_if_empty(folder)
 
     def write_json(self, path: str, value: Any) -> None:
         self.write(path, _json_bytes(value))
@@ -341,76 +248,42 @@ class Store:
 
         Raises Damaged when it is not JSON."""
         try:
-            return json.loads(self._read_bytes(path))
+            return json.loads(self.files.read(path))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
             raise Damaged(path, f"not JSON ({error})") from error
-        except OSError as error:
-            if self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.Directory:
-                raise Damaged(path, "not JSON, but a folder") from error
-            raise
+        except IsADirectoryError as error:
+            raise Damaged(path, "not JSON, but a folder") from error
 
     def names(self, folder: str) -> list[str]:
         """The names of the files and folders directly in `folder`, sorted."""
-        base = self.absolute(folder).rstrip("/") or "/"
-        selector = fs.FileSelector(base, allow_not_found=True)
-        return sorted(info.base_name for info in self._listed(selector))
+        with self._listing():
+            return self.files.names(folder)
 
     def free_bytes(self) -> int | None:
         """Free space under the root; None where a store has no such figure."""
-        if self.local_root is None:
-            return None
-        return shutil.disk_usage(_nearest_existing(self.local_root)).free
+        return self.files.free_bytes()
 
     def require_writable(self) -> None:
         """Raise StoreError unless files can be made under a local root; leaves nothing behind."""
-        if self.local_root is None:
-            return
         try:
-            with tempfile.TemporaryFile(dir=_nearest_existing(self.local_root)):
-                pass
+            self.files.require_writable()
         except OSError as error:
             raise StoreError(
                 f"storage {self.location} cannot be written ({error.strerror}); choose another one"
             ) from error
 
-    def _listed(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
-        for _ in range(LISTING_TRIES):
-            try:
-                return self.filesystem.get_file_info(selector)
-            except FileNotFoundError:
-                # A folder went while it was being listed; what came before is no whole listing.
-                continue
-            except OSError as error:
-                raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
-        raise StoreError(f"storage {self.location} cannot be listed: it changes all the time")
+    def _files_within(self, path: str) -> list[str]:
+        with self._listing():
+            return self.files.files_within(path)
 
-    def _to_change(self, path: str) -> str:
-        return self.absolute(path) if self.local_root is None else str(self.local_path(path))
-
-    def _is_file(self, path: str) -> bool:
-        return self.filesystem.get_file_info(self.absolute(path)).type == fs.FileType.File
-
-    def _read_bytes(self, path: str) -> bytes:
-        with self.filesystem.open_input_stream(self.absolute(path), compression=None) as stream:
-            return stream.read()
-
-    def _put(self, path: str, data: bytes) -> None:
-        target = self.absolute(path)
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
         try:
-            stream = self.filesystem.open_output_stream(target, compression=None)
-        except FileNotFoundError:  # some have folders, most object stores have none
-            self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-            stream = self.filesystem.open_output_stream(target, compression=None)
-        with stream as file:
-            file.write(data)
-
-    def _names_within(self, path: str) -> list[str]:
-        """The files in a folder and its folders, relative to it."""
-        base = self.absolute(path)
-        found = self._listed(fs.FileSelector(base, recursive=True, allow_not_found=True))
-        return [os.path.relpath(i.path, base) for i in found if i.type == fs.FileType.File]
+            yield
+        except OSError as error:
+            raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
 
     def _files_of(self, path: str, held: set[str]) -> frozenset[str]:
         folders = {name.rpartition("/")[0] for name in held - {MANIFEST}}
@@ -419,63 +292,6 @@ class Store:
             with suppress(Damaged):
                 return frozenset(self.manifest(path)["files"]) | {MANIFEST}
         return frozenset(name.rpartition("/")[2] for name in held)
-
-    def _move_file_by_file(self, path: str, target: str) -> None:
-        """Object stores cannot move folders. The manifest is the last file to arrive, the first
-        to go."""
-        names = sorted(self._names_within(path), key=lambda name: name == MANIFEST)
-        for name in names:
-            folder = f"{target}/{name}".rpartition("/")[0]
-            self.filesystem.create_dir(self.absolute(folder), recursive=True)
-            self.filesystem.copy_file(
-                self.absolute(f"{path}/{name}"), self.absolute(f"{target}/{name}")
-            )
-        for name in reversed(names):
-            self.filesystem.delete_file(self.absolute(f"{path}/{name}"))
-        self.remove(path)
-
-    def _write_in_place(self, path: str, files: Mapping[str, bytes], *, replace: bool) -> bool:
-        folder = uuid.uuid4().hex[:12]
-        inside = f"{path}/{folder}"
-        self.filesystem.create_dir(self._to_change(inside), recursive=True)
-        for name, data in files.items():
-            self.write(f"{inside}/{name}", data)
-        if not replace and self.is_committed(path):
-            self.remove(inside)
-            return False
-        self.write(f"{path}/{MANIFEST}", _manifest(files, folder))
-        return True
-
-    def _write_and_rename(self, path: str, files: Mapping[str, bytes]) -> bool:
-        target = self.local_path(path)
-        _make_folder(target.parent)
-        with self._temporary() as temporary:
-            temporary.mkdir()
-            for name, data in files.items():
-                _write_synced(temporary / name, data)
-            _write_synced(temporary / MANIFEST, _manifest(files))
-            _sync_folder(temporary)
-            if target.exists() and not self.is_committed(path):
-                self.set_aside(path)
-            try:
-                os.rename(temporary, target)
-            except OSError:
-                if self.is_committed(path):
-                    return False
-                raise
-        _sync_folder(target.parent)
-        return True
-
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """A path in `tmp/` whose name tells whose it is; what is left there goes at the end."""
-        folder = self.local_path("tmp")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{process_name()}-{uuid.uuid4().hex}"
-        try:
-            yield path
-        finally:
-            _delete(path)
 
     @contextmanager
     def _room_for(self, size: int) -> Iterator[None]:
@@ -492,10 +308,10 @@ class Store:
             ) from error
 
 
-def _nearest_existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+def _aside(path: str) -> str:
+    """Where in `quarantine/` to keep what is at `path`; another place every time."""
+    name = f"{path.replace('/', '-')}-{time.strftime('%Y%m%dT%H%M%S')}"
+    return f"quarantine/{name}-{uuid.uuid4().hex[:6]}"
 
 
 def _manifest(files: Mapping[str, bytes], folder: str | None = None) -> bytes:
@@ -513,35 +329,5 @@ def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
     return "/".join([path, *filter(None, [manifest.get("folder")]), name])
 
 
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, such that they outlast a loss of power."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""Artifacts: tensors as files."""
+
+import torch
+from torch import nn
+
+from trainables.store.artifacts import decode_tensors, encode_tensors
+
+
+def test_tensors_that_share_memory_are_each_written() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    weight = model[0].weight
+    state = model.state_dict() | {"rows": weight[1:], "turned": weight.T, "none": weight[:0]}
+    read = decode_tensors(encode_tensors(state))
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
+
+
+def test_the_bytes_do_not_depend_on_what_is_shared_or_how_it_lies_in_memory() -> None:
+    weight = torch.arange(6.0).reshape(2, 3)
+    lying = weight.T.contiguous().T
+    assert encode_tensors({"a": weight, "b": weight}) == encode_tensors({"a": lying, "b": weight})

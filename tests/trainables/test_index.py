@@ -1,0 +1,91 @@
+"""The index of a storage: what it lists, and when."""
+
+from typing import Any
+
+import pyarrow.fs as fs
+import pytest
+
+from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
+from trainables.store.index import StoreIndex
+from trainables.store.object_files import ObjectFiles
+
+FILES = {"weights": b"w", "mask": b"m"}
+HELD = frozenset([*FILES, MANIFEST])
+
+
+class Counting:
+    """A file system that counts how often it is listed."""
+
+    def __init__(self, files: fs.FileSystem) -> None:
+        self._files = files
+        self.listings = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def get_file_info(self, what: Any) -> Any:
+        self.listings += isinstance(what, fs.FileSelector)
+        return self._files.get_file_info(what)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting(fs.FileSystem.from_uri("mock:///root")[0])
+
+
+@pytest.fixture
+def store(counting: Counting) -> Store:
+    store = Store("mock:///root")
+    vars(store)["files"] = ObjectFiles(counting, "root")  # type: ignore[arg-type]
+    store.commit(iteration_path("a"), FILES)
+    store.commit(snapshot_path("s"), {"weights": b"w"})
+    return store
+
+
+def test_an_index_lists_once_and_not_before_it_is_asked(store: Store, counting: Counting) -> None:
+    index = StoreIndex(store)
+    store.commit(iteration_path("b"), {})
+    assert counting.listings == 0
+    for _ in range(3):
+        assert index.iterations == {"a": HELD, "b": {MANIFEST}}
+        assert index.files_of("a") == HELD
+        assert index.files_of("c") is None
+    assert counting.listings == 1
+    for _ in range(3):
+        assert index.snapshots == {"s": {"weights", MANIFEST}}
+    assert counting.listings == 2
+
+
+def test_what_it_is_told_is_what_a_new_listing_finds(store: Store, counting: Counting) -> None:
+    index = StoreIndex(store)
+    seen = index.iterations
+    store.commit(iteration_path("b"), FILES)
+    store.drop_file(iteration_path("b"), "weights")
+    store.set_aside(iteration_path("a"))
+    before = counting.listings
+    index.committed("b", FILES)
+    index.committed("b", {"mask"})
+    index.lost("a")
+    index.lost("never there")
+    assert seen == index.iterations == {"b": {"mask", MANIFEST}}
+    assert counting.listings == before
+    assert StoreIndex(store).iterations == seen
+
+
+def test_what_it_is_told_before_it_has_listed_is_left_to_the_listing(store: Store) -> None:
+    index = StoreIndex(store)
+    store.commit(iteration_path("b"), FILES)
+    index.committed("b", FILES)
+    store.set_aside(iteration_path("a"))
+    index.lost("a")
+    assert index.iterations == {"b": HELD}
+
+
+def test_what_others_commit_is_found_by_a_new_listing(store: Store) -> None:
+    index = StoreIndex(store)
+    assert (set(index.iterations), set(index.snapshots)) == ({"a"}, {"s"})
+    store.commit(iteration_path("b"), FILES)
+    store.commit(snapshot_path("t"), {})
+    assert (set(index.iterations), set(index.snapshots)) == ({"a"}, {"s"})
+    index.refresh()
+    assert (set(index.iterations), set(index.snapshots)) == ({"a", "b"}, {"s", "t"})

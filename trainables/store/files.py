@@ -1,0 +1,139 @@
+"""Files: what a storage can do, whatever it is kept on. What a commit is, `Store` knows.
+
+`open_files` chooses, once, between a local (or mounted) file system and an object store.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow.fs as fs
+
+from trainables.store.errors import StoreError
+from trainables.store.local_files import LocalFiles, nearest_existing
+from trainables.store.object_files import ObjectFiles
+
+
+class Files(Protocol):
+    """The files of a storage, by paths relative to its root, with `/` between folders.
+
+    Raises OSError where the storage fails. On a local file system, whatever changes a file raises
+    StoreError rather than follow a link out of the storage, and StoreGone.
+    """
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """The file system, for readers of tables; see `absolute`."""
+        ...
+
+    @property
+    def local_root(self) -> Path | None:
+        """The root folder on a local file system; None on an object store."""
+        ...
+
+    def absolute(self, path: str) -> str:
+        """`path` as `filesystem` knows it."""
+        ...
+
+    def is_file(self, path: str) -> bool: ...
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The files and folders directly in `folder`, sorted; none where there is no folder."""
+        ...
+
+    def files_within(self, folder: str) -> list[str]:
+        """The files in `folder` and in its folders, relative to it, from one listing."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write durably, so that a reader sees the old file or the new one, never a part."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write what may be lost, or be seen in parts while it is written."""
+        ...
+
+    def overwrite(self, path: str, data: bytes) -> bool:
+        """`put` over a file, if it is there; whether it was."""
+        ...
+
+    def publish(
+        self,
+        path: str,
+        files: Mapping[str, bytes],
+        last: str,
+        seal: Callable[[str | None], bytes],
+        aside: str,
+    ) -> bool:
+        """Make the folder `path` of `files` and a file `last`, there only once all others are.
+
+        `seal` gives the bytes of `last`, told the folder of `path` that the others are in, None
+        when they are beside it. False, and everything as it was, where `last` was there already.
+        What is in the way without a `last` is moved to `aside`.
+        """
+        ...
+
+    def move(self, path: str, target: str, last: str) -> None:
+        """Move a file or a folder, whose file `last` is the last to arrive and the first to go.
+
+        What another moves or deletes meanwhile is left to it.
+        """
+        ...
+
+    def delete(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        ...
+
+    def remove(self, folder: str) -> None:
+        """Delete a folder and all in it, if it is there."""
+        ...
+
+    def remove_if_empty(self, folder: str) -> None:
+        """Delete an empty folder; object stores have none."""
+        ...
+
+    def remove_leftovers(self) -> None:
+        """Delete what ended processes of this machine were writing."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Room for more; None where there is no such figure."""
+        ...
+
+    def require_writable(self) -> None:
+        """Raise OSError where no file can be made; leaves nothing behind."""
+        ...
+
+    def require_there(self) -> None:
+        """Raise StoreGone when a storage that was there is no longer."""
+        ...
+
+    def refuse_links(self, folders: Iterable[str]) -> None:
+        """Raise StoreError when one of `folders`, or what is directly in it, leads out."""
+        ...
+
+
+def open_files(location: str, mark: str | None = None) -> Files:
+    """The files at a location as `normal_location` gives it; makes nothing.
+
+    A local storage with a `mark` is changed only while it has the file of that name. Raises
+    StoreError.
+    """
+    if "://" not in location:
+        if not nearest_existing(Path(location)).is_dir():
+            raise StoreError(f"storage {location} is not a folder; choose another one")
+        return LocalFiles(Path(location), mark)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(location)
+    except (ValueError, OSError) as error:
+        raise StoreError(
+            f"storage {location!r} is no usable location ({error}); "
+            "give a folder or a URI such as s3://bucket/folder"
+        ) from error
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return LocalFiles(Path(root), mark)
+    return ObjectFiles(filesystem, root)
