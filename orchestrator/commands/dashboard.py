@@ -12,12 +12,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
-from orchestrator.errors import INPUT_ERRORS, DashboardError
+from orchestrator.errors import DashboardError
 from orchestrator.records.status import SweepStatus, status_of
 from orchestrator.records.sweep import NoSuchSweep, SweepRecord, existing_sweep
 from orchestrator.results.opening import open_results
 from orchestrator.results.page import INDEX_POLICY, content_policy, render, render_index
 from orchestrator.results.report import report_payload
+from trainables.errors import UserError
 from trainables.store import Damaged, Store
 
 HOST = "127.0.0.1"
@@ -157,7 +158,7 @@ class _Request(BaseHTTPRequestHandler):
             self._answer(self.path.partition("?")[0])
         except NoSuchSweep as error:
             self._text(HTTPStatus.NOT_FOUND, str(error))
-        except INPUT_ERRORS as error:
+        except UserError as error:
             self._text(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     def do_POST(self) -> None:

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.query import Answer, last_iterations
 from orchestrator.results.rendering import (

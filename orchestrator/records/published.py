@@ -11,13 +11,14 @@ from pydantic import BeforeValidator, Field, ValidationError
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.tables import identity_row
 from trainables.config import Config
+from trainables.errors import UserError
 from trainables.store import Damaged, Store, sweep_path
 
 Filled = Annotated[str, Field(min_length=1)]
 EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
 
 
-class PublishedError(Exception):
+class PublishedError(UserError):
     """A file of published values is wrong; the text says where and what."""
 
 

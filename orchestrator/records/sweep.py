@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.records.written import Heartbeat, Provenance, WrittenLineages, read_written
 from orchestrator.sweepfile.secrets import redacted
 from orchestrator.sweepfile.spec import Cell, SweepSpec, cells, parameter, swept_parameters
+from trainables.errors import UserError
 from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, sweep_path
 from trainables.store.storage_format import require_ours
@@ -168,7 +169,7 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-class NoSuchSweep(ValueError):
+class NoSuchSweep(UserError, ValueError):
     """The storage has no sweep of that name."""
 
 

@@ -17,6 +17,7 @@ from orchestrator.records.published import PublishedValue, recorded_published
 from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.tables import compact, is_current, open_tables, table_path
+from trainables.errors import UserError
 from trainables.store import Store
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.results.paper_tables import LayoutName, PaperTable
 
 
-class QueryError(ValueError):
+class QueryError(UserError, ValueError):
     """The SQL is wrong; the text is DuckDB's."""
 
 

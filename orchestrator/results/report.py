@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 from ruamel.yaml import YAML
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.records.failures import Failure
 from orchestrator.records.status import LineageStatus, lineage_statuses, sweep_status
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_provenance

@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from trainables.errors import UserError
 from trainables.store.location import normal_location
 from trainables.store.processes import left_by_the_dead, process_name
 
@@ -33,7 +34,7 @@ STORE_FORMAT = 1
 LISTING_TRIES = 100
 
 
-class StoreError(Exception):
+class StoreError(UserError):
     """The storage cannot be used; the message says why and what to do."""
 
 
@@ -45,7 +46,7 @@ class StoreFull(StoreError):
     """There is no room left; the message says how much is needed."""
 
 
-class Damaged(Exception):
+class Damaged(UserError):
     """A committed file is missing or is not what its manifest says."""
 
     def __init__(self, path: str, reason: str) -> None:
