@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.commands.verify import set_damaged_aside
 from orchestrator.records.failures import write_failures
 from orchestrator.records.published import read_published, record_published
 from orchestrator.records.sweep import (
@@ -18,6 +17,7 @@ from orchestrator.records.sweep import (
 )
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.cluster import Cluster, ray_cluster
+from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
     FilesOf,
     Plan,
