@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from orchestrator.records.labels import method_label, options
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.opening import Results, method_label, options
+from orchestrator.results.opening import Results
 
 Row = dict[str, Any]
 
