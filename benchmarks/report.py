@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
+from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord, record_sweep, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
-from orchestrator.results.tables import SCHEMAS, identity_row, table_path
+from orchestrator.results.tables import SCHEMAS, table_path
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep

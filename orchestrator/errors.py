@@ -1,37 +1,17 @@
-"""The errors that are about what the user gave: one message, exit code 2."""
+"""What the user is told of an error; and the errors of what commands write and serve."""
 
 import errno
 
-from orchestrator.commands.export import ExportError
-from orchestrator.records.published import PublishedError
-from orchestrator.records.sweep import NoSuchSweep
-from orchestrator.results.opening import QueryError
-from orchestrator.run.cluster import ClusterError
-from orchestrator.run.planning import PlanError
-from orchestrator.sweepfile.yaml_document import SweepFileError
-from orchestrator.tracking.service import TrackingError
-from trainables.data import DatasetNotFound
-from trainables.store import Damaged, StoreError
+from trainables.errors import UserError
 
 
-class DashboardError(Exception):
+class ExportError(UserError, ValueError):
+    """What was asked for is not in the store, or cannot be written where it was asked for."""
+
+
+class DashboardError(UserError):
     """The dashboard cannot be served; the message says why and what to do."""
 
-
-INPUT_ERRORS = (
-    SweepFileError,
-    PlanError,
-    ClusterError,
-    TrackingError,
-    DatasetNotFound,
-    StoreError,
-    NoSuchSweep,
-    ExportError,
-    QueryError,
-    PublishedError,
-    Damaged,
-    DashboardError,
-)
 
 THE_SYSTEMS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
@@ -46,7 +26,7 @@ def message(error: Exception) -> str | None:
     What could change the look of a terminal, as a hostile file's name may, is written out."""
     if isinstance(error, OSError) and (error.errno in THE_SYSTEMS or _is_arrows(error)):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    elif isinstance(error, INPUT_ERRORS):
+    elif isinstance(error, UserError):
         text = str(error)
     else:
         return None

@@ -1,5 +1,5 @@
-"""Errors that are about what the user gave or has: one message, exit code 2. Imports nothing."""
+"""The error that is the user's to mend. Imports nothing, so that everything can raise it."""
 
 
 class UserError(Exception):
-    """The text says what is wrong, where, and what to do."""
+    """About what the user gave or has: one message, exit code 2."""

@@ -211,7 +211,7 @@ def report(
 
     results = open_results(storage, name)
     if wandb:
-        print(build_wandb_report(results))
+        print(build_wandb_report(results.record))
     if output is not None or not wandb:
         file = output or Path(f"{name}.html")
         write_report(results, file)

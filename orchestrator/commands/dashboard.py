@@ -12,12 +12,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
-from orchestrator.errors import INPUT_ERRORS, DashboardError
+from orchestrator.errors import DashboardError
 from orchestrator.records.status import SweepStatus, status_of
 from orchestrator.records.sweep import NoSuchSweep, SweepRecord, existing_sweep
 from orchestrator.results.opening import open_results
-from orchestrator.results.page import INDEX_POLICY, content_policy, render, render_index
+from orchestrator.results.page import INDEX_POLICY, Payload, content_policy, render, render_index
 from orchestrator.results.report import report_payload
+from trainables.errors import UserError
 from trainables.store import Damaged, Store
 
 HOST = "127.0.0.1"
@@ -84,7 +85,7 @@ class Dashboard(ThreadingHTTPServer):
 class _Gathered:
     """The data of a page: of which `version`, when it was ready, and how long it took."""
 
-    payload: dict[str, Any]
+    payload: Payload
     version: str
     at: float
     seconds: float
@@ -105,9 +106,10 @@ class _Sweep:
         last = self._gathered
         if last is not None and time.monotonic() - last.at < REST * last.seconds:
             version = last.version
-        return {"state": status.state, "run": status.run, "version": version}
+        run = status.run and status.run.model_dump()
+        return {"state": status.state, "run": run, "version": version}
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> Payload:
         """The data of the page, gathered anew when the store has news."""
         with self._gathering:
             _, version = self._look()
@@ -134,7 +136,7 @@ def _version(record: SweepRecord, stored: Collection[str], status: SweepStatus) 
     """Equal for equal data: what was committed, what failed, and whether a run is in flight."""
     committed = [[key in stored for key in line.keys] for line in record.lineages]
     failures = [asdict(failure) for failure in status.failures]
-    running = sorted(status.run["running"]) if status.run else []
+    running = sorted(status.run.running) if status.run else []
     text = json.dumps([asdict(record), committed, failures, status.state, running])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -157,7 +159,7 @@ class _Request(BaseHTTPRequestHandler):
             self._answer(self.path.partition("?")[0])
         except NoSuchSweep as error:
             self._text(HTTPStatus.NOT_FOUND, str(error))
-        except INPUT_ERRORS as error:
+        except UserError as error:
             self._text(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     def do_POST(self) -> None:

@@ -5,13 +5,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from orchestrator.errors import ExportError
 from orchestrator.records.sweep import SweepRecord
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import WEIGHTS, read_masks, read_tensors
-
-
-class ExportError(ValueError):
-    """What was asked for is not in the store, or cannot be written where it was asked for."""
 
 
 def export_iteration(

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.query import Answer, last_iterations
 from orchestrator.results.rendering import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.commands.doctor import Check
     from orchestrator.commands.verify import Verified
     from orchestrator.records.failures import Failure
+    from orchestrator.records.heartbeat import Heartbeat
     from orchestrator.records.status import SweepStatus
     from orchestrator.run.sweep import PlannedSweep, RunSummary
     from orchestrator.tracking.mirroring import Sent
@@ -123,7 +124,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
 
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
     if as_json:
-        _json(asdict(status))
+        _json(_status_json(status))
     else:
         out.print(_status_view(status), highlight=False)
 
@@ -139,7 +140,7 @@ def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) 
     for status in statuses:
         seen = replace(status, run=None)  # a heartbeat alone is no news
         if seen != last:
-            print(json.dumps(asdict(status)) if as_json else _status_line(status), flush=True)
+            print(json.dumps(_status_json(status)) if as_json else _status_line(status), flush=True)
         last = seen
 
 
@@ -219,6 +220,10 @@ def size(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
+def _status_json(status: SweepStatus) -> dict[str, Any]:
+    return asdict(status) | {"run": status.run and status.run.model_dump()}
+
+
 def _status_view(status: SweepStatus) -> Group:
     head = Text.assemble((status.name, "bold"), f": {status.state}")
     counts = Text(
@@ -255,24 +260,23 @@ def _methods_table(status: SweepStatus) -> Table:
     return table
 
 
-def _heartbeat(run: dict[str, Any]) -> Text:
-    ahead = datetime.fromisoformat(run["heartbeat"]) - datetime.now(UTC)
+def _heartbeat(run: Heartbeat) -> Text:
+    ahead = datetime.fromisoformat(run.heartbeat) - datetime.now(UTC)
     clock = f" by a clock {duration(ahead.total_seconds())} ahead of this one's"
-    heard = f"last heard {run['heartbeat'][:19]} UTC{clock if ahead > CLOCKS_DIFFER else ''}"
-    return Text(f"pid {run['pid']} on {run['host']}, {heard}, {duration(run['eta_seconds'])} left")
+    heard = f"last heard {run.heartbeat[:19]} UTC{clock if ahead > CLOCKS_DIFFER else ''}"
+    return Text(f"pid {run.pid} on {run.host}, {heard}, {duration(run.eta_seconds)} left")
 
 
-def _running_lineages(run: dict[str, Any]) -> Table:
+def _running_lineages(run: Heartbeat) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("running", "iteration", "accuracy", "attempt"):
         table.add_column(heading, justify="left" if heading == "running" else "right")
-    for lineage, line in run["running"].items():
-        done = line["iteration"] is not None
+    for lineage, line in run.running.items():
         table.add_row(
             lineage,
-            str(line["iteration"]) if done else "–",
-            f"{line['accuracy']:.4f}" if done else "–",
-            str(line["attempt"]),
+            "–" if line.iteration is None else str(line.iteration),
+            "–" if line.accuracy is None else f"{line.accuracy:.4f}",
+            str(line.attempt),
         )
     return table
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.tables import TABLES, is_current, table_damage
-from trainables.lineage.loop import set_aside_damaged
 from trainables.store import Damaged, Store, iteration_path
-from trainables.store.claims import Claims
 from trainables.store.storage_format import require_ours
 
 COMMITS = ("iterations", "snapshots")
@@ -68,23 +66,6 @@ def verify_store(store: Store) -> Verified:
         if not tables and not is_current(store, record):
             behind.append(record.name)
     return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
-
-
-def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
-    """Move the damaged ones of the commits `paths` to quarantine; what was wrong with each.
-
-    Those that another run is at are left to it."""
-
-    def is_damaged(path: str) -> bool:
-        return next(store.damage(path), None) is not None
-
-    paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        suspects = [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True)
-                    if bad]  # fmt: skip
-    claims = Claims(store)
-    found = [set_aside_damaged(path, claims) for path in suspects]
-    return [damage for damage in found if damage is not None]
 
 
 RESULTS_REBUILDS_IT = "`prunesweep results` rebuilds it from the commits"

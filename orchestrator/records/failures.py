@@ -1,10 +1,12 @@
-"""Failures: the lineages that stopped, and why; kept in `failures.json` of their sweep."""
+"""Failures: the lineages that stopped, and why; kept in `failures.json`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from orchestrator.records.written import read_written
-from trainables.store import Store, sweep_path
+from pydantic import TypeAdapter
+
+from orchestrator.records.files import RecordFile
+from trainables.store import Store
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,13 @@ class Failure:
     traceback: str
 
 
+FAILURES = RecordFile("failures.json", TypeAdapter(list[Failure]))
+
+
 def write_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> None:
-    store.write_json(_path(sweep), [asdict(failure) for failure in failures])
+    FAILURES.write(store, sweep, [*failures])
 
 
 def read_failures(store: Store, sweep: str) -> list[Failure]:
     """The failures of the sweep's last run so far; raises Damaged."""
-    return read_written(store, _path(sweep), list[Failure]) or []
-
-
-def _path(sweep: str) -> str:
-    return f"{sweep_path(sweep)}/failures.json"
+    return FAILURES.read(store, sweep) or []

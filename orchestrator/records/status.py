@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from orchestrator.records.failures import Failure, read_failures
-from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep, read_heartbeat
-from orchestrator.results.opening import Results
+from orchestrator.records.heartbeat import Heartbeat, read_heartbeat
+from orchestrator.records.labels import labels
+from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep
 from trainables.store import Damaged, Store
 from trainables.store.processes import is_gone, is_here
 
@@ -60,7 +61,7 @@ class SweepStatus:
     iterations_stored: int
     methods: tuple[MethodStatus, ...]
     failures: tuple[Failure, ...]
-    run: dict[str, Any] | None
+    run: Heartbeat | None
     damage: tuple[str, ...]
 
 
@@ -84,7 +85,7 @@ def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> Swee
         lineages_done=done,
         iterations=len(keys),
         iterations_stored=sum(key in stored for key in keys),
-        methods=_methods(Results(store, sweep).labels, lineages),
+        methods=_methods(labels(sweep), lineages),
         failures=failures,
         run=run,
         damage=tuple(damage),
@@ -125,11 +126,11 @@ def lineage_statuses(
     sweep: SweepRecord,
     stored: Collection[str],
     failures: Sequence[Failure],
-    run: dict[str, Any] | None,
+    run: Heartbeat | None,
 ) -> list[LineageStatus]:
     """The status of every lineage; `stored` are the keys of the committed iterations."""
     failed = {failure.lineage for failure in failures}
-    running = run["running"] if run is not None and _state(False, run) == "running" else ()
+    running = run.running if run is not None and _state(False, run) == "running" else ()
 
     def state(line: LineageRecord, committed: int) -> LineageState:
         if committed == len(line.keys):
@@ -147,10 +148,10 @@ def lineage_statuses(
     ]
 
 
-def _methods(labels: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple[MethodStatus, ...]:
+def _methods(names: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple[MethodStatus, ...]:
     groups: dict[str, list[LineageStatus]] = {}
     for line in lineages:
-        groups.setdefault(labels[line.id], []).append(line)
+        groups.setdefault(names[line.id], []).append(line)
     return tuple(
         MethodStatus(
             label=label,
@@ -164,16 +165,16 @@ def _methods(labels: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple
     )
 
 
-def _state(complete: bool, run: dict[str, Any] | None) -> State:
-    if run is not None and run["state"] == "running":
+def _state(complete: bool, run: Heartbeat | None) -> State:
+    if run is not None and run.state == "running":
         return "running" if _is_at_work(run) else "died"
     return "finished" if complete else "incomplete"
 
 
-def _is_at_work(run: dict[str, Any]) -> bool:
-    process = run.get("process")
+def _is_at_work(run: Heartbeat) -> bool:
+    process = run.process and run.process.model_dump()
     if process is not None and is_here(process):
         return not is_gone(process)
     # Of another machine only the clock tells, which may be ahead of this one's.
-    age = datetime.now(UTC) - datetime.fromisoformat(run["heartbeat"])
+    age = datetime.now(UTC) - datetime.fromisoformat(run.heartbeat)
     return age.total_seconds() < SILENT_SECONDS

@@ -1,39 +1,86 @@
-"""Records: what a sweep leaves in `sweeps/<name>/` beside its commits."""
+"""Records of a sweep: its resolved file (`sweep.json`) and its lineages (`lineages.json`)."""
 
-import os
-import platform
-import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from orchestrator.records.written import Heartbeat, Provenance, WrittenLineages, read_written
-from orchestrator.sweepfile.secrets import redacted
-from orchestrator.sweepfile.spec import Cell, SweepSpec, cells, parameter, swept_parameters
+from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, model_validator
+
+from orchestrator.records.files import RecordFile
+from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
+from trainables.errors import UserError
 from trainables.lineage.keys import Lineage
-from trainables.store import Damaged, Store, sweep_path
+from trainables.pruning import MethodConfig, Pruning
+from trainables.pruning.method import Scored
+from trainables.store import Store
 from trainables.store.storage_format import require_ours
 
-PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
+
+def _cell(config: dict[str, Any]) -> dict[str, Any]:
+    for section in ("dataset", "model", "train", "prune", "method"):
+        if not isinstance(config.get(section), dict):
+            raise ValueError(f"no {section}")
+    for section in ("dataset", "model", "method"):
+        if not isinstance(config[section].get("name"), str):
+            raise ValueError(f"{section} has no name")
+    if not isinstance(config.get("seed"), int) or not isinstance(config["prune"].get("scope"), str):
+        raise ValueError("no seed or no prune.scope")
+    return config
+
+
+# Of names and keys, paths in the store are made.
+PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 @dataclass(frozen=True)
 class LineageRecord:
     """One lineage as a reader of results needs it."""
 
-    id: str
-    config: dict[str, Any]
+    id: PlainName
+    config: Annotated[dict[str, Any], AfterValidator(_cell)]
     swept: dict[str, Any]
     iterations: tuple[int, ...]
-    keys: tuple[str, ...]
+    keys: tuple[Key, ...]
+    pruned: tuple[Scored | None, ...] | None = None
+    """Whose weights each iteration's pruned model has; None in a record from before it said so."""
+
+    @cached_property
+    def scored(self) -> dict[int, Scored | None]:
+        """By iteration, whose weights its pruned model has."""
+        pruned = self.pruned
+        if pruned is None:  # a record from before there were plug-ins
+            method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
+            steps = method.steps(Pruning.model_validate(self.config["prune"]))
+            pruned = tuple(step.pruned for step in steps)
+        return dict(zip(self.iterations, pruned, strict=True))
 
     def section_name(self, parameter: str) -> str:
         """The name of the dataset, model or method that has a dotted parameter, else \"\"."""
         return self.config[parameter.partition(".")[0]].get("name", "")
+
+
+class Lineages(BaseModel):
+    """What `lineages.json` holds."""
+
+    swept: tuple[str, ...]
+    lineages: tuple[LineageRecord, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for line in self.lineages:
+            pruned = line.keys if line.pruned is None else line.pruned
+            if {len(line.iterations), len(pruned)} != {len(line.keys)} or not line.keys:
+                raise ValueError(f"{line.id} has not one key for each iteration")
+            if not set(self.swept) <= set(line.swept):
+                raise ValueError(f"{line.id} lacks a swept parameter")
+        return self
+
+
+# A storage outlives the keys of sweep files, so any mapping may be the spec of an older sweep.
+SPEC = RecordFile("sweep.json", TypeAdapter(dict[str, Any]))
+LINEAGES = RecordFile("lineages.json", TypeAdapter(Lineages))
 
 
 @dataclass(frozen=True)
@@ -58,12 +105,8 @@ class SweepRecord:
 
 
 def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
-    """The record of a sweep whose lineages are in the order of its cells."""
+    """The record of a sweep with its lineages."""
     swept = swept_parameters(spec)
-
-    def values(cell: Cell) -> dict[str, Any]:
-        return {name: parameter(cell, name) for name in swept}
-
     return SweepRecord(
         name=spec.name,
         spec=spec.model_dump(mode="json"),
@@ -72,103 +115,32 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
             LineageRecord(
                 line.id,
                 line.config(),
-                values(cell),
+                {name: parameter(line.cell, name) for name in swept},
                 tuple(step.iteration for step in line.steps),
                 line.keys,
+                tuple(step.pruned for step in line.steps),
             )
-            for cell, line in zip(cells(spec), lineages, strict=True)
+            for line in lineages
         ),
     )
 
 
 def write_sweep(store: Store, record: SweepRecord) -> None:
-    base = sweep_path(record.name)
-    store.write_json(f"{base}/sweep.json", record.spec)
-    lineages = {"swept": record.swept, "lineages": [asdict(line) for line in record.lineages]}
-    store.write_json(f"{base}/lineages.json", lineages)
+    SPEC.write(store, record.name, record.spec)
+    lineages = Lineages(swept=record.swept, lineages=record.lineages)
+    LINEAGES.write(store, record.name, lineages)
 
 
 def read_sweep(store: Store, name: str) -> SweepRecord | None:
     """The sweep `name` as last run; None when this storage has none. Raises Damaged."""
-    base = sweep_path(name)
-    spec = read_written(store, f"{base}/sweep.json", dict[str, Any])
-    found = read_written(store, f"{base}/lineages.json", WrittenLineages)
+    spec = SPEC.read(store, name)
+    found = LINEAGES.read(store, name)
     if spec is None or found is None:
         return None
-    lineages = tuple(LineageRecord(**vars(line)) for line in found.lineages)
-    return SweepRecord(name, spec, found.swept, lineages)
+    return SweepRecord(name, spec, found.swept, found.lineages)
 
 
-def read_heartbeat(store: Store, name: str) -> dict[str, Any] | None:
-    """The last sign of life of the sweep's last run; None before the first. Raises Damaged."""
-    found = read_written(store, f"{sweep_path(name)}/run.json", Heartbeat)
-    return found and found.model_dump()
-
-
-def read_provenance(store: Store, name: str) -> list[dict[str, Any]]:
-    """Every run of the sweep, the oldest first; raises Damaged."""
-    path = f"{sweep_path(name)}/provenance.json"
-    return [run.model_dump() for run in read_written(store, path, list[Provenance]) or ()]
-
-
-def add_provenance(store: Store, name: str, command: Iterable[str]) -> None:
-    """Write down a run that begins; a damaged record of earlier ones is set aside."""
-    path = f"{sweep_path(name)}/provenance.json"
-    try:
-        runs = read_provenance(store, name)
-    except Damaged:
-        store.set_aside(path)
-        runs = []
-    store.write_json(path, [*runs, provenance(command)])
-
-
-def git_sha() -> str | None:
-    """The commit of the repository that the working directory is in, `+` when it has changes."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def provenance(command: Iterable[str]) -> dict[str, Any]:
-    """Versions, hardware, git and command of a run; no environment, which holds secrets."""
-    return {
-        "started_at": datetime.now(UTC).isoformat(),
-        "command": redacted(command),
-        "git_sha": git_sha(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
-    }
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=Path.cwd(), capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-
-
-class NoSuchSweep(ValueError):
+class NoSuchSweep(UserError, ValueError):
     """The storage has no sweep of that name."""
 
 

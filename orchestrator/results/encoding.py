@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.results.opening import QueryError
+from orchestrator.results.sweep_tables import QueryError
 
 
 def as_csv(table: pa.Table) -> bytes:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
-from orchestrator.records.published import PublishedCell, PublishedValue, cell_of, published_cell
+from orchestrator.records.labels import method_label, options
+from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.opening import Results, method_label, options, query_errors
 from orchestrator.results.statistics import LEVEL, compare, summarize
+from orchestrator.results.sweep_tables import SweepTables, query_errors
 from orchestrator.results.tables import SCHEMAS, planned_iterations
+from orchestrator.sweepfile.published import PublishedCell, PublishedValue, cell_of
 from trainables.store import iteration_path
 
 METRICS = tuple(
@@ -108,7 +110,7 @@ class _Place:
 
 
 def paper_table(
-    results: Results,
+    results: SweepTables,
     *,
     metric: str = "test_accuracy",
     layout: LayoutName = "paper",
@@ -140,7 +142,7 @@ def paper_table(
 # --- from the tables to values
 
 
-def _values(results: Results, metric: str, where: str | None) -> list[_Value]:
+def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value]:
     """Every planned iteration that `where` chooses, in the order of lineages and iterations."""
     connection = results.duckdb()
     connection.register("planned", planned_iterations(results.record))
@@ -195,7 +197,7 @@ def _trunk_names(line: LineageRecord, record: SweepRecord) -> tuple[str, ...]:
 # --- from values to cells
 
 
-def _cell(values: Sequence[_Value], results: Results) -> PaperCell:
+def _cell(values: Sequence[_Value], results: SweepTables) -> PaperCell:
     by_seed = {v.line.config["seed"]: v.metric for v in values if v.metric is not None}
     summary = summarize(by_seed.values())
     return PaperCell(
@@ -209,7 +211,7 @@ def _cell(values: Sequence[_Value], results: Results) -> PaperCell:
     )
 
 
-def _note(values: Sequence[_Value], results: Results) -> str | None:
+def _note(values: Sequence[_Value], results: SweepTables) -> str | None:
     """Why seeds are missing, None when none is."""
     reasons = Counter(_reason(v, results) for v in values if v.metric is None)
     if not reasons:
@@ -222,7 +224,7 @@ def _note(values: Sequence[_Value], results: Results) -> str | None:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
-def _reason(value: _Value, results: Results) -> str:
+def _reason(value: _Value, results: SweepTables) -> str:
     if value.key is not None:
         return "no value"
     if value.line.id in results.failed:
@@ -233,7 +235,9 @@ def _reason(value: _Value, results: Results) -> str:
 
 
 def _with_published(
-    cells: Mapping[_Place, PaperCell], groups: Mapping[_Place, Sequence[_Value]], results: Results
+    cells: Mapping[_Place, PaperCell],
+    groups: Mapping[_Place, Sequence[_Value]],
+    results: SweepTables,
 ) -> dict[_Place, PaperCell]:
     first: dict[PublishedCell | None, PublishedValue] = {}
     for value in results.published:
@@ -295,7 +299,7 @@ LAYOUTS: dict[LayoutName, _Layout] = {
 
 
 def _table(
-    results: Results, metric: str, layout: _Layout, cells: Mapping[_Place, PaperCell]
+    results: SweepTables, metric: str, layout: _Layout, cells: Mapping[_Place, PaperCell]
 ) -> PaperTable:
     columns = _columns(cells)
     rows = [*dict.fromkeys(place.row for place in cells)]
@@ -336,7 +340,7 @@ def _title(sweep: str, metric: str, constant: Sequence[str], cells: Iterable[Pap
     return f"{', '.join([sweep, *constant])}: {what}, {spread}"
 
 
-def _notes(results: Results, cells: Iterable[PaperCell]) -> tuple[str, ...]:
+def _notes(results: SweepTables, cells: Iterable[PaperCell]) -> tuple[str, ...]:
     cells = [*cells]
     notes = [] if cells else ["No iteration is chosen."]
     test = f"(t-test over seeds, {100 * (1 - LEVEL):.0f} %)"

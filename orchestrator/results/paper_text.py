@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.records.published import PublishedValue
 from orchestrator.results.paper_tables import PaperCell, PaperColumn, PaperTable
 from orchestrator.results.rendering import TextTable
+from orchestrator.sweepfile.published import PublishedValue
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from orchestrator.results.opening import QueryError, Results, open_results, query_errors, varies
+from orchestrator.records.labels import varies
+from orchestrator.results.opening import Results, open_results
 from orchestrator.results.paper_tables import paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, text_table
+from orchestrator.results.sweep_tables import QueryError, query_errors
 from trainables.store import Store
 
 Layout = Literal["summary", "paper", "iterations"]

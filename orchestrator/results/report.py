@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.fs as fs
 from ruamel.yaml import YAML
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.records.failures import Failure
+from orchestrator.records.heartbeat import Heartbeat
+from orchestrator.records.labels import method_label
+from orchestrator.records.provenance import read_provenance
 from orchestrator.records.status import LineageStatus, lineage_statuses, sweep_status
-from orchestrator.records.sweep import LineageRecord, SweepRecord, read_provenance
+from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
-from orchestrator.results.figures.rows import cell_columns
-from orchestrator.results.opening import Results, method_label
-from orchestrator.results.page import render
+from orchestrator.results.figures.rows import Row, cell_columns
+from orchestrator.results.opening import Results
+from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
@@ -47,7 +50,7 @@ def write_report(results: Results, output: Path) -> None:
         raise ExportError(f"cannot write {output}: {error.strerror}") from error
 
 
-def report_payload(results: Results) -> dict[str, Any]:
+def report_payload(results: Results) -> Payload:
     """All that the page shows, as JSON values. Raises Damaged when a record cannot be read."""
     store, record = results.store, results.record
     status = sweep_status(store, record.name)
@@ -60,7 +63,7 @@ def report_payload(results: Results) -> dict[str, Any]:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("prunesweep"),
         "state": status.state,
-        "run": status.run,
+        "run": status.run and status.run.model_dump(),
         "lineages": _lineages(results, lineages),
         "iterations": _iterations(results),
         "figures": figures,
@@ -134,7 +137,7 @@ def _renamed(spec: Any, numbers: dict[str, str]) -> Any:
     return {key: _renamed(value, numbers) for key, value in spec.items()}
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
@@ -238,17 +241,20 @@ def _bytes(store: Store, keys: set[str]) -> int:
     )
 
 
-def _runs(results: Results, run: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _runs(results: Results, run: Heartbeat | None) -> list[dict[str, Any]]:
     """The provenance of every run, with `seconds` from its start to its last sign of life."""
     runs = read_provenance(results.store, results.record.name)
-    starts = [datetime.fromisoformat(each["started_at"]) for each in runs]
+    starts = [datetime.fromisoformat(each.started_at) for each in runs]
     signs = results.iterations["finished_at"].to_pylist()
     if run is not None:
-        signs.append(datetime.fromisoformat(run["heartbeat"]))
+        signs.append(datetime.fromisoformat(run.heartbeat))
     bounds = pairwise([*starts, datetime.max.replace(tzinfo=UTC)])
 
     def seconds(begin: datetime, end: datetime) -> float | None:
         within = [(sign - begin).total_seconds() for sign in signs if begin <= sign < end]
         return max(within, default=None)
 
-    return [each | {"seconds": seconds(*bound)} for each, bound in zip(runs, bounds, strict=True)]
+    return [
+        each.model_dump() | {"seconds": seconds(*bound)}
+        for each, bound in zip(runs, bounds, strict=True)
+    ]

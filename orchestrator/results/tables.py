@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
+from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
 from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
@@ -237,29 +238,6 @@ def _parquet(schema: pa.Schema, tables: Iterable[pa.Table], rows_at_once: int = 
                 waiting, rows = [], 0
         writer.write_table(pa.concat_tables(waiting or [schema.empty_table()]))
     return sink.getvalue()
-
-
-def identity_row(sweep: str, line: LineageRecord) -> dict[str, Any]:
-    config = line.config
-    return {
-        "sweep": sweep,
-        "lineage": line.id,
-        "dataset": config["dataset"]["name"],
-        "model": config["model"]["name"],
-        "method": config["method"]["name"],
-        "scope": config["prune"]["scope"],
-        "data": config["method"].get("data"),
-        "selection": _selection(config["method"]),
-        "seed": config["seed"],
-        "config": json.dumps(config, sort_keys=True),
-    }
-
-
-def _selection(method: Mapping[str, Any]) -> str:
-    """`sampled` alone means that the last of several scoring rounds was sampled."""
-    selection = method.get("selection", "threshold")
-    every = selection == "sampled" and method.get("sampled_rounds") == "every"
-    return "sampled at every round" if every else selection
 
 
 def _plain(value: Any) -> Any:

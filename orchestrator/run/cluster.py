@@ -18,6 +18,8 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore
 
+from trainables.errors import UserError
+
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -30,7 +32,7 @@ QUIET = {
 signal handler in the place of ours."""
 
 
-class ClusterError(Exception):
+class ClusterError(UserError):
     """The Ray cluster cannot be reached; the message says what to do."""
 
 

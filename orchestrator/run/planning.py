@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.config import canonical_json
 from trainables.data import DatasetInfo
+from trainables.errors import UserError
 from trainables.lineage.identity import trunk_key
 from trainables.lineage.keys import Lineage, lineage_id, lineage_keys, trunk_config
 from trainables.lineage.stored import FilesOf, missing_iterations
@@ -20,7 +21,7 @@ TABLE_BYTES = 64_000
 """About what the measures of one iteration take."""
 
 
-class PlanError(ValueError):
+class PlanError(UserError, ValueError):
     """The sweep cannot be run; `field` is the path of the field at fault in the spec."""
 
     def __init__(self, message: str, field: tuple[str | int, ...]) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.records.failures import Failure, write_failures
-from trainables.store import Store, StoreError, sweep_path
+from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
+from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
@@ -48,18 +49,6 @@ class Running:
     iteration: int | None = None
     accuracy: float | None = None
     density: float | None = None
-
-
-@dataclass
-class Counts:
-    """Lineages by state, and iterations trained so far."""
-
-    lineages: int = 0
-    done: int = 0
-    failed: int = 0
-    waiting: int = 0
-    iterations: int = 0
-    to_train: int = 0
 
 
 @dataclass
@@ -169,7 +158,7 @@ class RunProgress:
         """The live view, drawn anew several times a second."""
         with self._lock:
             running = dict(self.lineages)
-            counts = Counts(**asdict(self.counts))
+            counts = replace(self.counts)
         bar = Table.grid()
         bar.add_row(ProgressBar(max(counts.to_train, 1), counts.iterations, width=60))
         return Group(self._headline(counts, len(running)), bar, _running_table(running))
@@ -230,23 +219,23 @@ class RunProgress:
             self._write("running")
 
     def _write(self, state: str) -> None:
+        eta_seconds = self.eta_seconds()
         with self._lock:
-            now = datetime.now(UTC).isoformat()
-            status = {
-                "state": state,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "process": this_process(),
-                "heartbeat": now,
-                "counts": asdict(self.counts),
-                "running": {
-                    name: {"iteration": r.iteration, "accuracy": r.accuracy, "attempt": r.attempt}
+            heartbeat = Heartbeat(
+                state=state,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                process=Process(**this_process()),
+                heartbeat=datetime.now(UTC).isoformat(),
+                counts=replace(self.counts),
+                running={
+                    name: AtWork(iteration=r.iteration, accuracy=r.accuracy, attempt=r.attempt)
                     for name, r in self.lineages.items()
                 },
-            }
-        status["eta_seconds"] = self.eta_seconds()
+                eta_seconds=eta_seconds,
+            )
         try:
-            self.store.write_json(f"{sweep_path(self.sweep)}/run.json", status)
+            write_heartbeat(self.store, self.sweep, heartbeat)
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
             self._complain(f"cannot write run.json: {error}")

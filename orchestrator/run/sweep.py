@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.commands.verify import set_damaged_aside
 from orchestrator.records.failures import write_failures
-from orchestrator.records.published import read_published, record_published
-from orchestrator.records.sweep import (
-    add_provenance,
-    git_sha,
-    read_sweep,
-    record_sweep,
-    write_sweep,
-)
+from orchestrator.records.provenance import add_provenance, git_sha
+from orchestrator.records.published import record_published
+from orchestrator.records.sweep import read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.cluster import Cluster, ray_cluster
+from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -32,6 +27,7 @@ from orchestrator.run.planning import (
 )
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.scheduling import Outcome, concurrency, train_plan
+from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest

@@ -15,13 +15,14 @@ from ruamel.yaml.reader import ReaderError
 
 from orchestrator.sweepfile.axes import Path
 from orchestrator.sweepfile.secrets import ADVICE, secret_key, secret_value
+from trainables.errors import UserError
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 
 
-class SweepFileError(Exception):
+class SweepFileError(UserError):
     """A sweep file or an override is wrong; the text is one line that says where, what and why."""
 
     def __init__(self, message: str) -> None:

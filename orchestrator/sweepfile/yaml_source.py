@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.records.published import PublishedError, read_published
 from orchestrator.sweepfile.axes import Path
 from orchestrator.sweepfile.mistakes import first_mistake, shown, written_at
+from orchestrator.sweepfile.published import PublishedError, read_published
 from orchestrator.sweepfile.secrets import ADVICE, secret_key, secret_value
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import (

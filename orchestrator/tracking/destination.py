@@ -11,6 +11,7 @@ from typing import Any, Literal
 from platformdirs import user_data_path
 from pydantic import ValidationError
 
+from orchestrator.records.labels import labels
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.sweepfile.spec import WandbOptions
 from orchestrator.tracking.service import TrackingError, key_source, reason, wandb_host
@@ -71,7 +72,7 @@ def overridden(options: WandbOptions, **changes: Any) -> WandbOptions:
 class Tracking:
     """How the W&B runs of a sweep's lineages are made.
 
-    `labels` are those of `Results`, by lineage id. `run` tells this run of the sweep from others.
+    `labels` are by lineage id. `run` tells this run of the sweep from others.
     """
 
     storage: str
@@ -114,10 +115,7 @@ def track(record: SweepRecord, store: Store, options: WandbOptions) -> Tracking 
     to = destination(options)
     if to is None:
         return None
-    from orchestrator.results.opening import Results  # workers have no use for DuckDB
-
-    labels = Results(store, record).labels
-    return Tracking(store.location, record.name, to, options, labels)
+    return Tracking(store.location, record.name, to, options, labels(record))
 
 
 def recorded_options(record: SweepRecord) -> WandbOptions:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.results.opening import Results
+from orchestrator.records.sweep import SweepRecord
 from orchestrator.tracking.destination import destination, overridden, recorded_options
 from orchestrator.tracking.service import TrackingError
 from orchestrator.tracking.service import wandb as quiet_wandb
@@ -24,30 +24,30 @@ AGAINST_EPOCH = {
 PER_ROW, WIDTH, HEIGHT = 2, 12, 8
 
 
-def build_wandb_report(results: Results) -> str:
+def build_wandb_report(record: SweepRecord) -> str:
     """Save a draft of the sweep's report in its W&B project; its URL.
 
     Raises TrackingError without a key, without wandb-workspaces, or when W&B cannot be used.
     """
-    to = destination(overridden(recorded_options(results.record), mode="online"))
+    to = destination(overridden(recorded_options(record), mode="online"))
     assert to is not None
     quiet_wandb()
     try:
         entity = to.entity or _default_entity()
-        return wandb_report(results, to.project, entity).save(draft=True).url
+        return wandb_report(record, to.project, entity).save(draft=True).url
     except TrackingError:
         raise
     except Exception as error:  # wandb has no base class for what may go wrong
         raise TrackingError(f"the W&B report could not be saved: {error}") from error
 
 
-def wandb_report(results: Results, project: str, entity: str) -> Any:
+def wandb_report(record: SweepRecord, project: str, entity: str) -> Any:
     """The report as an object; nothing is saved. Raises TrackingError without wandb-workspaces.
 
     Without an `entity` it can be looked at, but not be saved.
     """
     v2 = _reports()
-    sweep = results.record.name
+    sweep = record.name
     runs = v2.Runset(
         entity=entity,
         project=project,
@@ -64,7 +64,7 @@ def wandb_report(results: Results, project: str, entity: str) -> Any:
         row, column = divmod(number, PER_ROW)
         plot.layout = v2.Layout(x=column * WIDTH, y=row * HEIGHT, w=WIDTH, h=HEIGHT)
     text = (
-        f"{len(results.record.lineages)} lineages of the sweep {sweep}: means over seeds with their"
+        f"{len(record.lineages)} lineages of the sweep {sweep}: means over seeds with their"
         " standard deviation, by method."
     )
     return v2.Report(

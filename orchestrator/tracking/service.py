@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from trainables.errors import UserError
+
 if TYPE_CHECKING:
     from wandb import Run as Run
 
 
-class TrackingError(ValueError):
+class TrackingError(UserError, ValueError):
     """W&B cannot be used as it was asked for; the message says what to do."""
 
 

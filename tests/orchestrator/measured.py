@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from orchestrator.records.failures import Failure, write_failures
-from orchestrator.records.published import read_published, record_published
+from orchestrator.records.published import record_published
 from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SPARSITY_SCHEMA
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA

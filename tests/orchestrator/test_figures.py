@@ -21,7 +21,7 @@ import torch
 import vl_convert
 from playwright.sync_api import Page, sync_playwright
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.records.sweep import record_sweep, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.curves import ITERATION

@@ -12,8 +12,9 @@ from measured import measured, sweep_file
 
 import orchestrator
 from orchestrator.records.sweep import NoSuchSweep
-from orchestrator.results.opening import QueryError, Results, open_results
+from orchestrator.results.opening import Results, open_results
 from orchestrator.results.paper_tables import paper_table
+from orchestrator.results.sweep_tables import QueryError
 from orchestrator.results.tables import SCHEMAS, TABLES
 from trainables.store import Damaged, StoreError
 

@@ -15,12 +15,14 @@ import pytest
 from measured import Measures, measured, sweep_file
 
 from orchestrator.commands import cli
-from orchestrator.records.published import cell_of, published_cell, read_published
+from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord
-from orchestrator.results.opening import QueryError, Results, open_results
+from orchestrator.results.opening import Results, open_results
 from orchestrator.results.paper_tables import PaperTable, paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, as_latex, as_markdown
+from orchestrator.results.sweep_tables import QueryError
+from orchestrator.sweepfile.published import cell_of, read_published
 from trainables.store import iteration_path
 from trainables.store.artifacts import METRICS
 

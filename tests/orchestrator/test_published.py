@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.published import COLUMNS, PublishedError, read_published
 from orchestrator.results.opening import open_results
+from orchestrator.sweepfile.published import COLUMNS, PublishedError, read_published
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.commands.verify import set_damaged_aside
+from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import Task, make_plan, sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec

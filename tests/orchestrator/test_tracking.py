@@ -336,7 +336,7 @@ def test_names_that_w_and_b_does_not_take(changes: dict[str, str]) -> None:
 
 
 def test_the_report_shows_what_runs_are_sent(finished: Path) -> None:
-    report = wandb_report(open_results(str(storage(finished)), "small"), "pruning", "")
+    report = wandb_report(open_results(str(storage(finished)), "small").record, "pruning", "")
     spec = json.loads(report._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
     (grid,) = (block for block in spec["blocks"] if block["type"] == "panel-grid")
     (runs,) = grid["metadata"]["runSets"]
@@ -353,12 +353,12 @@ def test_the_report_shows_what_runs_are_sent(finished: Path) -> None:
 def test_the_report_is_saved_as_a_draft(copy: Path, no_login: pytest.MonkeyPatch) -> None:
     results = open_results(str(storage(copy)), "small")
     with pytest.raises(TrackingError, match="there is no key"):
-        build_wandb_report(results)
+        build_wandb_report(results.record)
     with serving(LocalWandb()) as server:
         script = (
             "from orchestrator import open_results\n"
             "from orchestrator.tracking.report import build_wandb_report\n"
-            f"print(build_wandb_report(open_results({str(storage(copy))!r}, 'small')))"
+            f"print(build_wandb_report(open_results({str(storage(copy))!r}, 'small').record))"
         )
         env = environment(copy / "home", WANDB_BASE_URL=server.url, WANDB_API_KEY=CANARY)
         done = subprocess.run(

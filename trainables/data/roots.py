@@ -6,6 +6,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from trainables.errors import UserError
+
 ENVIRONMENT_VARIABLE = "PRUNESWEEP_DATA"
 
 
@@ -17,7 +19,7 @@ class DataRoots:
     cache: Path
 
 
-class DatasetNotFound(Exception):
+class DatasetNotFound(UserError):
     """A dataset's files are in none of the places they may be, and cannot be downloaded."""
 
 

@@ -1,7 +1,9 @@
 """What can be wrong with a storage, and with what is committed in it."""
 
+from trainables.errors import UserError
 
-class StoreError(Exception):
+
+class StoreError(UserError):
     """The storage cannot be used; the message says why and what to do."""
 
 
@@ -13,7 +15,7 @@ class StoreFull(StoreError):
     """There is no room left; the message says how much is needed."""
 
 
-class Damaged(Exception):
+class Damaged(UserError):
     """A committed file is missing or is not what its manifest says."""
 
     def __init__(self, path: str, reason: str) -> None:

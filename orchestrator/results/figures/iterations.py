@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 
+from orchestrator.records.labels import method_label
 from orchestrator.results.figures.curves import (
     ACCURACY,
     GINI,
@@ -25,7 +26,7 @@ from orchestrator.results.figures.rows import (
     iterative,
 )
 from orchestrator.results.figures.style import Look, heading
-from orchestrator.results.opening import Results, method_label
+from orchestrator.results.opening import Results
 
 PRUNED = (
     Measure("pruned_test_accuracy", "Test accuracy, pruned", "%", fraction=True),

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from orchestrator.records.labels import method_label, options
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.opening import Results, method_label, options
+from orchestrator.results.opening import Results
 
 Row = dict[str, Any]
 
@@ -33,6 +34,7 @@ def iteration_rows(results: Results) -> list[Row]:
     pruned less the pruned model (SAP Figures 2b and 3b).
     """
     cells = cell_columns(results)
+    lines = {line.id: line for line in results.record.lineages}
     methods = {line.id: line.config["method"] for line in results.record.lineages}
     columns = ["lineage", "iteration", *MEASURES]
     own = {name: {p: method.get(p) for p in SAP_PARAMETERS} for name, method in methods.items()}
@@ -42,7 +44,7 @@ def iteration_rows(results: Results) -> list[Row]:
     ]
     at = {(row["lineage"], row["iteration"]): row for row in rows}
     for row in rows:
-        row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), methods)
+        row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), lines)
     return rows
 
 
@@ -157,13 +159,12 @@ def _is_of_network(name: str) -> bool:
     return name.split(".")[0] in ("dataset", "model")
 
 
-def _differences(row: Row, parent: Row | None, methods: Mapping[str, Row]) -> Row:
-    method = methods[row["lineage"]]
+def _differences(row: Row, parent: Row | None, lines: Mapping[str, LineageRecord]) -> Row:
+    scored = lines[row["lineage"]].scored[row["iteration"]]
     accuracy = index = None
-    # A mask found on random data is given to weights that were never pruned before.
-    if parent is not None and method.get("data") != "random":
-        # One shot prunes w_0 every time, so what it pruned is the pruned model before.
-        again = method["name"] == "one_shot" and row["iteration"] > 1
+    if parent is not None and scored is not None:
+        # Who prunes w_0 every time has pruned the pruned model before.
+        again = scored == "dense" and row["iteration"] > 1
         accuracy = parent["pruned_test_accuracy" if again else "test_accuracy"]
         index = parent["pq_index_pruned" if again else "pq_index"]
     return {

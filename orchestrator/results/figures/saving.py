@@ -6,7 +6,7 @@ from typing import Literal
 
 import altair as alt
 
-from orchestrator.commands.export import ExportError
+from orchestrator.errors import ExportError
 from orchestrator.results.figures import FIGURES, Figure
 from orchestrator.results.figures.style import theme
 from orchestrator.results.opening import Results

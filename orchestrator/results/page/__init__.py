@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair
 import vl_convert
@@ -23,10 +23,13 @@ SCRIPTS = (
 )  # fmt: skip
 """The page's own JavaScript, in the order in which it runs."""
 
+Payload: TypeAlias = dict[str, Any]
+"""All that a page shows, as JSON values; made by `orchestrator.results.report`."""
+
 INDEX_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
-def render(payload: dict[str, Any], *, live: bool = False) -> str:
+def render(payload: Payload, *, live: bool = False) -> str:
     """The page with its data, scripts and styles in it.
 
     A `live` page asks the server that it came from whether there is news.

@@ -1,0 +1,30 @@
+"""The columns of a lineage's cell, as tables and published values have them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.records.sweep import LineageRecord
+
+
+def identity_row(sweep: str, line: LineageRecord) -> dict[str, Any]:
+    config = line.config
+    return {
+        "sweep": sweep,
+        "lineage": line.id,
+        "dataset": config["dataset"]["name"],
+        "model": config["model"]["name"],
+        "method": config["method"]["name"],
+        "scope": config["prune"]["scope"],
+        "data": config["method"].get("data"),
+        "selection": _selection(config["method"]),
+        "seed": config["seed"],
+        "config": json.dumps(config, sort_keys=True),
+    }
+
+
+def _selection(method: Mapping[str, Any]) -> str:
+    """`sampled` alone means that the last of several scoring rounds was sampled."""
+    selection = method.get("selection", "threshold")
+    every = selection == "sampled" and method.get("sampled_rounds") == "every"
+    return "sampled at every round" if every else selection

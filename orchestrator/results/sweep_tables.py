@@ -1,0 +1,123 @@
+"""The tables of one sweep as Arrow, pandas, Polars or DuckDB, with what its records say of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.records.failures import read_failures
+from orchestrator.records.labels import labels, method_label
+from orchestrator.records.published import recorded_published
+from orchestrator.records.sweep import SweepRecord
+from orchestrator.results.tables import open_tables, table_path
+from orchestrator.sweepfile.published import PublishedValue
+from trainables.errors import UserError
+from trainables.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+
+class QueryError(UserError, ValueError):
+    """The SQL is wrong; the text is DuckDB's."""
+
+
+@dataclass(frozen=True)
+class SweepTables:
+    """The tables of one sweep, as they were when it was opened. docs/results.md has the columns."""
+
+    store: Store
+    record: SweepRecord
+
+    @cached_property
+    def iterations(self) -> pa.Table:
+        """One row for each iteration of each lineage."""
+        return self.table("iterations")
+
+    @cached_property
+    def layers(self) -> pa.Table:
+        """One row for each prunable layer of each iteration."""
+        return self.table("layers")
+
+    @cached_property
+    def epochs(self) -> pa.Table:
+        """One row for each epoch of each iteration."""
+        return self.table("epochs")
+
+    @cached_property
+    def sparsity(self) -> pa.Table:
+        """The PQ Index on the paper's grid of p and q."""
+        return self.table("sparsity")
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """For each lineage id, its method with what tells it from the sweep's other methods, such
+        as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
+        return labels(self.record)
+
+    @cached_property
+    def failed(self) -> frozenset[str]:
+        """The ids of the lineages that failed in the sweep's last run. Raises Damaged."""
+        return frozenset(each.lineage for each in read_failures(self.store, self.record.name))
+
+    @cached_property
+    def published(self) -> tuple[PublishedValue, ...]:
+        """What the sweep's `published:` file had for its cells when it was last run."""
+        return recorded_published(self.store, self.record.name)
+
+    def table(self, name: str) -> pa.Table:
+        """`iterations`, `layers`, `epochs` or `sparsity`."""
+        return pq.read_table(
+            self.store.absolute(table_path(name, self.record.name)),
+            filesystem=self.store.filesystem,
+            page_checksum_verification=True,
+        )
+
+    def pandas(self, name: str = "iterations") -> "pandas.DataFrame":
+        return self.table(name).to_pandas()
+
+    def polars(self, name: str = "iterations") -> "polars.DataFrame":
+        """Needs Polars, which prunesweep does not install."""
+        import polars
+
+        frame = polars.from_arrow(self.table(name))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def duckdb(self) -> duckdb.DuckDBPyConnection:
+        """A connection with the four tables as views, and `labels`: for each lineage its label,
+        its label without dataset and model (`variant`) and the position of its cell."""
+        connection = open_tables(self.store, [self.record.name])
+        lines = self.record.lineages
+        positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
+        columns = {
+            "lineage": [line.id for line in lines],
+            "label": [self.labels[line.id] for line in lines],
+            "variant": [method_label(line, self.record) for line in lines],
+            "position": [positions[self.labels[line.id]] for line in lines],
+        }
+        connection.register("labels", pa.table(columns))
+        return connection
+
+    def sql(self, query: str) -> pa.Table:
+        """The rows of `query` over the four tables; raises QueryError."""
+        with query_errors():
+            relation = self.duckdb().sql(query)
+            if relation is None:
+                raise QueryError("the SQL returns no rows to show; give a SELECT")
+            return relation.to_arrow_table()
+
+
+@contextmanager
+def query_errors() -> Iterator[None]:
+    """Makes what DuckDB finds wrong a QueryError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error

@@ -1,0 +1,25 @@
+"""Healing: damaged commits are set aside before a run, which trains them again."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from trainables.lineage.loop import set_aside_damaged
+from trainables.store import Damaged, Store
+from trainables.store.claims import Claims
+
+
+def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
+    """Move the damaged ones of the commits `paths` to quarantine; what was wrong with each.
+
+    Those that another run is at are left to it."""
+
+    def is_damaged(path: str) -> bool:
+        return next(store.damage(path), None) is not None
+
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        suspects = [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True)
+                    if bad]  # fmt: skip
+    claims = Claims(store)
+    found = [set_aside_damaged(path, claims) for path in suspects]
+    return [damage for damage in found if damage is not None]

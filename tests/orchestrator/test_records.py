@@ -1,0 +1,84 @@
+"""Records: what was written before is read, and written again as it was."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.records.failures import FAILURES, Failure
+from orchestrator.records.files import RecordFile
+from orchestrator.records.heartbeat import RUN
+from orchestrator.records.provenance import PROVENANCE, add_provenance, read_provenance
+from orchestrator.records.published import PUBLISHED
+from orchestrator.records.sweep import LINEAGES, SPEC, read_sweep, write_sweep
+from trainables.store import Store
+
+BEFORE = Path(__file__).parents[1] / "golden/written-before.zip"
+SWEEP = "written-before"
+FILES: tuple[RecordFile[Any], ...] = (SPEC, LINEAGES, RUN, FAILURES, PROVENANCE, PUBLISHED)
+SNIP = {
+    "source": "A paper", "table": "1", "row": "SNIP", "dataset": "digits", "model": "mlp",
+    "method": "snip", "data": None, "selection": "threshold", "density": 0.1, "mean": 93.01,
+    "std": None, "note": "",
+}  # fmt: skip
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Store:
+    with zipfile.ZipFile(BEFORE) as packed:
+        packed.extractall(tmp_path)
+    return Store(str(tmp_path))
+
+
+def test_a_sweep_that_was_written_before_has_no_other_files_in_its_records(before: Store) -> None:
+    assert set(before.names(f"sweeps/{SWEEP}")) == {file.name for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_what_was_written_before_is_written_again_byte_for_byte(
+    before: Store, tmp_path: Path, file: RecordFile[Any]
+) -> None:
+    there = tmp_path / file.path(SWEEP)
+    written = there.read_bytes()
+    found = file.read(before, SWEEP)
+    there.unlink()
+    file.write(before, SWEEP, found)
+    assert there.read_bytes() == written
+
+
+def test_a_sweep_is_written_as_it_was_read(before: Store, tmp_path: Path) -> None:
+    files = [tmp_path / file.path(SWEEP) for file in (SPEC, LINEAGES)]
+    written = [file.read_bytes() for file in files]
+    record = read_sweep(before, SWEEP)
+    assert record is not None
+    for file in files:
+        file.unlink()
+    write_sweep(before, record)
+    assert [file.read_bytes() for file in files] == written
+
+
+def test_failures_and_published_values_are_written_as_they_are(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    failure = Failure("a", 1, 2, "ValueError: no")
+    FAILURES.write(store, "s", [failure])
+    assert json.loads((tmp_path / "sweeps/s/failures.json").read_text()) == [vars(failure)]
+    store.write_json("sweeps/s/published.json", [SNIP])
+    found = PUBLISHED.read(store, "s")
+    assert found is not None
+    PUBLISHED.write(store, "s", found)
+    assert json.loads((tmp_path / "sweeps/s/published.json").read_text()) == [SNIP]
+
+
+def test_a_run_keeps_what_another_version_says_of_earlier_runs(
+    before: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / PROVENANCE.path(SWEEP)
+    (earlier,) = json.loads(file.read_text())
+    file.write_text(json.dumps([earlier | {"kernel": "6.1"}]))
+    add_provenance(before, SWEEP, ["prunesweep", "run"])
+    first, second = json.loads(file.read_text())
+    assert first == earlier | {"kernel": "6.1"}
+    assert set(second) == set(earlier)
+    assert read_provenance(before, SWEEP)[1].command == ["prunesweep", "run"]
