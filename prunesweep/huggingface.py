@@ -1,8 +1,8 @@
 """Datasets that the library `datasets` has saved, as `plugins: [prunesweep.huggingface]` has them;
 needs `pip install prunesweep[datasets]`.
 
-`dataset: {name: saved_dataset, path: my_data}` is the folder that `save_to_disk` wrote, with a split
-to train on and one to test with.
+`dataset: {name: saved_dataset, path: my_data}` is the folder that `save_to_disk` wrote, with a
+split to train on and one to test with.
 """
 
 from pathlib import Path

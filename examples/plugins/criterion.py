@@ -4,8 +4,9 @@ At initialization: `{name: scaled_magnitude, density: 0.1}`. Iteration by iterat
 `{name: lottery_ticket, criterion: {name: scaled_magnitude, power: 2.0}}`.
 """
 
-from prunesweep import Scoring, criterion
 from torch import Tensor
+
+from prunesweep import Scoring, criterion
 
 
 @criterion

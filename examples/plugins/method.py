@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from prunesweep import Iterative, Ratio, Rewinds, method, ratio_amount
 from torch import Tensor
+
+from prunesweep import Iterative, Ratio, Rewinds, method, ratio_amount
 
 
 @method

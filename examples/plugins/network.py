@@ -1,7 +1,8 @@
 """A network of one's own: `model: {name: gated_perceptron, width: 64}`."""
 
-from prunesweep import Shape, model
 from torch import Tensor, nn
+
+from prunesweep import Shape, model
 
 
 class Gated(nn.Module):

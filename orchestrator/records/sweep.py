@@ -1,6 +1,6 @@
 """Records of a sweep: its resolved file (`sweep.json`) and its lineages (`lineages.json`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -47,7 +47,7 @@ class LineageRecord:
     """Whose weights each iteration's pruned model has; None in a record from before it said so."""
 
     @cached_property
-    def scored(self) -> dict[int, Scored | None]:
+    def scored(self) -> Mapping[int, Scored | None]:
         """By iteration, whose weights its pruned model has."""
         pruned = self.pruned
         if pruned is None:  # a record from before there were plug-ins
