@@ -17,6 +17,7 @@ from orchestrator.records.sweep import (
     write_sweep,
 )
 from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.planning import (
     FilesOf,
@@ -32,7 +33,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.scheduling import Outcome, concurrency, train_plan
+from orchestrator.run.tuning import Outcome, train_plan
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest

@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from trainables.errors import Hopeless
 from trainables.store.location import normal_location
 from trainables.store.processes import left_by_the_dead, process_name
 
@@ -37,7 +38,7 @@ class StoreError(Exception):
     """The storage cannot be used; the message says why and what to do."""
 
 
-class StoreGone(StoreError):
+class StoreGone(StoreError, Hopeless):
     """The storage was there when a run began, and is no longer."""
 
 
@@ -49,9 +50,12 @@ class Damaged(Exception):
     """A committed file is missing or is not what its manifest says."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)  # with these it is made anew where a worker's errors arrive
         self.path = path
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 def iteration_path(key: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.errors import Hopeless
 from trainables.measures.masks import Masks, apply_masks
 from trainables.training.batches import (
     DeviceData,
@@ -27,7 +28,7 @@ State = dict[str, Tensor]
 Row = dict[str, Any]
 
 
-class Diverged(Exception):
+class Diverged(Hopeless):
     """The training or the test loss is no longer a finite number."""
 
 
