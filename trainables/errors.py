@@ -1,5 +1,9 @@
-"""The error that is the user's to mend. Imports nothing, so that everything can raise it."""
+"""Errors that tell who meets them what to do. Imports nothing, so that everything can raise them."""
 
 
 class UserError(Exception):
     """About what the user gave or has: one message, exit code 2."""
+
+
+class Hopeless(Exception):
+    """Another attempt would meet it again, so none is made."""

@@ -112,7 +112,8 @@ def _storage(store: Store) -> str:
 
 
 def _cluster(address: str) -> str:
-    from orchestrator.run.cluster import ClusterError, ask_cluster
+    from orchestrator.run.admission import ask_cluster
+    from orchestrator.run.cluster import ClusterError
 
     admits, _ = ask_cluster(address, with_token=True)
     if not admits:
@@ -121,7 +122,7 @@ def _cluster(address: str) -> str:
 
 
 def _token(address: str) -> str:
-    from orchestrator.run.cluster import ask_cluster
+    from orchestrator.run.admission import ask_cluster
 
     admits, _ = ask_cluster(address, with_token=False)
     if admits:
@@ -133,7 +134,7 @@ def _token(address: str) -> str:
 
 
 def _dashboard(address: str) -> str:
-    from orchestrator.run.cluster import ask_cluster
+    from orchestrator.run.admission import ask_cluster
 
     admits, place = ask_cluster(address, with_token=True)
     if admits and not place:

@@ -11,6 +11,7 @@ from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.sweep import read_sweep, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
@@ -26,7 +27,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.scheduling import Outcome, concurrency, train_plan
+from orchestrator.run.tuning import Outcome, train_plan
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
@@ -186,7 +187,7 @@ def _train(
             planned.plan,
             cluster=cluster,
             resources=spec.resources,
-            store_options=spec.store,
+            keeping=spec.store,
             storage=store.location,
             load=load,
             observer=progress,

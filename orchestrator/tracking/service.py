@@ -1,6 +1,6 @@
 """W&B's client library on this machine: its module, its service process, its server and key.
 
-The only module that imports wandb.
+The only module that imports wandb, beside `wandb_internals`, which has its private parts.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from orchestrator.tracking import wandb_internals
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def wandb_host() -> str:
     """The URL of W&B's server. Raises TrackingError when W&B's settings are wrong."""
     try:
         wandb()
-        from wandb.sdk import wandb_setup
-
-        return wandb_setup.singleton().settings.base_url
+        return wandb_internals.server_url()
     except Exception as error:  # a variable or a file of settings that is wrong, or no wandb at all
         raise TrackingError(
             f"W&B cannot be set up ({reason(error)}); correct that, or set wandb.mode: offline"
@@ -57,12 +56,8 @@ def key_source() -> str | None:
     if not any(file.is_file() for file in files):
         return None  # without importing wandb, which takes longer than all the rest
     host = wandb_host()
-    from wandb.sdk.lib import wbauth
-
     try:
-        found = wbauth.authenticate_session(
-            host=host, source="prunesweep", prompt=False, update_session=False
-        )
+        found = wandb_internals.has_key(host)
     except Exception:  # such as a key that cannot be one
         return None
     return "what `wandb login` wrote" if found else None
@@ -77,11 +72,9 @@ def end_service(exit_code: int = 0) -> None:
 
 def leave_service() -> None:
     """Do not wait for W&B's service at the end of this process; it ends by itself soon after."""
-    from wandb.sdk import wandb_setup
-
-    with suppress(Exception):  # there may be none, and wandb has no public way to say this
-        connection: Any = wandb_setup.singleton()._connection
-        connection._cleanup()
+    if "wandb" in sys.modules:
+        with suppress(Exception):  # the process ends either way, at worst after a wait
+            wandb_internals.do_not_wait()
 
 
 def reason(error: BaseException) -> str:

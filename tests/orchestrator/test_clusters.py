@@ -20,7 +20,7 @@ import pytest
 from smallest import SWEEP
 
 from orchestrator.commands.doctor import Check, examine_cluster
-from orchestrator.run.cluster import _interruptions_noted
+from orchestrator.run.interruption import interruptions_noted
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 
@@ -147,6 +147,33 @@ def test_a_run_on_a_cluster_needs_its_token_and_nothing_else(
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and TOKEN.encode() in f.read_bytes()]
 
 
+TOLD = """
+import sys
+import ray
+from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
+from ray._raylet import GcsClient
+from orchestrator.run.ray_internals import told_dashboard
+
+address, place = sys.argv[1], b"127.0.0.1:1234"
+gcs = GcsClient(address=address)
+gcs.internal_kv_put(b"webui:url", place, True, KV_NAMESPACE_DASHBOARD)
+try:
+    print(ray.init(address, log_to_driver=False).address_info["webui_url"], told_dashboard(address))
+finally:
+    gcs.internal_kv_del(b"webui:url", False, KV_NAMESPACE_DASHBOARD)
+"""
+"""Says where the dashboard of a cluster is to be, then where Ray and prunesweep look for it."""
+
+
+def test_a_dashboard_is_looked_for_where_ray_does(heads: dict[str, str]) -> None:
+    environment = loopback_environment() | {"RAY_AUTH_MODE": "disabled"}
+    told = subprocess.run(
+        [sys.executable, "-c", TOLD, heads["open"]],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert told.stdout.split() == ["127.0.0.1:1234", "127.0.0.1:1234"], told.stderr
+
+
 BUSY = """
 import sys
 import ray
@@ -214,7 +241,7 @@ def test_an_interruption_that_is_raised_where_nobody_hears_is_still_one(
     went_on: list[bool] = []
 
     def interrupt() -> None:
-        with _interruptions_noted():
+        with interruptions_noted():
             _Interrupting(number)
             went_on.append(True)
 
@@ -224,5 +251,5 @@ def test_an_interruption_that_is_raised_where_nobody_hears_is_still_one(
     finally:
         signal.signal(number, previous)
     assert went_on
-    with _interruptions_noted():
+    with interruptions_noted():
         pass

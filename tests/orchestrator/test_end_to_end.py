@@ -319,8 +319,8 @@ def test_fractions_of_a_gpu_are_scheduled_and_zero_is_the_cpu(tmp_path: Path) ->
     code = """
 import json, sys
 import ray
+from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
-from orchestrator.run.scheduling import concurrency, gpus_per_lineage
 from orchestrator.sweepfile.spec import Resources
 cluster = Cluster(cpus=16, gpus=2)
 for asked in ("auto", 0.0, 0.25, 0.5, 1.0):
@@ -475,7 +475,7 @@ def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_pa
     (failure,) = run(tmp_path, sweep, expect=1)["failures"]
     assert failure["iteration"] == 0
     assert "longer than resources.timeout_minutes: 0.25" in failure["traceback"]
-    assert "training.py" in failure["traceback"]  # where it was
+    assert "training/run.py" in failure["traceback"]  # where it was
     assert len(commits(tmp_path)) == 3
     assert store_of(tmp_path).names("claims")[1:] == []  # what the ended worker left is void
     assert run(tmp_path, sweep | {"train": {"epochs": 1}})["planned"] == 0

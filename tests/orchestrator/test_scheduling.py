@@ -1,18 +1,31 @@
-"""Who runs when, without Ray: the searcher is asked and told as Tune does."""
+"""Who runs when, without Ray: the queue is asked and told as Tune does."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ray import cloudpickle
+from ray.exceptions import RayTaskError
 
+from orchestrator.records.failures import Failure
+from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
-from orchestrator.run.scheduling import Failure, _Lineages, concurrency
+from orchestrator.run.queue import Queue
 from orchestrator.run.sweep import resolve_datasets
+from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
+from trainables.store import Damaged, StoreGone
+from trainables.store.artifacts import WEIGHTS
+from trainables.training.run import Diverged
 
+METHODS = "methods: [one_shot, lottery_ticket]"
+TWO = f"prune: {{iterations: 1}}\n{METHODS}"
+FILES = frozenset({WEIGHTS})
 IMP = "methods: [lottery_ticket, {name: imp, density: [0.5, 0.3, 0.2]}]"
 
 
@@ -21,6 +34,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.gave_up: list[str] = []
+        self.failures: list[Failure] = []
 
     def started(self, lineage: str, attempt: int) -> None: ...
 
@@ -31,6 +45,7 @@ class Listener:
     def stopping(self) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None:
+        self.failures.append(failure)
         if not retried:
             self.gave_up.append(failure.lineage)
 
@@ -43,30 +58,151 @@ def planned(folder: Path, text: str) -> Plan:
     return make_plan(sweep_lineages(spec, resolve_datasets(spec, roots)), {}.get)
 
 
+Stored = dict[str, Collection[str]]
+
+
+def queue_of(
+    plan: Plan, stored: Stored | None = None, retries: int = 0, gpus: float = 0
+) -> tuple[Queue, Listener]:
+    """A queue on a store whose iterations, by key, are `stored`."""
+    listener = Listener()
+    files_of = ({} if stored is None else stored).get
+    return Queue(plan.tasks, files_of, gpus, retries, listener), listener
+
+
+def handed_out(queue: Queue, trial: str) -> str | None:
+    attempt = queue.hand_out(trial)
+    return attempt and attempt.task.lineage.id
+
+
 def test_what_shares_a_failed_iteration_is_given_up_with_it_and_so_on(tmp_path: Path) -> None:
     plan = planned(tmp_path, IMP)
-    listener = Listener()
-    lineages = _Lineages(plan.tasks, gpus=0, retries=0, observer=listener)
-    assert lineages.suggest("first")["lineage"] == plan.lineages[0].id
-    assert lineages.suggest("second") is None
-    lineages.trial_failed("first", "it broke")
+    queue, listener = queue_of(plan)
+    assert handed_out(queue, "first") == plan.lineages[0].id
+    assert handed_out(queue, "second") is None
+    assert not queue.exhausted
+    queue.failed("first", "it broke", None)
     # IMP's densities wait for each other's iterations, not for the trunk that failed.
     assert listener.gave_up == [lineage.id for lineage in plan.lineages]
-    assert lineages.suggest("third") == _Lineages.FINISHED
+    assert handed_out(queue, "third") is None
+    assert queue.exhausted
 
 
 def test_a_lineage_is_released_by_the_commit_it_waits_for(tmp_path: Path) -> None:
-    plan = planned(tmp_path, "prune: {iterations: 1}\nmethods: [one_shot, lottery_ticket]")
-    lineages = _Lineages(plan.tasks, gpus=0, retries=0, observer=Listener())
-    lineages.suggest("first")
-    assert lineages.suggest("second") is None
+    plan = planned(tmp_path, TWO)
+    queue, _ = queue_of(plan)
+    queue.hand_out("first")
+    assert queue.hand_out("second") is None
     trunk, last = plan.lineages[0].keys
-    lineages.on_trial_result("first", {"key": trunk})
-    assert lineages.suggest("second")["lineage"] == plan.lineages[1].id
-    lineages.on_trial_complete("first", {"key": last, "complete": True})
-    lineages.on_trial_complete("second", {"complete": True})
-    assert lineages.suggest("third") == _Lineages.FINISHED
-    assert not lineages.unfinished
+    queue.reported("first", {"key": trunk})
+    assert handed_out(queue, "second") == plan.lineages[1].id
+    queue.ended("first", {"key": last, "complete": True})
+    queue.ended("second", {"complete": True})
+    assert queue.hand_out("third") is None
+    assert queue.exhausted
+    assert not queue.unfinished
+
+
+@pytest.mark.parametrize("last", ["goes on", "complete"])
+def test_a_lineage_is_released_by_any_commit_after_the_one_it_waits_for(
+    tmp_path: Path, last: str
+) -> None:
+    """As when another run trained the trunk: this one is told of what it trained itself."""
+    plan = planned(tmp_path, f"prune: {{iterations: 2}}\n{METHODS}")
+    queue, _ = queue_of(plan)
+    queue.hand_out("first")
+    if last == "goes on":
+        queue.reported("first", {"key": plan.lineages[0].keys[1]})
+    else:
+        queue.hand_out("nobody")
+        queue.ended("first", {"complete": True})
+    assert handed_out(queue, "second") == plan.lineages[1].id
+
+
+def test_what_is_stored_when_a_worker_dies_is_no_failure(tmp_path: Path) -> None:
+    """A worker that dies right after its commit tells nobody of it."""
+    plan = planned(tmp_path, f"prune: {{iterations: 3}}\n{METHODS}")
+    stored: Stored = {}
+    queue, listener = queue_of(plan, stored, retries=1)
+    owner, dependent = plan.lineages
+    queue.hand_out("first")
+    stored[owner.keys[0]] = FILES
+    queue.failed("first", "its worker died", None)
+    assert {handed_out(queue, "second"), handed_out(queue, "third")} == {owner.id, dependent.id}
+    retried = "second" if queue._running["second"].number == 2 else "third"
+    stored[owner.keys[1]] = FILES
+    queue.failed(retried, "its worker died", None)
+    assert [failure.iteration for failure in listener.failures] == [1, 2]
+    assert listener.gave_up == [owner.id]
+
+
+def test_what_another_run_has_stored_is_given_up_with_nobody(tmp_path: Path) -> None:
+    plan = planned(tmp_path, IMP)
+    stored: Stored = {}
+    queue, listener = queue_of(plan, stored)
+    queue.hand_out("first")
+    trunk = plan.lineages[0].keys[0]
+    stored[trunk] = FILES
+    queue.failed("first", "it broke", None)
+    given_up = set(listener.gave_up)
+    waited_for_the_trunk = {t.lineage.id for t in plan.tasks if t.after == trunk}
+    assert waited_for_the_trunk
+    assert not waited_for_the_trunk & given_up
+    assert all(failure.iteration > 0 for failure in listener.failures)
+
+
+def test_what_was_told_is_no_failure_of_a_store_that_cannot_be_read(tmp_path: Path) -> None:
+    plan = planned(tmp_path, f"prune: {{iterations: 2}}\n{METHODS}")
+
+    def files_of(key: str) -> Collection[str]:
+        raise StoreGone("it is gone")
+
+    listener = Listener()
+    queue = Queue(plan.tasks, files_of, 0, 0, listener)
+    queue.hand_out("first")
+    queue.reported("first", {"key": plan.lineages[0].keys[0]})
+    queue.failed("first", "it is gone", StoreGone("it is gone"))
+    assert [failure.iteration for failure in listener.failures] == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "again"),
+    [
+        (Diverged("at epoch 1"), "no longer finite", None),
+        (StoreGone("it is gone"), "it is gone", None),
+        (ValueError(), "in run.Diverged: and store.StoreGone:", 0.25),
+        (ValueError(), "OutOfMemoryError", 0.25),
+        (torch.OutOfMemoryError("CUDA"), "no room", 0.5),
+        (None, "its worker died", 0.25),
+    ],
+)
+def test_an_attempt_is_made_again_unless_its_error_is_hopeless(
+    tmp_path: Path, error: Exception | None, text: str, again: float | None
+) -> None:
+    queue, _ = queue_of(planned(tmp_path, "methods: [one_shot]"), retries=1, gpus=0.25)
+    queue.hand_out("first")
+    queue.failed("first", text, error)
+    attempt = queue.hand_out("second")
+    assert (attempt and attempt.gpus) == again
+    assert [failure.traceback for failure in queue.failures] == ([] if again else [text])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Diverged("y"), StoreGone("x"), Damaged("a/b", "short"), torch.OutOfMemoryError("z")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_was_raised_arrives_as_it_was(tmp_path: Path, error: Exception) -> None:
+    """As Tune keeps it; that it does, test_a_failing_lineage_stops_nothing_else finds out."""
+    file = tmp_path / "error.pkl"
+    arrived = RayTaskError("train", "a traceback", error, "title", 1, "ip").as_instanceof_cause()
+    file.write_bytes(cloudpickle.dumps(arrived))
+    found = raised(str(file))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert raised(None) is None
+    file.write_bytes(b"torn")
+    assert raised(str(file)) is None
 
 
 def test_a_lineage_has_to_fit_on_one_node() -> None:

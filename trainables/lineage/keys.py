@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.config import canonical, canonical_json
+from trainables.config import Config, canonical, canonical_json
 from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
 from trainables.models import Model
@@ -23,6 +23,11 @@ class Cell:
     prune: Pruning
     method: Method
     seed: int
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """All of it but the seed."""
+        return (self.dataset, self.model, self.train, self.prune, self.method)
 
 
 @dataclass(frozen=True)

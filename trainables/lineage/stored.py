@@ -34,6 +34,16 @@ def _weights_read(lineage: Lineage, index: int) -> set[int]:
     return {index - 1, 0} if step.scored == "dense" else {index - 1}
 
 
+def stored_files(store: Store) -> FilesOf:
+    """`files_of` for `missing_iterations`, looking each iteration up in the store."""
+
+    def files_of(key: str) -> frozenset[str] | None:
+        path = iteration_path(key)
+        return frozenset(store.manifest(path)["files"]) if store.is_committed(path) else None
+
+    return files_of
+
+
 class Stored:
     """What the store has of a lineage, looked up once and again only where it may be news.
 
@@ -41,8 +51,8 @@ class Stored:
     """
 
     def __init__(self, lineage: Lineage, store: Store) -> None:
-        self._lineage, self._store = lineage, store
-        self._files: dict[str, frozenset[str] | None] = {}
+        self._lineage, self._look = lineage, stored_files(store)
+        self._files: dict[str, Collection[str] | None] = {}
 
     def first_missing(self) -> int | None:
         """The index of the step to train next; None when nothing is missing."""
@@ -56,9 +66,7 @@ class Stored:
         """Ask for everything once more: something was not as it seemed."""
         self._files.clear()
 
-    def _files_of(self, key: str) -> frozenset[str] | None:
+    def _files_of(self, key: str) -> Collection[str] | None:
         if key not in self._files:
-            path = iteration_path(key)
-            there = self._store.is_committed(path)
-            self._files[key] = frozenset(self._store.manifest(path)["files"]) if there else None
+            self._files[key] = self._look(key)
         return self._files[key]

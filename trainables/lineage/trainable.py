@@ -19,6 +19,7 @@ from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.keys import Lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.mirror import Mirror, Mirrors
+from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
 
@@ -35,11 +36,13 @@ def timeout_report(run: str, lineage: str, attempt: int) -> str:
 class Work:
     """What every trial of a run is given once: the lineages by id, and how to run them.
 
+    The `luggage` comes first: lineages may be made with its plug-ins.
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. A step
     that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits elsewhere.
     """
 
+    luggage: Luggage
     lineages: Mapping[str, Lineage]
     datasets: Mapping[str, ray.ObjectRef]
     snapshots: Mapping[str, frozenset[int]]

@@ -14,13 +14,13 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationInfo, creat
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from trainables.config import CODE, Config
-from trainables.errors import UserError
+from trainables.errors import Hopeless, UserError
 
 Thing = TypeVar("Thing", bound=Any)
 """A function or a config class."""
 
 
-class PluginError(UserError, ValueError):
+class PluginError(UserError, Hopeless, ValueError):
     """A plug-in cannot be used; the text says where, why and what to do."""
 
 

@@ -1,13 +1,13 @@
 """What can be wrong with a storage, and with what is committed in it."""
 
-from trainables.errors import UserError
+from trainables.errors import Hopeless, UserError
 
 
 class StoreError(UserError):
     """The storage cannot be used; the message says why and what to do."""
 
 
-class StoreGone(StoreError):
+class StoreGone(StoreError, Hopeless):
     """The storage was there when a run began, and is no longer."""
 
 
@@ -19,6 +19,9 @@ class Damaged(UserError):
     """A committed file is missing or is not what its manifest says."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)  # with these it is made anew where a worker's errors arrive
         self.path = path
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor, nn
 
+from trainables.errors import Hopeless
 from trainables.measures.masks import Masks, apply_masks
 from trainables.training.batches import (
     DeviceData,
@@ -40,7 +41,7 @@ class EpochRow(TypedDict):
     test_accuracy: float
 
 
-class Diverged(Exception):
+class Diverged(Hopeless):
     """The training or the test loss is no longer a finite number."""
 
 

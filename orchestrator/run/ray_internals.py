@@ -1,0 +1,78 @@
+"""Ray's private parts: all that is used of them, and why nothing public does it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray._private import ray_constants
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
+from ray.exceptions import AuthenticationError
+
+
+def read_authentication() -> None:
+    """Let Ray look at RAY_AUTH_MODE and RAY_AUTH_TOKEN again.
+
+    Ray keeps both from when it first looked, and has no public way to forget them: a process that
+    starts a second cluster, or goes on to one at an address, would come with the first one's token.
+    """
+    # In this order: see ray's reset_auth_token_state.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def loopback(on: bool) -> Iterator[None]:
+    """Let Ray take this machine's address to be 127.0.0.1, as it does on macOS and Windows.
+
+    Publicly there are `_node_ip_address`, in which Ray replaces 127.0.0.1 by an address others can
+    reach, and RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which is read once, when Ray is imported: before
+    it is known whether a cluster is started or found.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    if on:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def keys_kept() -> Iterator[None]:
+    """Keep Tune from handing AWS keys on to its workers: Ray writes what is handed on so into its
+    logs, on every node. Workers have the environment of their node.
+
+    Tune has no option for it, and this process needs its keys to read the storage meanwhile.
+    """
+    # Here, as it takes longer than all the rest, and who only asks a cluster has no use for it.
+    from ray.tune.execution import class_cache
+
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in before if not n.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
+
+
+def host_and_port(address: str) -> str:
+    """Where Ray looks for the cluster at `address`, such as `auto`, as host:port.
+
+    `ray.init` tells it only once it is connected, and takes long to give up.
+    """
+    return str(canonicalize_bootstrap_address(address))
+
+
+def told_dashboard(address: str) -> str | None:
+    """The dashboard of the cluster at host:port, as host:port, "" when it is off; None when the
+    cluster does not admit this process.
+
+    Publicly `ray.init` has it, which works on a node of the cluster only, and runs a job there.
+    """
+    try:
+        client = GcsClient(address=address)
+        namespace = ray_constants.KV_NAMESPACE_DASHBOARD
+        found = client.internal_kv_get(b"webui:url", namespace, timeout=10)
+    except AuthenticationError:
+        return None
+    return (found or b"").decode()

@@ -1,0 +1,238 @@
+"""Tuning: the queue's lineages as Ray Tune trials."""
+
+import pickle
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from orchestrator.records.failures import Failure
+from orchestrator.run.capacity import concurrency, gpus_per_lineage
+from orchestrator.run.cluster import Cluster
+from orchestrator.run.interruption import stopped_by_signals
+from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
+from orchestrator.run.queue import Observer, Queue
+from orchestrator.run.ray_internals import keys_kept
+from orchestrator.sweepfile.spec import Resources
+from trainables.data import Dataset
+from trainables.lineage.bench import StoreOptions
+from trainables.lineage.keys import Lineage
+from trainables.lineage.mirror import Mirrors
+from trainables.lineage.stored import stored_files
+from trainables.lineage.trainable import LineageTrainable, Work, timeout_report
+from trainables.plugins.loading import Luggage, plugins_of
+from trainables.plugins.source import Plugin
+from trainables.store import Store
+
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its failures, and whether it was interrupted."""
+
+    failures: tuple[Failure, ...]
+    interrupted: bool
+
+
+class _NeverRestored:
+    """Tune pickles all it is given, for a restore that never happens."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(eq=False)
+class _Search(_NeverRestored, Searcher):
+    """The queue as Tune asks it: `suggest` is for a new trial, and None means not now."""
+
+    queue: Queue
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def suggest(self, trial_id: str) -> Any:
+        attempt = self.queue.hand_out(trial_id)
+        if attempt is None:
+            return Searcher.FINISHED if self.queue.exhausted else None
+        lineage = attempt.task.lineage.id
+        return {"lineage": lineage, "attempt": attempt.number, "gpus": attempt.gpus}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.queue.reported(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if not error:  # else _Trials follows, with the reason
+            self.queue.ended(trial_id, result or {})
+
+    def save(self, checkpoint_path: str) -> None:
+        """The store has all there is to know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a run always starts a fresh Tuner")
+
+
+@dataclass
+class _Trials(_NeverRestored, Callback):
+    """Knows which trials have their resources, and tells the queue why one failed."""
+
+    queue: Queue
+    work: Work
+    at_work: set[str] = field(default_factory=set)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.at_work.add(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.at_work.discard(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.at_work.discard(trial.trial_id)
+        try:
+            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
+        except OSError:
+            text = "stopped without an error message"
+        text = self._timeout(trial.config) or text
+        self.queue.failed(trial.trial_id, text, raised(trial.pickled_error_file))
+
+    def _timeout(self, config: dict[str, Any]) -> str | None:
+        store = Store(self.work.storage)
+        path = timeout_report(self.work.run, config["lineage"], config["attempt"])
+        with suppress(OSError):
+            where = store.peek(path)
+            if where is not None:
+                store.delete_file(path)
+                return (
+                    f"{where.decode()}the iteration took longer than resources.timeout_minutes: "
+                    f"{self.work.timeout_minutes:g}, and its worker was ended where it was"
+                )
+        return None
+
+
+def raised(file: str | None) -> BaseException | None:
+    """What was raised in a trial, or happened to its worker, from the file that Tune keeps it in;
+    None when that is not there or cannot be read."""
+    if file is None:
+        return None
+    try:
+        error = pickle.loads(Path(file).read_bytes())
+    except Exception:  # an exception's class may do anything when it is made anew
+        return None
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+@dataclass
+class _Stop(_NeverRestored, Stopper):
+    """Ends trials at their next result once the run is being stopped, or when they give way."""
+
+    queue: Queue
+    trials: _Trials
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.queue.gives_way(trial_id, result) or self.queue.stopping
+
+    def stop_all(self) -> bool:
+        # Trials that never got their resources have no next result.
+        return self.queue.stopping and not self.trials.at_work
+
+
+def train_plan(
+    plan: Plan,
+    *,
+    cluster: Cluster,
+    resources: Resources,
+    keeping: StoreOptions,
+    storage: str,
+    load: Callable[[Lineage], tuple[str, Dataset]],
+    observer: Observer,
+    git_sha: str | None,
+    mirrors: Mirrors | None = None,
+) -> Outcome:
+    """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
+
+    `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
+    dataset is decoded once, here, and shared with the workers. SIGINT and SIGTERM stop the run
+    between iterations; what is committed stays.
+    """
+    gpus = gpus_per_lineage(resources, cluster)
+    lineages = {task.lineage.id: task.lineage for task in plan.tasks}
+    work = Work(
+        luggage=Luggage(_plugins(lineages)),
+        lineages=lineages,
+        datasets=_shared_datasets(lineages, load),
+        snapshots=wanted_snapshots(plan.lineages),
+        branch_points=branch_points(plan.lineages),
+        storage=storage,
+        keeping=keeping,
+        cpus=resources.cpus_per_lineage,
+        git_sha=git_sha,
+        run=uuid.uuid4().hex,
+        timeout_minutes=resources.timeout_minutes,
+        mirrors=mirrors,
+    )
+    queue = Queue(plan.tasks, stored_files(Store(storage)), gpus, resources.retries, observer)
+    scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
+    try:
+        with stopped_by_signals(queue.stop), keys_kept():
+            _tuner(work, queue, resources, concurrency(resources, cluster), scratch).fit()
+        return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
+    """The plug-ins that the lineages are made with."""
+    configs = {id(each): each for line in lineages.values() for each in line.cell.configs}
+    return plugins_of(configs.values())
+
+
+def _tuner(work: Work, queue: Queue, resources: Resources, concurrent: int, scratch: str) -> Tuner:
+    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
+        return tune.PlacementGroupFactory([{"CPU": resources.cpus_per_lineage, **gpus}])
+
+    trials = _Trials(queue, work)
+    trainable = tune.with_parameters(LineageTrainable, work=work)
+    return Tuner(
+        tune.with_resources(trainable, request),
+        tune_config=TuneConfig(
+            search_alg=_Search(queue),
+            num_samples=-1,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name="run",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[trials],
+            stop=_Stop(queue, trials),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+def _shared_datasets(
+    lineages: Mapping[str, Lineage], load: Callable[[Lineage], tuple[str, Dataset]]
+) -> dict[str, ray.ObjectRef]:
+    references: dict[str, ray.ObjectRef] = {}
+    seen: set[int] = set()
+    for lineage in lineages.values():
+        if id(lineage.dataset) not in seen:
+            seen.add(id(lineage.dataset))
+            identity, dataset = load(lineage)
+            references[identity] = ray.put(dataset)
+    return references
