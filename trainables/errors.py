@@ -1,4 +1,4 @@
-"""Errors that tell who meets them what to do. Imports nothing, so that everything can raise them."""
+"""Errors that tell who meets them what to do. Imports nothing: everything can raise them."""
 
 
 class UserError(Exception):

@@ -5,13 +5,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from orchestrator.records.files import RecordFile
 from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
 from trainables.errors import UserError
 from trainables.lineage.keys import Lineage
-from trainables.pruning import MethodConfig, Pruning
+from trainables.pruning import Method, MethodConfig, Pruning
 from trainables.pruning.method import Scored
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
@@ -46,12 +54,17 @@ class LineageRecord:
     pruned: tuple[Scored | None, ...] | None = None
     """Whose weights each iteration's pruned model has; None in a record from before it said so."""
 
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = written(self)
+        return {k: v for k, v in values.items() if k != "pruned" or v is not None}
+
     @cached_property
     def scored(self) -> Mapping[int, Scored | None]:
         """By iteration, whose weights its pruned model has."""
-        pruned = self.pruned
+        pruned: Sequence[Scored | None] | None = self.pruned
         if pruned is None:  # a record from before there were plug-ins
-            method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
+            method: Method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
             steps = method.steps(Pruning.model_validate(self.config["prune"]))
             pruned = tuple(step.pruned for step in steps)
         return dict(zip(self.iterations, pruned, strict=True))

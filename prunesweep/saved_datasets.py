@@ -1,4 +1,4 @@
-"""Datasets that the library `datasets` has saved, as `plugins: [prunesweep.huggingface]` has them;
+"""Datasets that the library `datasets` has saved, as `plugins: [prunesweep.saved_datasets]` has them;
 needs `pip install prunesweep[datasets]`.
 
 `dataset: {name: saved_dataset, path: my_data}` is the folder that `save_to_disk` wrote, with a
