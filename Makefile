@@ -14,9 +14,13 @@ quickstart: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# The page's files are one script, in one scope: as that they are linted.
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p build
+	$(BIN)/python -c "from orchestrator.results import page; print(page._page_script())" > build/page.js
+	$(BIN)/oxlint build/page.js
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
