@@ -14,9 +14,10 @@ const formats = {
   date: (v) => moment(v),
 };
 
+const isMissing = (value) => value === null || value === undefined;
+
 /** `value` in the format of that name; – when there is none. */
-const format = (name, value) =>
-  value === null || value === undefined ? MISSING : formats[name](value);
+const format = (name, value) => (isMissing(value) ? MISSING : formats[name](value));
 
 function duration(seconds) {
   if (seconds < 10) return `${seconds < 1 ? Number(seconds.toPrecision(2)) : seconds.toFixed(1)} s`;
@@ -53,7 +54,7 @@ const h = (tag, attributes = {}, ...children) => {
     else if (name.includes("-")) element.setAttribute(name, value);
     else element[name] = value;
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat().filter((child) => !isMissing(child)));
   return element;
 };
 
@@ -61,7 +62,7 @@ const $ = (id) => document.getElementById(id);
 
 /** Show `id` with these children, or hide it when there are none. */
 const fill = (id, ...children) => {
-  const found = children.flat().filter((child) => child !== null && child !== undefined);
+  const found = children.flat().filter((child) => !isMissing(child));
   $(id).replaceChildren(...found);
   const section = $(id).closest("[data-optional]");
   if (section) section.hidden = found.length === 0;

@@ -22,7 +22,8 @@ function rowTest(query, columns) {
     const [, name, sign, number] = word.match(COMPARISON) ?? [];
     const column = columns.find((each) => each.alias === name || each.name === name);
     if (column && column.format !== "text") {
-      return (row) => row[column.name] != null && compare[sign](shown(column, row), Number(number));
+      const bound = Number(number);
+      return (row) => !isMissing(row[column.name]) && compare[sign](shown(column, row), bound);
     }
     const texts = columns.filter((each) => each.format === "text");
     return (row) => texts.some((each) => `${row[each.name] ?? ""}`.toLowerCase().includes(word));
@@ -33,7 +34,7 @@ function rowTest(query, columns) {
 /** Rows in the order of one column, what is missing last. */
 function sorted(rows, { name, descending }) {
   const sign = descending ? -1 : 1;
-  const absent = (v) => v === null || v === undefined || Number.isNaN(v);
+  const absent = (v) => isMissing(v) || Number.isNaN(v);
   return [...rows].sort((one, other) => {
     const [a, b] = [one[name], other[name]];
     if (absent(a) || absent(b)) return absent(a) - absent(b);
@@ -65,7 +66,7 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
     type: "search",
     placeholder: "Filter: sap seed=0 accuracy>90",
     "aria-label": `Filter ${label}`,
-    oninput: () => ([query, first] = [search.value, 0]) && draw(),
+    oninput: filter,
   });
   const save = h("button", { type: "button", onclick: saveRows }, "Save as CSV");
   const pager = h("span", { class: "pager" }, previous, next);
@@ -82,6 +83,11 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
       return !values.has(null) ? !(dull && values.size === 1) : values.size > 1;
     });
   const matching = () => sorted(all.filter(rowTest(query, columns)), order);
+
+  function filter() {
+    [query, first] = [search.value, 0];
+    draw();
+  }
 
   function turn(by) {
     first += by;
