@@ -1,5 +1,6 @@
-"""Datasets that the library `datasets` has saved, as `plugins: [prunesweep.saved_datasets]` has them;
-needs `pip install prunesweep[datasets]`.
+"""Datasets that the library `datasets` has saved: `plugins: [prunesweep.saved_datasets]`.
+
+It needs `pip install prunesweep[datasets]`.
 
 `dataset: {name: saved_dataset, path: my_data}` is the folder that `save_to_disk` wrote, with a
 split to train on and one to test with.

@@ -1,4 +1,6 @@
-"""timm's networks, as `plugins: [prunesweep.timm_models]` has them; needs `pip install prunesweep[timm]`.
+"""timm's networks: `plugins: [prunesweep.timm_models]`.
+
+It needs `pip install prunesweep[timm]`.
 
 `model: timm:resnet18` is the network of that name, without trained weights. `img_size` is passed to
 networks that are made for one size of images, such as vision transformers.

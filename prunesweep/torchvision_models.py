@@ -1,4 +1,4 @@
-"""torchvision's classification networks, as `plugins: [prunesweep.torchvision_models]` has them.
+"""torchvision's classification networks: `plugins: [prunesweep.torchvision_models]`.
 
 `model: torchvision:resnet18` is the network of that name, without trained weights. Most are made
 for images of 224x224 and halve smaller ones down to nothing; `plan` says so.

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
+from orchestrator.results.opening import Results
 from orchestrator.results.query import Answer, last_iterations
 from orchestrator.results.rendering import (
     TextTable,
@@ -62,6 +63,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         "stored": plan.stored,
         "estimated_device_seconds": seconds,
         "estimated_bytes": planned.bytes,
+        "notices": planned.notices,
     }
     if as_json:
         _json(figures)
@@ -78,6 +80,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     table.add_row("time", f"{time}, one lineage at a time" if seconds is not None else time)
     table.add_row("storage", f"about {size(planned.bytes)} to be written")
     out.print(table)
+    for notice in planned.notices:
+        out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 
 
 def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
@@ -100,7 +104,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         )
         return
     if summary.problem is None:
-        out.print(as_rich(text_table(last_iterations(store, name))))
+        out.print(as_rich(text_table(last_iterations(Results(store, summary.planned.record)))))
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "

@@ -63,7 +63,7 @@ def verify_store(store: Store) -> Verified:
     for record in records.values():
         tables = list(table_damage(store, record.name))
         found += [Finding(each.path, each.reason, RESULTS_REBUILDS_IT) for each in tables]
-        if not tables and not is_current(store, record):
+        if not tables and not is_current(store, record, store.committed("iterations")):
             behind.append(record.name)
     return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
 

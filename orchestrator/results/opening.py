@@ -45,6 +45,7 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str) -> Results:
     """
     store = storage if isinstance(storage, Store) else Store(str(storage))
     record = existing_sweep(store, sweep)
-    if not is_current(store, record):
-        compact(store, record)
+    committed = store.committed("iterations")
+    if not is_current(store, record, committed):
+        compact(store, record, committed)
     return Results(store, record)

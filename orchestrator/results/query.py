@@ -6,12 +6,11 @@ from typing import Literal
 import pyarrow as pa
 
 from orchestrator.records.labels import varies
-from orchestrator.results.opening import Results, open_results
+from orchestrator.results.opening import Results
 from orchestrator.results.paper_tables import paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, text_table
 from orchestrator.results.sweep_tables import QueryError, query_errors
-from trainables.store import Store
 
 Layout = Literal["summary", "paper", "iterations"]
 
@@ -84,6 +83,6 @@ def summary(results: Results, *, where: str | None = None, last: bool = False) -
         return found.to_arrow_table()
 
 
-def last_iterations(store: Store, sweep: str) -> pa.Table:
-    """The summary of `sweep` at the last iteration of every lineage."""
-    return summary(open_results(store, sweep), last=True)
+def last_iterations(results: Results) -> pa.Table:
+    """The summary of a sweep at the last iteration of every lineage."""
+    return summary(results, last=True)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -87,14 +87,14 @@ def table_path(table: str, sweep: str) -> str:
     return f"tables/{table}-{sweep}.parquet"
 
 
-def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
-    """Rebuild the tables of `sweep` from its commits; returns the damage that was met.
+def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> list[Damaged]:
+    """Rebuild the tables of `sweep` from its commits, of the iterations that are `committed`;
+    returns the damage that was met.
 
     A damaged iteration is left out; the commit itself is not touched. Their manifest, without
     which they count as out of date, goes first and comes last.
     """
-    rows = _rows(store, sweep)
-    committed = store.committed("iterations")
+    rows = _rows(sweep, committed)
     keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
     files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
     damage: dict[str, Damaged] = {}
@@ -117,10 +117,10 @@ def compact(store: Store, sweep: SweepRecord) -> list[Damaged]:
     return list(damage.values())
 
 
-def is_current(store: Store, sweep: SweepRecord) -> bool:
-    """Whether the tables of `sweep` are whole, those of its record and of what is committed now."""
+def is_current(store: Store, sweep: SweepRecord, committed: Collection[str]) -> bool:
+    """Whether the tables of `sweep` are whole, those of its record and of what is committed."""
     manifest = _table_manifest(store, sweep.name)
-    if manifest is None or manifest.get("rows") != _rows(store, sweep):
+    if manifest is None or manifest.get("rows") != _rows(sweep, committed):
         return False
     return next(table_damage(store, sweep.name), None) is None
 
@@ -148,9 +148,8 @@ def _table_manifest(store: Store, sweep: str) -> dict[str, Any] | None:
     return manifest if valid else None
 
 
-def _rows(store: Store, sweep: SweepRecord) -> str:
+def _rows(sweep: SweepRecord, committed: Collection[str]) -> str:
     """A digest of the rows that the tables have to hold."""
-    committed = store.committed("iterations")
     rows = [
         (line.id, t, key)
         for line in sweep.lineages

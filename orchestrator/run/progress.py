@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -85,6 +85,11 @@ class RunProgress:
             self._stop.set()
             beat.join()
             self._write("ended")
+
+    def tell(self, notices: Iterable[str]) -> None:
+        """Show what the user should know before the run."""
+        for notice in notices:
+            self._complain(notice)
 
     def on(self, cluster: Cluster, concurrent: int) -> None:
         """The run has its cluster, and room for `concurrent` lineages there."""

@@ -1,15 +1,16 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from orchestrator.records.failures import write_failures
+from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
-from orchestrator.records.sweep import read_sweep, record_sweep, write_sweep
+from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster
@@ -39,6 +40,7 @@ from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 from trainables.store.artifacts import WEIGHTS
+from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours, require_there
 
 
@@ -46,7 +48,8 @@ from trainables.store.storage_format import mark, require_ours, require_there
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
-    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times.
+    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times. `notices`
+    are what the user should know of it.
     """
 
     spec: SweepSpec
@@ -54,6 +57,12 @@ class PlannedSweep:
     plan: Plan
     bytes: int
     recorded: Mapping[str, float]
+    notices: tuple[str, ...] = ()
+
+    @cached_property
+    def record(self) -> SweepRecord:
+        """What the storage keeps of the sweep."""
+        return record_sweep(self.spec, self.plan.lineages)
 
     def seconds_on(self, concurrent: int) -> float | None:
         """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
@@ -83,14 +92,21 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     Raises PlanError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
+    return _planned(spec, StoreIndex(store), roots)
+
+
+def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSweep:
+    store = index.store
+    _refuse_changed_defaults(spec, store)
     datasets = resolve_datasets(spec, roots)
-    plan = make_plan(sweep_lineages(spec, datasets), committed_files(store))
+    plan = make_plan(sweep_lineages(spec, datasets), index.files_of)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
         bytes=commit_bytes(plan, datasets, spec.store.keep_weights),
         recorded=recorded_seconds(store, training_group),
+        notices=tuple(_notices(spec, store)),
     )
 
 
@@ -108,33 +124,61 @@ def run_sweep(
     Commits it builds on are checked first, and damaged ones are set aside and trained again.
     Raises PlanError, DatasetNotFound or StoreError before anything is written.
     """
-    planned = plan_sweep(spec, store, roots)
+    require_ours(store)
+    index = StoreIndex(store)
+    planned = _planned(spec, index, roots)
     tracking = _tracking(planned, store)
     _check_storage(planned, store)
     store.remove_leftovers()
-    healed = set_damaged_aside(store, _stored_commits(planned.plan, store))
+    healed = set_damaged_aside(store, _stored_commits(planned.plan, index))
     if healed:
-        planned = plan_sweep(spec, store, roots)
+        index.refresh()
+        planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
+    progress.tell(planned.notices)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
         outcome = _train(planned, store, arrays, progress, address, tracking)
         require_there(store)
+        # Others may have committed as well.
+        index.refresh()
     if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
-        _drop_shared_weights(planned.plan.lineages, store)
+        _drop_shared_weights(planned.plan.lineages, index)
     try:
         write_failures(store, spec.name, outcome.failures)
-        record = read_sweep(store, spec.name)
-        damage, problem = compact(store, record) if record else [], None
+        damage, problem = compact(store, planned.record, index.iterations), None
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
     shown = None
     if tracking is not None and not outcome.interrupted:
-        shown = send_rest(record_sweep(spec, planned.plan.lineages), store, tracking)
+        shown = send_rest(planned.record, store, tracking, index.iterations)
     return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem, shown)
+
+
+def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
+    """What the user should know of the plan."""
+    for entry in changed_entries(store, spec.name, spec.configs):
+        yield (
+            f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed since "
+            f"{spec.name} was last run: what is made with it is trained anew, and what is stored "
+            "stays under its old keys; to keep them through changes that compute the same, set "
+            "__version__ in the plug-in"
+        )
+
+
+def _refuse_changed_defaults(spec: SweepSpec, store: Store) -> None:
+    found = changed_default(store, spec.configs)
+    if found is not None:
+        entry, option, before = found
+        raise PlanError(
+            f"{entry.where()}: the default of {option} is another than in a stored sweep, where it "
+            f"was {before}, and the plug-in says the same version, {entry.plugged_code}; raise its "
+            "__version__, or give the default back",
+            ("plugins",),
+        )
 
 
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
@@ -147,12 +191,7 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
     return tuple(resolved)
 
 
-def committed_files(store: Store) -> Callable[[str], frozenset[str] | None]:
-    """The files of every committed iteration, from one listing of the store."""
-    return store.committed("iterations").get
-
-
-def _stored_commits(plan: Plan, store: Store) -> list[str]:
+def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     """The stored iterations and snapshots of the plan, each once."""
     keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
     snapshots = [
@@ -160,10 +199,9 @@ def _stored_commits(plan: Plan, store: Store) -> list[str]:
         for trunk, steps in wanted_snapshots(plan.lineages).items()
         for step in sorted(steps)
     ]
-    stored = store.committed("snapshots")
     return [
         *(iteration_path(key) for key in keys if key not in plan.to_train),
-        *(path for path in snapshots if path.rpartition("/")[2] in stored),
+        *(path for path in snapshots if path.rpartition("/")[2] in index.snapshots),
     ]
 
 
@@ -197,9 +235,8 @@ def _train(
 
 
 def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
-    record = record_sweep(planned.spec, planned.plan.lineages)
     try:
-        return track(record, store, planned.spec.wandb)
+        return track(planned.record, store, planned.spec.wandb)
     except TrackingError as error:
         raise PlanError(str(error), ("wandb", "mode")) from error
 
@@ -249,17 +286,16 @@ def _check_storage(planned: PlannedSweep, store: Store) -> None:
 
 
 def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
-    name = planned.spec.name
-    record = record_sweep(planned.spec, planned.plan.lineages)
+    name, record = planned.spec.name, planned.record
     write_sweep(store, record)
+    record_plugins(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
     write_failures(store, name, [])
     add_provenance(store, name, command)
 
 
-def _drop_shared_weights(lineages: Sequence[Lineage], store: Store) -> None:
-    held = store.committed("iterations")
+def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:
     for key in branch_points(lineages) | {lineage.trunk for lineage in lineages}:
-        if WEIGHTS in held.get(key, ()):
-            store.drop_file(iteration_path(key), WEIGHTS)
+        if WEIGHTS in (index.files_of(key) or ()):
+            index.store.drop_file(iteration_path(key), WEIGHTS)

@@ -31,7 +31,7 @@ from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirrors
 from trainables.lineage.stored import stored_files
 from trainables.lineage.trainable import LineageTrainable, Work, timeout_report
-from trainables.plugins.loading import Luggage, plugins_of
+from trainables.plugins.loading import Luggage, plugged_in
 from trainables.plugins.source import Plugin
 from trainables.store import Store
 
@@ -196,7 +196,7 @@ def train_plan(
 def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
     """The plug-ins that the lineages are made with."""
     configs = {id(each): each for line in lineages.values() for each in line.cell.configs}
-    return plugins_of(configs.values())
+    return tuple(dict.fromkeys(entry.plugin for entry in plugged_in(configs.values())))
 
 
 def _tuner(work: Work, queue: Queue, resources: Resources, concurrent: int, scratch: str) -> Tuner:

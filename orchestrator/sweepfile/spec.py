@@ -131,6 +131,11 @@ class SweepSpec(Config):
     plugins: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed] = ()
     published: str | None = None
 
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """The values of all sections."""
+        return (*self.dataset, *self.model, *self.train, *self.prune, *self.methods)
+
     @model_validator(mode="before")
     @classmethod
     def _expand_axes(cls, data: Any, info: ValidationInfo) -> Any:

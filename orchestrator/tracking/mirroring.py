@@ -7,7 +7,7 @@ there are new commits, so W&B can neither fail a lineage nor hold it up.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -108,19 +108,21 @@ def send_sweep(
     record: SweepRecord,
     store: Store,
     tracking: Tracking,
+    committed: Collection[str],
     *,
     seconds: float | None = None,
     again: bool = False,
     problem: str | None = None,
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> Sent:
-    """Fill the W&B runs of all lineages that have commits from the store.
+    """Fill the W&B runs of all lineages that have commits from the store; `committed` are the keys
+    of its iterations.
 
     Lineages that are marked as sent are left alone, unless `again`. After `seconds`, and after the
     first problem, such as one that is known already, the rest is left. Calls `told(done, of)` after
     every lineage. Raises StoreError.
     """
-    lines = _committed(record, store)
+    lines = _reached(record, committed)
     waiting = [line for line, _ in lines] if again else _unsent(lines, store, tracking)
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     sent = 0
@@ -181,10 +183,13 @@ def sync(
     tracking = track(record, store, overridden(options, project=project, entity=entity, mode=mode))
     if tracking is None:
         raise TrackingError("WANDB_MODE disables W&B; give --mode offline or --mode online")
-    return send_sweep(record, store, tracking, again=again, told=told)
+    committed = store.committed("iterations")
+    return send_sweep(record, store, tracking, committed, again=again, told=told)
 
 
-def send_rest(record: SweepRecord, store: Store, tracking: Tracking) -> Sent:
+def send_rest(
+    record: SweepRecord, store: Store, tracking: Tracking, committed: Collection[str]
+) -> Sent:
     """What `prunesweep run` does about lineages that its trials have not sent, for a limited time.
 
     What a server cannot be told is kept offline. Nothing that W&B or the storage may have against
@@ -192,22 +197,21 @@ def send_rest(record: SweepRecord, store: Store, tracking: Tracking) -> Sent:
     """
     try:
         if tracking.to.mode == "offline":
-            return send_sweep(record, store, tracking, seconds=RUN_SECONDS)
+            return send_sweep(record, store, tracking, committed, seconds=RUN_SECONDS)
         problem = _problem_of_trials(record, store, tracking)
-        sent = send_sweep(record, store, tracking, seconds=RUN_SECONDS, problem=problem)
+        sent = send_sweep(record, store, tracking, committed, seconds=RUN_SECONDS, problem=problem)
         if sent.problem is not None:
-            unsent = _unsent(_committed(record, store), store, tracking)
+            unsent = _unsent(_reached(record, committed), store, tracking)
             rest = replace(record, lineages=tuple(unsent))
-            send_sweep(rest, store, tracking.offline(), seconds=RUN_SECONDS)
+            send_sweep(rest, store, tracking.offline(), committed, seconds=RUN_SECONDS)
         return sent
     except (OSError, StoreError, Damaged) as error:
         lineages = len(record.lineages)
         return Sent(tracking.to, str(tracking.folder("x").parent), 0, 0, lineages, str(error))
 
 
-def _committed(record: SweepRecord, store: Store) -> list[tuple[LineageRecord, str]]:
+def _reached(record: SweepRecord, committed: Collection[str]) -> list[tuple[LineageRecord, str]]:
     """The lineages that have commits, each with the last one before the first that is missing."""
-    committed = store.committed("iterations")
     reached = [[*takewhile(committed.__contains__, line.keys)] for line in record.lineages]
     return [(line, keys[-1]) for line, keys in zip(record.lineages, reached, strict=True) if keys]
 

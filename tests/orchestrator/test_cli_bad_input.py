@@ -275,7 +275,7 @@ class TestStoredSweeps:
         store = Store(str(here / "store"))
         record = record_sweep(spec, lineages)
         write_sweep(store, record)
-        compact(store, record)
+        compact(store, record, store.committed("iterations"))
         return store.location
 
 

@@ -131,15 +131,14 @@ def _path(plugin: Plugin) -> str:
     return plugin.modules[0].path if plugin.modules else plugin.name
 
 
-def plugins_of(configs: Iterable[Config]) -> tuple[Plugin, ...]:
-    """The plug-ins that these configs are of, each once."""
-    found: dict[Plugin, None] = {}
+def plugged_in(configs: Iterable[Config]) -> tuple[type[Entry], ...]:
+    """The plugged-in entries among these configs and the configs in them, each once."""
+    found: dict[type[Entry], None] = {}
     for config in configs:
-        plugin = config.plugin if isinstance(config, Entry) else None
-        if plugin is not None:
-            found[plugin] = None
+        if isinstance(config, Entry) and config.plugin is not None:
+            found[type(config)] = None
         inner = (getattr(config, name) for name in type(config).model_fields)
-        found |= dict.fromkeys(plugins_of(each for each in inner if isinstance(each, Config)))
+        found |= dict.fromkeys(plugged_in(each for each in inner if isinstance(each, Config)))
     return tuple(found)
 
 
