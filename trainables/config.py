@@ -25,6 +25,11 @@ class Config(BaseModel):
     """What identifies the code of a plugged-in config; None for what prunesweep ships."""
 
     @classmethod
+    def ordered(cls) -> tuple[str, ...]:
+        """The names of the fields, in the order in which labels have them."""
+        return tuple(cls.model_fields)
+
+    @classmethod
     def ledger_name(cls) -> str:
         """The name of this config in the ledger."""
         return cls.__name__

@@ -48,11 +48,10 @@ def listed(what: What, catalogue: Catalogue) -> list[Entry]:
 
 
 def _entry(config: type[Named]) -> Entry:
-    fields = config.model_fields.items()
+    fields = {name: config.model_fields[name] for name in config.ordered() if name != "name"}
     options = tuple(
         option if field.is_required() else f"{option}={_plain(field.default)}"
-        for option, field in fields
-        if option != "name"
+        for option, field in fields.items()
     )
     return Entry(config.entry_name, _summary(config), options)
 

@@ -216,7 +216,7 @@ def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
     if len(kinds) > 1 or (kinds and len(by_kind) > 1):
         yield f"{prefix}.name"
     for kind in kinds:
-        for key in kind.model_fields:
+        for key in kind.ordered():
             yield from _differing(f"{prefix}.{key}", (getattr(each, key) for each in by_kind[kind]))
     if sum(len(group) for kind, group in by_kind.items() if kind not in kinds) > 1:
         yield prefix

@@ -1,6 +1,5 @@
 """Whole sweeps on `digits` through the command: real Ray processes, real files, real signals."""
 
-import io
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from asking import ask
 
-from orchestrator.commands import cli
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
@@ -77,18 +75,6 @@ def command(folder: Path, *arguments: str, expect: int = 0) -> str:
     out, err = process.communicate(timeout=240)
     assert process.returncode == expect, f"exit code {process.returncode}\n{out}\n{err}"
     return out
-
-
-def ask(folder: Path, *arguments: str, expect: int = 0) -> str:
-    """What a command that only reads prints. In this process, which has imported all it needs."""
-    out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), chdir(folder):
-        patch.setattr(sys, "argv", ["prunesweep", *arguments])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-    assert exit.value.code == expect
-    out.seek(0)
-    return out.read()
 
 
 def run(folder: Path, sweep: dict[str, Any], *arguments: str, expect: int = 0) -> dict[str, Any]:

@@ -50,6 +50,15 @@ class Entry(Config):
         return f"{cls.kind.name}/{cls.entry_name}"
 
     @classmethod
+    def ordered(cls) -> tuple[str, ...]:
+        """The names of the fields, in the order in which labels have them: those of the class
+        itself before those that it inherits."""
+        if cls.function is not None:
+            return tuple(cls.model_fields)
+        names = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
+        return tuple(dict.fromkeys(name for name in names if name in cls.model_fields))
+
+    @classmethod
     def where(cls) -> str:
         """The file and line where its function or class is."""
         return location(cls.function or cls)

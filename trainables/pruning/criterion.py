@@ -42,7 +42,7 @@ def criterion(
     def register(score: Score) -> Score:
         config = CRITERION.made_of(score, score.__name__, data)
         method = METHOD.made_of(
-            score, score.__name__, AtInit, data, attribute="at_init", **_defaults(defaults)
+            score, score.__name__, data, AtInit, attribute="at_init", **_defaults(defaults)
         )
         config.companions = (method,)
         return score

@@ -11,7 +11,7 @@ from trainables.pruning.config import Pruning
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.method import Step
-from trainables.pruning.parts import Ratio, Rewinds, Selects, ToDensity
+from trainables.pruning.parts import Density, Ratio, Rewind, Rewinds, Selects, ToDensity
 
 
 @method
@@ -24,8 +24,11 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
 
     global_scope = True
 
+    # Those of the parts too, as labels have them in this order.
     name: Literal["imp"]
+    density: Density
     ratio: Ratio = 0.2
+    rewind: Rewind = Rewind()
     data: Literal["real", "random"] = "real"
 
     def amount(self, weights: Tensor, kept: Tensor) -> Tensor:

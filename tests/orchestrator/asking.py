@@ -1,0 +1,22 @@
+"""Commands that only read, asked in the test's own process."""
+
+import io
+import sys
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from orchestrator.commands import cli
+
+
+def ask(folder: Path, *arguments: str, expect: int = 0) -> str:
+    """What a command that only reads prints. In this process, which has imported all it needs."""
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), chdir(folder):
+        patch.setattr(sys, "argv", ["prunesweep", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+    assert exit.value.code == expect
+    out.seek(0)
+    return out.read()

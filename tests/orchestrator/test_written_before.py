@@ -1,0 +1,112 @@
+"""A storage that version 0.1.0 has written: read, planned and resumed, nothing trained again.
+
+`tests/golden/written-before.zip` holds what `prunesweep run tests/golden/written-before.yaml` left,
+without the tables.
+"""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.records.sweep import existing_sweep
+from orchestrator.results.figures.rows import iteration_rows
+from orchestrator.results.opening import open_results
+from orchestrator.run.sweep import plan_sweep
+from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.data import data_roots, load_dataset
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import run_lineage
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import read_masks
+from trainables.training.batches import DeviceData
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILE, SWEEP = GOLDEN / "written-before.yaml", "written-before"
+ROOTS = data_roots(None, {})
+
+ACCURACIES = {
+    "one_shot": [0.2139, 0.1889, 0.1889],
+    "lottery_ticket": [0.2139, 0.1861, 0.175],
+    "sap": [0.2139, 0.2056, 0.1917],
+    "imp": [0.1389, 0.1167, 0.1417, 0.1278],
+    "snip": [0.1361],
+    "synflow": [0.1194],
+}
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Store:
+    with zipfile.ZipFile(GOLDEN / "written-before.zip") as packed:
+        packed.extractall(tmp_path / "store")
+    return Store(str(tmp_path / "store"))
+
+
+def lineages(store: Store) -> tuple[Lineage, ...]:
+    return plan_sweep(load_sweep(FILE), store, ROOTS).plan.lineages
+
+
+def test_every_iteration_is_found_and_nothing_is_trained(before: Store) -> None:
+    planned = plan_sweep(load_sweep(FILE), before, ROOTS)
+    assert planned.plan.to_train == frozenset()
+    stored = {key for line in planned.plan.lineages for key in line.keys}
+    assert stored == set(before.committed("iterations"))
+    record = existing_sweep(before, SWEEP)
+    assert [(line.id, line.config, line.keys) for line in record.lineages] == [
+        (line.id, line.config, line.keys) for line in planned.record.lineages
+    ]
+
+
+def test_the_command_trains_nothing_and_shows_what_there_is(before: Store) -> None:
+    command = [str(Path(sys.executable).with_name("prunesweep")), "run", str(FILE), "--json"]
+    done = subprocess.run(
+        [*command, "--storage", before.location], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["planned"] == 0
+    assert summary["healed"] == summary["failures"] == []
+
+
+def test_its_results_are_what_they_were(before: Store) -> None:
+    found: dict[str, list[float]] = {}
+    for row in open_results(before, SWEEP).iterations.to_pylist():
+        found.setdefault(row["method"], []).append(round(row["test_accuracy"], 4))
+    assert found == ACCURACIES
+
+
+def test_a_record_that_does_not_say_whose_weights_were_pruned_is_understood(
+    before: Store,
+) -> None:
+    rows = iteration_rows(open_results(before, SWEEP))
+    at: dict[tuple[str, int], Any] = {(row["label"], row["iteration"]): row for row in rows}
+    again, first = at["one_shot", 2], at["one_shot", 1]
+    # What one_shot pruned the second time is w_0, as the first time.
+    assert again["accuracy_difference"] == pytest.approx(
+        first["pruned_test_accuracy"] - again["pruned_test_accuracy"]
+    )
+    ticket, parent = at["lottery_ticket", 2], at["lottery_ticket", 1]
+    assert ticket["accuracy_difference"] == pytest.approx(
+        parent["test_accuracy"] - ticket["pruned_test_accuracy"]
+    )
+    assert all(at["imp", t]["accuracy_difference"] is None for t in range(4))
+
+
+@pytest.mark.parametrize("method", sorted(ACCURACIES))
+def test_a_lineage_goes_on_from_what_is_stored(before: Store, method: str) -> None:
+    line = next(each for each in lineages(before) if each.cell.method.name == method)
+    last = line.keys[-1]
+    masks = read_masks(before, iteration_path(last))
+    before.remove(iteration_path(last))
+    data = DeviceData.of(load_dataset(line.cell.dataset, ROOTS), torch.device("cpu"))
+    (row,) = [row for row in run_lineage(line, Bench(before, data, torch.device("cpu"))) if row]
+    assert row["key"] == last
+    assert row["params_kept"] == sum(int(mask.sum()) for mask in masks.values())
+    # Another processor may round otherwise.
+    assert row["test_accuracy"] == pytest.approx(ACCURACIES[method][-1], abs=0.05)
