@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 LEDGER = "identity.json"
 """The fields of every built-in config that decide keys; see `canonical`."""
@@ -66,9 +66,7 @@ def canonical(config: Config) -> dict[str, Any]:
     write new fields into it, and refuse any other change. Of a plugged-in config, every field is
     left out that has its default, and `code` stands for the defaults and all other code.
     """
-    values = {
-        name: _plain(getattr(config, name), config, name) for name in config.__class__.model_fields
-    }
+    values = {name: _plain(getattr(config, name)) for name in type(config).model_fields}
     if config.plugged_code is not None:
         given = {n: v for n, v in values.items() if n == "name" or v != default(type(config), n)}
         return given | {CODE: config.plugged_code}
@@ -80,14 +78,14 @@ def canonical(config: Config) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any, config: Config, name: str) -> Any:
+def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Config):
         return canonical(value)
     if isinstance(value, tuple):
-        return [_plain(each, config, name) for each in value]
-    return config.model_dump(mode="json", include={name})[name]
+        return [*map(_plain, value)]
+    return to_jsonable_python(value)
 
 
 @cache
@@ -115,10 +113,7 @@ def default(config: type[Config], name: str) -> Any:
     field = config.model_fields[name]
     if field.is_required():
         return ...
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, Config):
-        return canonical(value)
-    return [*value] if isinstance(value, tuple) else value
+    return _plain(field.get_default(call_default_factory=True))
 
 
 def canonical_json(value: Any) -> str:

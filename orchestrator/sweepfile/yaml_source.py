@@ -51,13 +51,14 @@ def load_sweep(
 def _catalogue(document: Document, path: FilePath, plugins: Sequence[str]) -> Catalogue:
     """What the sweep can name: what is built in, and what its plug-ins have."""
     found = [read_plugin(each, FilePath.cwd()) for each in plugins]
+    catalogue = load_plugins(found)
     folder, written = path.absolute().parent, document.data.get("plugins")
     for i, each in enumerate(written if isinstance(written, list) else ()):
         if isinstance(each, str) and each:
             with _written_here(document, i):
                 found.append(read_plugin(each, folder))
-                load_plugins(found)
-    return load_plugins(found)
+                catalogue = load_plugins(found)
+    return catalogue
 
 
 @contextmanager

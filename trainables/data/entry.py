@@ -9,7 +9,7 @@ from pydantic import Field
 
 from trainables.data.dataset import Dataset, DatasetInfo
 from trainables.data.roots import DataRoots
-from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
 class DatasetOptions(Entry):
@@ -69,14 +69,14 @@ def checked(found: Any, config: DatasetOptions) -> Dataset:
         raise PluginError(f"{at} gives {type(found).__name__}, no Dataset")
     for name, split in (("train", found.train), ("test", found.test)):
         images, labels = split.images, split.labels
-        if images.dtype != np.uint8 or images.ndim != 4:
+        if not _is(images, np.uint8) or images.ndim != 4:
             raise PluginError(
-                f"{at}: its {name} images are {images.dtype} {images.shape}; they must be uint8 "
+                f"{at}: its {name} images are {described(images)}; they must be uint8 "
                 "[N, channels, height, width]"
             )
-        if labels.dtype != np.int64 or labels.shape != (len(images),) or not len(labels):
+        if not _is(labels, np.int64) or labels.shape != (len(images),) or not len(labels):
             raise PluginError(
-                f"{at}: its {name} labels are {labels.dtype} {labels.shape}; they must be int64 "
+                f"{at}: its {name} labels are {described(labels)}; they must be int64 "
                 f"[{len(images)}], one for each image"
             )
         if labels.min() < 0 or labels.max() >= found.classes:
@@ -92,6 +92,10 @@ def checked(found: Any, config: DatasetOptions) -> Dataset:
             f"{channels} channels"
         )
     return found
+
+
+def _is(found: Any, dtype: type[np.integer]) -> bool:
+    return isinstance(found, np.ndarray) and found.dtype == dtype
 
 
 def _described(found: Dataset) -> DatasetInfo:

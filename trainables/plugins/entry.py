@@ -1,7 +1,7 @@
 """Entries: what a sweep file can name. A function or a config class with one decorator."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -100,7 +100,7 @@ class Kind:
 
         def register(thing: Any) -> Any:
             if isinstance(thing, type):
-                self.adopt(thing, _literal_name(thing))
+                self.adopt(thing)
             else:
                 self.made_of(thing, name or thing.__name__)
             return thing
@@ -124,18 +124,19 @@ class Kind:
         self.adopt(config, name)
         return config
 
-    def adopt(self, config: type[Any], name: str) -> None:
-        """Make a config class an entry. Raises PluginError."""
+    def adopt(self, config: type[Any], name: str | None = None) -> None:
+        """Make a config class an entry, of the name that it says. Raises PluginError."""
         if not issubclass(config, self.base):
             raise PluginError(f"{location(config)}: a {self.name} derives from {_named(self.base)}")
-        config.kind, config.entry_name = self, name
-        _refuse_reserved(config)
+        config.kind, config.entry_name = self, name or _literal_name(config)
+        _refuse_reserved(config, config.model_fields.keys() - {"name"}, Entry)
         self.check(config)
 
     def _config_of(
         self, function: Any, name: str, bases: tuple[type[Config], ...], fields: dict[str, Any]
     ) -> type[Any]:
         options = function_options(function, self.arguments, family=name.endswith(":"))
+        _refuse_reserved(function, options, *bases, self.base)
         config = create_model(
             function.__name__,
             __base__=_essential((*bases, self.base)),
@@ -200,6 +201,13 @@ def location(thing: Any) -> str:
     return f"{_shortest(file)}:{line}"
 
 
+def described(found: Any) -> str:
+    """What a plug-in gave, for messages: type and shape of a tensor or an array."""
+    if hasattr(found, "dtype") and hasattr(found, "shape"):
+        return f"{found.dtype} {tuple(found.shape)}"
+    return type(found).__name__
+
+
 def _shortest(file: str) -> str:
     path = Path(file)
     try:
@@ -208,9 +216,17 @@ def _shortest(file: str) -> str:
         return file
 
 
-def _refuse_reserved(config: type[Entry]) -> None:
-    if CODE in config.model_fields:
-        raise PluginError(f"{config.where()}: an option cannot be called {CODE}; rename it")
+def _refuse_reserved(thing: Any, options: Iterable[str], *bases: type[Config]) -> None:
+    """Raise PluginError when an option of `thing` would be taken for something of its `bases`."""
+    reserved = {CODE, "name"}.union(*map(_names, bases))
+    for option in options:
+        if option in reserved:
+            raise PluginError(f"{location(thing)}: an option cannot be called {option}; rename it")
+
+
+def _names(base: type[Config]) -> set[str]:
+    optional = {name for name, field in base.model_fields.items() if not field.is_required()}
+    return {*dir(base), *base.__class_vars__, *optional}
 
 
 def _literal_name(config: type[Any]) -> str:

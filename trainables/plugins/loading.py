@@ -4,7 +4,7 @@ import importlib
 import linecache
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -23,9 +23,8 @@ class _Sources(MetaPathFinder, InspectLoader):
     def __init__(self) -> None:
         self.modules: dict[str, Module] = {}
 
-    def take(self, modules: Iterable[Module]) -> None:
+    def take(self, taken: Mapping[str, Module]) -> None:
         """From now on import these; what was imported of others of the same names is forgotten."""
-        taken = {module.name: module for module in modules}
         if any(self.modules.get(name, module) != module for name, module in taken.items()):
             for name in self.modules:
                 sys.modules.pop(name, None)
@@ -68,7 +67,7 @@ def load_plugins(plugins: Iterable[Plugin]) -> Catalogue:
     """What a sweep file can name with these plug-ins. Raises PluginError when one cannot be
     imported, has nothing to offer, or has a name that is there already."""
     plugins = tuple(dict.fromkeys(plugins))
-    _SOURCES.take(module for plugin in plugins for module in plugin.modules)
+    _SOURCES.take(_together(plugins))
     plugged: dict[str, dict[str, type[Entry]]] = {}
     for plugin in plugins:
         found = [*_entries(plugin)]
@@ -89,6 +88,19 @@ def load_plugins(plugins: Iterable[Plugin]) -> Catalogue:
     return Catalogue(plugged)
 
 
+def _together(plugins: Iterable[Plugin]) -> dict[str, Module]:
+    """The modules of all by name. Raises PluginError when a name stands for two."""
+    found: dict[str, Module] = {}
+    for module in (module for plugin in plugins for module in plugin.modules):
+        other = found.setdefault(module.name, module)
+        if other != module:
+            raise PluginError(
+                f"{module.path}:1: another plug-in has a module {module.name} too, {other.path}; "
+                "rename one"
+            )
+    return found
+
+
 def _entries(plugin: Plugin) -> Iterable[type[Entry]]:
     """The entries of all modules that the plug-in has imported, each knowing its code."""
     module = _imported(plugin)
@@ -96,15 +108,17 @@ def _entries(plugin: Plugin) -> Iterable[type[Entry]]:
     loaded = (sys.modules[name] for name in names if name in sys.modules)
     for each in loaded:
         for entry in entries(each):
-            entry.plugin = plugin
             entry.plugged_code = _code(plugin, entry, module)
+            entry.plugin = plugin
             yield entry
 
 
 def _code(plugin: Plugin, entry: type[Entry], module: ModuleType) -> str:
     if plugin.modules:
         return plugin.code(entry.__module__)
-    return f"{plugin.name}=={vars(module)['__version__']}"
+    if not hasattr(module, "__version__"):
+        raise PluginError(f"plug-in {plugin.given}: it is built in already; remove it")
+    return f"{plugin.name}=={module.__version__}"
 
 
 def _imported(plugin: Plugin) -> ModuleType:

@@ -17,6 +17,9 @@ from trainables.plugins.entry import PluginError
 OURS = {"prunesweep", "orchestrator", "trainables"}
 """Packages that every node has; their plug-ins are not shipped, and say their version."""
 
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders whose packages have nothing to do with each other, and are on every node."""
+
 DIGITS = 16
 
 
@@ -28,6 +31,10 @@ class Module:
     path: str
     source: str
     is_package: bool = False
+
+    def __reduce__(self) -> Any:
+        # Without what is cached: a tree is many times its source.
+        return Module, (self.name, self.path, self.source, self.is_package)
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -50,7 +57,9 @@ class Module:
         """`__version__`, if the module says it, as a plain string."""
         for statement in self.tree.body:
             match statement:
-                case ast.Assign(targets=[ast.Name("__version__")], value=ast.Constant(str(value))):
+                case ast.Assign(
+                    targets=[ast.Name("__version__")], value=ast.Constant(str(value))
+                ) | ast.AnnAssign(ast.Name("__version__"), value=ast.Constant(str(value))):
                     return value
         return None
 
@@ -69,11 +78,11 @@ class Plugin:
         it or its package says, else a hash of it and of what it imports from its own place."""
         found = {each.name: each for each in self.modules}
         version = found[module].version
-        if version is None and module.partition(".")[0] in found:
-            version = found[module.partition(".")[0]].version
+        if version is None and _top(module) in found:
+            version = found[_top(module)].version
         if version is not None:
             return f"{module}=={version}"
-        digests = sorted(found[name].digest for name in _closure(module, found))
+        digests = (found[name].digest for name in _closure(module, found))
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGITS]
 
 
@@ -94,14 +103,14 @@ def read_plugin(given: str, folder: Path) -> Plugin:
         name, root = given, _root_of(given, folder)
     if not all(part.isidentifier() for part in name.split(".")):
         raise PluginError(f"plug-in {given}: {name} is no name of a Python module; rename it")
-    if name.partition(".")[0] in OURS:
+    if _top(name) in OURS:
         return Plugin(given, name)
     return Plugin(given, name, tuple(_modules(name, root.resolve())))
 
 
 def _root_of(name: str, folder: Path) -> Path:
     """The folder that an importable module's top-level package is in."""
-    top = name.partition(".")[0]
+    top = _top(name)
     try:
         found = find_spec(top)
         # A package is found as a whole: its parts are looked for where it is.
@@ -120,10 +129,10 @@ def _root_of(name: str, folder: Path) -> Path:
 def _modules(name: str, root: Path) -> Iterator[Module]:
     """The module `name`, and what it imports, directly or not, from the folder `root`."""
     found: dict[str, Module] = {}
-    waiting = [name]
+    waiting, alone = [name], root.name in INSTALLED
     while waiting:
         each = waiting.pop()
-        if each in found:
+        if each in found or (alone and _top(each) != _top(name)):
             continue
         module = _module(each, root)
         if module is None:
@@ -143,22 +152,25 @@ def _module(name: str, root: Path) -> Module | None:
     for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
         if path.is_file():
             try:
-                text = path.read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
-                raise PluginError(f"{path}: cannot be read: {error}") from error
+                raise PluginError(f"{path}:1: cannot be read: {error}") from error
             return Module(name, str(path), text, path.name == "__init__.py")
     return None
 
 
 def _refuse_shadowing(module: Module, root: Path) -> None:
     """A module must mean the same wherever it is imported."""
-    top = module.name.partition(".")[0]
+    top = _top(module.name)
     elsewhere = PathFinder.find_spec(top)
     origin = elsewhere.origin if elsewhere else None
-    same = origin is not None and Path(origin).resolve().is_relative_to(root)
+    here = (root / top / "__init__.py", root / f"{top}.py")
+    same = origin is not None and Path(origin).resolve() in here
     if top in sys.stdlib_module_names or (origin is not None and not same):
         where = origin or "Python's own library"
-        raise PluginError(f"{module.path}: there is another module {top}, {where}; rename this one")
+        raise PluginError(
+            f"{module.path}:1: there is another module {top}, {where}; rename this one"
+        )
 
 
 def _imported(module: Module) -> Iterator[str]:
@@ -180,8 +192,11 @@ def _imported(module: Module) -> Iterator[str]:
 
 
 def _may_be_local(name: str) -> bool:
-    top = name.partition(".")[0]
-    return top not in OURS and top not in sys.stdlib_module_names
+    return _top(name) not in OURS and _top(name) not in sys.stdlib_module_names
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -190,32 +205,35 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _closure(name: str, found: dict[str, Module]) -> Iterable[str]:
-    seen: set[str] = set()
+    """`name` and what it imports of `found`, in an order that the code alone decides."""
+    seen: dict[str, None] = {}
     waiting = [name]
     while waiting:
         each = waiting.pop()
         if each in found and each not in seen:
-            seen.add(each)
+            seen[each] = None
             waiting += [*_parents(each), *_imported(found[each])]
     return seen
 
 
 def _essence(node: Any) -> Any:
-    """A syntax tree as JSON values, alike in all versions of Python: without places, docstrings
-    and what is empty."""
+    """A syntax tree as JSON values, alike in all versions of Python: without places, what computes
+    nothing, and what is empty."""
     if isinstance(node, list):
-        return [_essence(each) for each in node]
+        return [_essence(each) for each in node if not _computes_nothing(each)]
     if not isinstance(node, ast.AST):
-        return [type(node).__name__, repr(node)]
+        return [type(node).__name__, ascii(node)]
     if isinstance(node, ast.expr_context):
         return None
     fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
     fields.pop("type_comment", None)
     fields.pop("kind", None)
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        fields["body"] = fields["body"][1:] if _has_docstring(node) else fields["body"]
     return [type(node).__name__, {name: _essence(value) for name, value in fields.items()}]
 
 
-def _has_docstring(node: Any) -> bool:
-    return ast.get_docstring(node, clean=False) is not None
+def _computes_nothing(node: Any) -> bool:
+    """Whether it is a docstring, whatever it is of, or `pass`."""
+    match node:
+        case ast.Pass() | ast.Expr(ast.Constant(str())):
+            return True
+    return False

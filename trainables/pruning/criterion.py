@@ -5,7 +5,7 @@ from typing import Any, TypeVar, overload
 
 from torch import Tensor
 
-from trainables.plugins.entry import Entry, Kind
+from trainables.plugins.entry import Entry, Kind, PluginError, location
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.method import METHOD
 from trainables.pruning.scoring import Scoring
@@ -36,13 +36,15 @@ def criterion(
     with data, which gives it the options of that part.
 
     It is then also a method of the same name, which prunes at initialization, and `defaults` are
-    those of its options, as in `rounds=100`. Raises PluginError.
+    those of its options, as in `rounds=100`, and of its data. Raises PluginError.
     """
 
     def register(score: Score) -> Score:
-        config = CRITERION.made_of(score, score.__name__, data)
+        of_method = _defaults(score, data, defaults)
+        of_data = {name: each for name, each in of_method.items() if name in data.model_fields}
+        config = CRITERION.made_of(score, score.__name__, data, **of_data)
         method = METHOD.made_of(
-            score, score.__name__, data, AtInit, attribute="at_init", **_defaults(defaults)
+            score, score.__name__, data, AtInit, attribute="at_init", **of_method
         )
         config.companions = (method,)
         return score
@@ -50,5 +52,8 @@ def criterion(
     return register if score is None else register(score)
 
 
-def _defaults(defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: (AtInit.__annotations__[name], default) for name, default in defaults.items()}
+def _defaults(score: Any, data: type[ScoringData], defaults: dict[str, Any]) -> dict[str, Any]:
+    fields = AtInit.model_fields | data.model_fields
+    for name in defaults.keys() - fields.keys():
+        raise PluginError(f"{location(score)}: there is no option {name} to have a default")
+    return {n: (fields[n].rebuild_annotation(), default) for n, default in defaults.items()}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.measures.masks import Masks
-from trainables.plugins.entry import Named, PluginError
+from trainables.plugins.entry import Named, PluginError, described
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.criteria.magnitude import MAGNITUDE
@@ -80,10 +80,14 @@ class Iterative(Repeated):
         if density is not None:
             return (kept.sum(dim=1) - kept_count(density, kept.shape[1])).clamp(min=0)
         amounts = self.amount(weights, kept)
-        if amounts.shape != kept.shape[:1] or amounts.dtype != torch.int64:
+        if (
+            not isinstance(amounts, Tensor)
+            or amounts.shape != kept.shape[:1]
+            or amounts.dtype != torch.int64
+        ):
             raise PluginError(
-                f"{self.where()}: the amount of {self.name} is {amounts.dtype} "
-                f"{tuple(amounts.shape)}; it must be int64 ({len(kept)},), a number for each group"
+                f"{self.where()}: the amount of {self.name} is {described(amounts)}; it must be "
+                f"int64 ({len(kept)},), a number for each group"
             )
         return amounts
 
@@ -93,12 +97,8 @@ class ByFunction(Repeated):
 
     def __call__(self, network: Network) -> Masks:
         found = self.call(network)
-        shapes = {name: mask.shape for name, mask in network.masks.items()}
-        if (
-            not isinstance(found, dict)
-            or {name: getattr(mask, "shape", None) for name, mask in found.items()} != shapes
-            or any(mask.dtype != torch.bool for mask in found.values())
-        ):
+        wanted = {name: described(mask) for name, mask in network.masks.items()}
+        if not isinstance(found, dict) or wanted != {n: described(m) for n, m in found.items()}:
             raise PluginError(
                 f"{self.where()}: {self.name} must give a mask for each weight of the network, "
                 "bool and in the weight's shape, by its name"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainables.config import canonical, canonical_json
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
-from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.plugins.entry import Entry, Kind, PluginError, described
 from trainables.pruning.config import Pruning
 from trainables.pruning.parts import PARTS
 from trainables.pruning.scope import Scope
@@ -103,10 +103,10 @@ class Scorer:
             given = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
             raise PluginError(f"{name} scores {given or 'nothing'}, not {', '.join(masks)}")
         for layer, score in found.items():
-            if score.shape != masks[layer].shape:
+            if not isinstance(score, Tensor) or score.shape != masks[layer].shape:
                 raise PluginError(
-                    f"{name}: the scores of {layer} have the shape {tuple(score.shape)}, not the "
-                    f"weight's {tuple(masks[layer].shape)}"
+                    f"{name}: the scores of {layer} are {described(score)}; they must be a tensor "
+                    f"of the weight's shape, {tuple(masks[layer].shape)}"
                 )
             if not bool(score.isfinite().all()):
                 raise ValueError(f"{name}: not all scores of {layer} are finite numbers")

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 Augmented = Callable[[Tensor, Tensor, int], Tensor]
 """Of an epoch: augments images uint8 [B, C, H, W], the training examples `chosen` [B], of the
@@ -29,11 +29,10 @@ class Augmentation(Entry):
 
         def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
             drawn = self.call(images, torch.Generator().manual_seed(seed + step))
-            if drawn.shape != images.shape or drawn.dtype != images.dtype:
+            if described(drawn) != described(images):
                 raise PluginError(
-                    f"{self.where()}: the augmentation {self.name} gives {drawn.dtype} "
-                    f"{tuple(drawn.shape)} for images {images.dtype} {tuple(images.shape)}; both "
-                    "must stay as they are"
+                    f"{self.where()}: the augmentation {self.name} gives {described(drawn)} for "
+                    f"images {described(images)}; both must stay as they are"
                 )
             return drawn
 

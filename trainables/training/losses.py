@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
 class Loss(Entry):
@@ -26,10 +26,14 @@ class Loss(Entry):
 
     def _of_each(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = self(logits, labels)
-        if tuple(losses.shape) != tuple(labels.shape):
+        if (
+            not isinstance(losses, Tensor)
+            or losses.shape != labels.shape
+            or not losses.is_floating_point()
+        ):
             raise PluginError(
-                f"{self.where()}: the loss {self.name} gives a tensor of the shape "
-                f"{tuple(losses.shape)} for {len(labels)} examples; it must be ({len(labels)},)"
+                f"{self.where()}: the loss {self.name} gives {described(losses)} for {len(labels)} "
+                f"examples; it must give floats ({len(labels)},), one for each"
             )
         return losses
 

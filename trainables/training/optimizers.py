@@ -1,7 +1,7 @@
 """Optimizers by name, as a recipe has them."""
 
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,7 +20,8 @@ class Optimizer(Entry):
     """
 
     keeps_zeros: ClassVar[bool] = False
-    """Whether a zero weight whose gradient is always zero stays zero by the arithmetic alone."""
+    """Whether a zero weight whose gradient is always zero stays zero by the arithmetic alone; each
+    class says it for itself."""
 
     lr: Annotated[float, Field(gt=0)]
 
@@ -28,7 +29,9 @@ class Optimizer(Entry):
         return self.call(parameters)
 
 
-def _has_lr(config: type[Entry]) -> None:
+def _checked(config: type[Any]) -> None:
+    # What derives from an optimizer that keeps zeros may move them.
+    config.keeps_zeros = vars(config).get("keeps_zeros", False)
     if config.function is not None and "lr" not in config.option_names:
         raise PluginError(
             f"{config.where()}: the optimizer {config.entry_name} has no option lr, which the "
@@ -36,7 +39,7 @@ def _has_lr(config: type[Entry]) -> None:
         )
 
 
-OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_has_lr)
+OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_checked)
 optimizer = OPTIMIZER.register
 
 

@@ -1,11 +1,12 @@
 """The training recipe: everything about one training run that decides its numbers."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from trainables.config import Config
-from trainables.plugins.entry import Named
+from trainables.plugins.entry import Named, PluginError
 from trainables.training.augmentation import AUGMENTATION, Augmentation, FlipAndCrop
 from trainables.training.losses import CROSS_ENTROPY, LOSS, Loss
 from trainables.training.optimizers import OPTIMIZER, SGD, Optimizer
@@ -30,5 +31,12 @@ class Recipe(Config):
     keep: Literal["last", "best_validation", "best_test"] = "last"
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of `epoch`, from 0."""
-        return self.lr_schedule(self.optimizer.lr, epoch, self.epochs)
+        """The learning rate of `epoch`, from 0. Raises PluginError when the schedule gives none."""
+        schedule = self.lr_schedule
+        rate = schedule(self.optimizer.lr, epoch, self.epochs)
+        if not (isinstance(rate, int | float) and 0 <= rate < math.inf):
+            raise PluginError(
+                f"{schedule.where()}: the lr_schedule {schedule.name} gives {rate!r} in epoch "
+                f"{epoch} of {self.epochs}; it must be a number from 0"
+            )
+        return rate

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainables.errors import Hopeless
 from trainables.measures.masks import Masks, apply_masks
+from trainables.plugins.entry import PluginError, described
 from trainables.training.batches import (
     DeviceData,
     Examples,
@@ -150,7 +151,14 @@ class Training:
         return range(first, self.steps_per_epoch)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        return self.recipe.optimizer(self.model.parameters())
+        config = self.recipe.optimizer
+        found = config([*self.model.parameters()])
+        if not isinstance(found, torch.optim.Optimizer):
+            raise PluginError(
+                f"{config.where()}: the optimizer {config.name} gives {described(found)}, no "
+                "torch.optim.Optimizer"
+            )
+        return found
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Each masked parameter with its mask as 0 and 1. A zero weight with a zero gradient has
