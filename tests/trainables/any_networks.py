@@ -120,7 +120,7 @@ class First(nn.Module):
 @model
 def encoder_layer(shape: Shape, classes: int) -> nn.Module:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    return nn.Sequential(Rows(), layer, First(), nn.Linear(8, classes))
+    return nn.Sequential(Rows(), nn.Linear(8, 8), layer, First(), nn.Linear(8, classes))
 
 
 class Recurrent(nn.Module):
