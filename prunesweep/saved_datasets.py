@@ -43,6 +43,7 @@ def saved_dataset(
     for split in (train, test):
         if split not in found:
             raise ValueError(f"{path} has no split {split}; it has {', '.join(found)}")
+        _check_columns(f"{path}, {split}", found[split], image, label)
     splits = {name: (found[name][image], np.array(found[name][label])) for name in (train, test)}
     gray = all(one.mode in ("1", "L") for images, _ in splits.values() for one in images)
     whole = {
@@ -64,12 +65,25 @@ def _read(roots: DataRoots, path: str) -> Any:
     places = [root / Path(path).expanduser() for root in roots.candidates]
     for place in places:
         if (place / "dataset_dict.json").is_file():
-            return load_from_disk(str(place))
+            try:
+                return load_from_disk(str(place))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{place} cannot be read: {error}") from error
     looked = "\n".join(f"  {place}" for place in places)
     raise DatasetNotFound(
         f"no dataset at {path}: a folder with dataset_dict.json, as `save_to_disk` of a "
         f"DatasetDict writes it; looked in\n{looked}"
     )
+
+
+def _check_columns(where: str, split: Any, image: str, label: str) -> None:
+    from datasets import Image
+
+    for column in (image, label):
+        if column not in split.features:
+            raise ValueError(f"{where}: no column {column}; it has {', '.join(split.features)}")
+    if not isinstance(split.features[image], Image):
+        raise ValueError(f"{where}: the column {image} is {split.features[image]}, no Image()")
 
 
 def _split(where: str, images: Any, labels: np.ndarray, mode: str) -> Split:

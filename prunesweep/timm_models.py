@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from prunesweep import Shape
+from trainables.data.torchvision_import import import_torchvision
 from trainables.models.entry import MODEL
 
 __version__ = "1"
@@ -25,11 +26,11 @@ def timm(
 
     Maps images [N, C, H, W] to logits [N, classes]. Raises ValueError when there is none.
     """
-    import_error = "timm:… needs timm: pip install 'prunesweep[timm]'"
+    import_torchvision()  # which timm imports
     try:
         from timm import create_model, list_models
     except ImportError as error:
-        raise ValueError(import_error) from error
+        raise ValueError("timm:… needs timm: pip install 'prunesweep[timm]'") from error
     known = list_models()
     if name not in known:
         close = get_close_matches(name, known, n=1)

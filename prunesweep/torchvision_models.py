@@ -28,4 +28,7 @@ def torchvision(shape: Shape, classes: int, name: str) -> nn.Module:
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean torchvision:{close[0]}?" if close else f"known: {', '.join(known)}"
         raise ValueError(f"torchvision has no network {name}; {hint}")
-    return with_channels(models.get_model(name, weights=None, num_classes=classes), shape[0])
+    # These give more than logits in training.
+    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    network = models.get_model(name, weights=None, num_classes=classes, **options)
+    return with_channels(network, shape[0])

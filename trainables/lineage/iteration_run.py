@@ -68,7 +68,9 @@ class IterationRun(Iteration):
         made = self._measured_pruned(model, self._masks(model, masks))
         rewound = self._rewound_state()
         if parent is not None and not self.lineage.cell.prune.rewind_batchnorm:
-            rewound = rewound | {name: parent[name] for name, _ in model.named_buffers()}
+            buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
+            # Those that are not persistent are in no state.
+            rewound = rewound | {name: parent[name] for name in buffers if name in parent}
         return rewound, made
 
     def _load_scored(self, model: nn.Module) -> State | None:

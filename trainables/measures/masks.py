@@ -25,7 +25,7 @@ def density(masks: Masks) -> float:
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> None:
     """Set the pruned weights of `model` to exactly zero."""
-    parameters = dict(model.named_parameters())
     for name, mask in masks.items():
+        weight = model.get_parameter(name)
         # Not a product: a pruned weight that is negative or NaN must become +0 as well.
-        parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
+        weight.masked_fill_(~mask.to(weight.device), 0.0)

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
 
-COUNTED = {F.linear, F.conv1d, F.conv2d, F.conv3d}
+aten = torch.ops.aten
+PRODUCTS = {aten.mv: 0, aten.mm: 0, aten.bmm: 0, aten.addmv: 1, aten.addmm: 1, aten.baddbmm: 1}
+"""The matrix products, and which of their arguments is the left factor; the right one is next."""
 
 
 def multiply_adds(model: nn.Module, shape: Shape, kept: Mapping[str, int] | None = None) -> int:
@@ -23,39 +24,54 @@ def multiply_adds(model: nn.Module, shape: Shape, kept: Mapping[str, int] | None
     and as often as the network applies it; other uses, as by an embedding, cost nothing. Raises
     KeyError when `kept` lacks a weight.
     """
-    positions = _positions(model, shape)
-    return sum(
-        positions[name] * (weight.numel() if kept is None else kept[name])
-        for name, weight in prunable(model).items()
-    )
+    dense, weights = _dense(model, shape), prunable(model)
+    if kept is None:
+        return sum(dense.values())
+    return sum(dense[name] * kept[name] // weight.numel() for name, weight in weights.items())
 
 
-def _positions(model: nn.Module, shape: Shape) -> dict[str, int]:
-    """How often each weight is applied to one image."""
+def _dense(model: nn.Module, shape: Shape) -> dict[str, int]:
+    """The multiply-adds with each weight for one image."""
     uses = _Uses(model)
-    # With gradients: without, attention takes a path of its own that shows nothing.
-    with _evaluating(model), torch.enable_grad(), uses:
+    with _evaluating(model), _plainly(), torch.no_grad(), uses:
         # On the model's own device and in its dtype: the model is not moved to be measured.
         model(next(model.parameters()).new_zeros((1, *shape)))
-    return uses.positions
+    return uses.multiply_adds
 
 
-class _Uses(TorchFunctionMode):
-    """Sees every function call of PyTorch's, wherever in a network it is made."""
+class _Uses(TorchDispatchMode):
+    """Sees every operation of PyTorch's, wherever in a network it comes from.
+
+    A weight is known by its memory, whether it is used as it is, transposed or in parts.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._names = {id(weight): name for name, weight in prunable(model).items()}
-        self.positions = dict.fromkeys(self._names.values(), 0)
+        weights = prunable(model)
+        self._names = {_memory(weight): name for name, weight in weights.items()}
+        self.multiply_adds = dict.fromkeys(weights, 0)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in COUNTED:
-            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
-            name = self._names.get(id(weight))
-            if name is not None:
-                self.positions[name] += output.numel() // weight.shape[0]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output, operation = func(*args, **(kwargs or {})), func.overloadpacket
+        if operation in PRODUCTS:
+            left, right = args[PRODUCTS[operation] :][:2]
+            count = left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+            self._add(count, left)
+            self._add(count, right)
+        elif operation is aten.convolution:
+            images, weight, transposed = args[0], args[1], args[6]
+            at = images if transposed else output
+            self._add(at.numel() // at.shape[1] * weight.numel(), weight)
         return output
+
+    def _add(self, count: int, weight: Tensor) -> None:
+        name = self._names.get(_memory(weight))
+        if name is not None:
+            self.multiply_adds[name] += count
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 @contextmanager
@@ -67,3 +83,22 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Without the fast paths of attention and recurrent layers: each is one operation, which shows
+    nothing of what it does with its weights."""
+    backends = torch.backends
+    attention = backends.mha.get_fastpath_enabled()
+    kernels: tuple[Any, ...] = (backends.mkldnn, backends.cudnn)
+    enabled = [each.enabled for each in kernels]
+    try:
+        backends.mha.set_fastpath_enabled(False)
+        for each in kernels:
+            each.enabled = False
+        yield
+    finally:
+        backends.mha.set_fastpath_enabled(attention)
+        for each, before in zip(kernels, enabled, strict=True):
+            each.enabled = before

@@ -1,9 +1,10 @@
 """The networks that can be pruned: a function each, `@model def f(shape, classes, *, option=…)`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from trainables.models.entry import MODEL, Model, model
 from trainables.models.initialization import initialize
@@ -20,7 +21,7 @@ def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Modu
     """The model of `config` on the CPU, its weights drawn from `seed` alone.
 
     Maps images [N, *shape] to logits [N, classes]. The global random state is left as it was. A
-    plugged-in model keeps the weights that it was made with.
+    plugged-in model keeps the weights that it was made with; lazy ones are made here.
     Raises ValueError when images of `shape` are too small for the model, or when it has no weight
     that can be pruned.
     """
@@ -30,19 +31,59 @@ def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Modu
         built = config(shape, classes)
         if not isinstance(built, nn.Module):
             raise PluginError(f"{config.where()}: {config.name} gives {built!r}, no torch module")
+        if any(map(is_lazy, built.parameters())):
+            _logits(config, built, shape, training=False)
         if config.plugged_code is None:
             initialize(built)
-    if not prunable(built):
-        raise PluginError(f"{config.where()}: {config.name} has no weight that can be pruned")
+    _check_prunable(config, built)
     return built
 
 
-@torch.no_grad()
-def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> None:
-    """Raise PluginError unless the model maps two images of `shape` to logits [2, classes]."""
-    modes = [(module, module.training) for module in built.modules()]
+def _check_prunable(config: Model, built: nn.Module) -> None:
     try:
-        logits = built.eval()(torch.zeros(2, *shape))
+        weights = prunable(built)
+    except ValueError as error:
+        raise PluginError(f"{config.where()}: {config.name}: {error}") from error
+    if not weights:
+        raise PluginError(f"{config.where()}: {config.name} has no weight that can be pruned")
+    for name, weight in weights.items():
+        if weight.ndim == 0:
+            raise PluginError(
+                f"{config.where()}: {config.name} prunes {name}, which is a single number; "
+                "let prunes(name, parameter) be False for it"
+            )
+
+
+def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> None:
+    """Raise PluginError unless the model maps two images of `shape` to logits [2, classes], in
+    training and in evaluation, and all of its state are tensors.
+
+    Statistics that it keeps in training move.
+    """
+    for training in (True, False):
+        logits = _logits(config, built, shape, training)
+        found = tuple(getattr(logits, "shape", ()))
+        if found != (2, classes):
+            raise PluginError(
+                f"{config.where()}: {config.name} maps 2 images to "
+                f"{found or type(logits).__name__}{' in training' if training else ''}; "
+                f"it must give logits of the shape (2, {classes}), one for each class"
+            )
+    for name, value in built.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise PluginError(
+                f"{config.where()}: {config.name} has {name} in its state_dict, which is "
+                f"{type(value).__name__} and no tensor, and cannot be stored"
+            )
+
+
+@torch.no_grad()
+def _logits(config: Model, model: nn.Module, shape: Shape, training: bool) -> Any:
+    """What the model makes of two images of zeros; raises PluginError."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return model.train(training)(torch.zeros(2, *shape))
     except Exception as error:  # whatever a network of a user's raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PluginError(
@@ -52,9 +93,3 @@ def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> 
     finally:
         for module, training in modes:
             module.training = training
-    found = tuple(getattr(logits, "shape", ()))
-    if found != (2, classes):
-        raise PluginError(
-            f"{config.where()}: {config.name} maps 2 images to {found or type(logits).__name__}; "
-            f"it must give logits of the shape (2, {classes}), one for each class"
-        )

@@ -11,6 +11,8 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     First and last layer and shortcuts are included; biases, normalization and embeddings never
     are. A weight that several layers share is there once, by its first name. A model with a method
     `prunes(name, parameter) -> bool` decides itself, for each of its parameters.
+
+    Raises ValueError for a layer whose weight is no parameter of its own, as under weight_norm.
     """
     decides = getattr(model, "prunes", None)
     if decides is not None:
@@ -20,6 +22,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, module in model.named_modules():
         if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            weight = f"{name}.weight" if name else "weight"
-            weights[weight] = model.get_parameter(weight)
+            if not isinstance(module.weight, nn.Parameter):
+                raise ValueError(
+                    f"the weight of {name or 'the network'} is computed from other parameters; "
+                    "give the network a method prunes(name, parameter) -> bool that says which "
+                    "parameters are pruned"
+                )
+            weights[f"{name}.weight" if name else "weight"] = module.weight
     return weights

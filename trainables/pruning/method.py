@@ -89,7 +89,7 @@ class Scorer:
 
     @classmethod
     def of(cls, network: Network, inputs: Inputs, noise: torch.Generator) -> "Scorer":
-        return cls(copy.deepcopy(network.model).to(torch.float64).eval(), inputs, noise)
+        return cls(_copied(network.model).to(torch.float64).eval(), inputs, noise)
 
     def scores(self, criterion: Any, name: str, masks: Masks) -> dict[str, Tensor]:
         """What `criterion`, called `name`, gives for the network with `masks`.
@@ -111,6 +111,14 @@ class Scorer:
             if not bool(score.isfinite().all()):
                 raise ValueError(f"{name}: not all scores of {layer} are finite numbers")
         return {layer: found[layer] for layer in masks}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy; what the network has computed and kept is copied without its graph, which
+    `deepcopy` refuses."""
+    attributes = (each for module in model.modules() for each in vars(module).values())
+    tensors = (each for each in (*attributes, *model.buffers()) if isinstance(each, Tensor))
+    return copy.deepcopy(model, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
 
 
 class Method(Entry):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables.measures.masks import Masks
 from trainables.models import prunable
@@ -45,7 +46,9 @@ def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.
     """Cross-entropy of the model with `weights`, logits divided by `temperature`, summed over the
     batch's examples."""
     inputs, labels = batch
-    logits = functional_call(scoring.model, weights, (inputs,)) / temperature
+    # The other kernels of attention have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        logits = functional_call(scoring.model, weights, (inputs,)) / temperature
     return F.cross_entropy(logits, labels, reduction="sum")
 
 

@@ -166,9 +166,9 @@ class Training:
         if self.masks is None:
             return []
         apply_masks(self.model, self.masks)
-        parameters = dict(self.model.named_parameters())
+        weights = {name: self.model.get_parameter(name) for name in self.masks}
         return [
-            (parameters[name], mask.to(parameters[name]))
+            (weights[name], mask.to(weights[name]))
             for name, mask in self.masks.items()
             if not bool(mask.all())
         ]

@@ -2,9 +2,11 @@
 
 from itertools import chain
 
+import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from trainables.models import prunable
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring, gradient
 from trainables.pruning.scoring_data import FlowInput
@@ -18,9 +20,17 @@ def synflow(scoring: Scoring) -> dict[str, Tensor]:
     for the one input of `scoring`, [1, C, H, W]. It over- and underflows float32 in deep nets.
     """
     ((inputs, _),) = scoring.batches
-    state = chain(scoring.model.named_parameters(), scoring.model.named_buffers())
-    absolute = {name: tensor.detach().abs() for name, tensor in state}
-    weights = {name: absolute[name].requires_grad_() for name in scoring.masks}
-    flow = functional_call(scoring.model, absolute, (inputs,)).sum()
+    model = scoring.model
+    weights = {name: weight.abs().requires_grad_() for name, weight in scoring.weights.items()}
+    # A weight that layers share goes in under one name, which may not be the first that it has.
+    ours = {id(weight) for weight in prunable(model).values()}
+    state = chain(model.named_parameters(), model.named_buffers())
+    rest = {name: _absolute(tensor.detach()) for name, tensor in state if id(tensor) not in ours}
+    flow = functional_call(model, rest | weights, (inputs,)).sum()
     slopes = gradient(flow, weights)
     return {name: (weight.detach() * slopes[name]).abs() for name, weight in weights.items()}
+
+
+def _absolute(tensor: Tensor) -> Tensor:
+    """|t|, but what masks attention, False or −∞, as it is."""
+    return tensor if tensor.dtype == torch.bool else tensor.abs().where(tensor.isfinite(), tensor)
