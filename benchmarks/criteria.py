@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch.nn import functional as F
-from trainables.pruning.configs import SynFlow
 
 from trainables.data import Dataset, Split
 from trainables.measures.masks import dense_masks
 from trainables.models import ModelConfig, build_model, prunable
-from trainables.pruning import prune_at_init
-from trainables.pruning.criteria import CRITERIA, Scoring
+from trainables.plugins.entry import built_in
+from trainables.pruning import METHOD, Network
+from trainables.pruning.criterion import CRITERION
+from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import flow_input, scoring_batches
 from trainables.training.batches import DeviceData
 from trainables.training.randomness import stream
@@ -62,14 +63,16 @@ def criterion(name: str, model: str, device: torch.device) -> Callable[[], objec
         if name == "synflow"
         else scoring_batches(cifar(device), "real", EXAMPLES, generator)
     )
-    scoring = Scoring(scored, dense_masks(prunable(scored)), batches, generator, 200.0)
-    return lambda: CRITERIA[name](scoring)
+    scoring = Scoring(scored, dense_masks(prunable(scored)), batches, generator)
+    chosen = built_in(CRITERION)[name](name=name)
+    return lambda: chosen(scoring)
 
 
 def synflow_rounds(model: str, device: torch.device) -> Callable[[], object]:
-    config = SynFlow(name="synflow", density=0.1)
+    config = built_in(METHOD)["synflow"].model_validate({"name": "synflow", "density": 0.1})
     net, data = network(model, device), cifar(device)
-    return lambda: prune_at_init(config, net, data, seed=0)
+    found = Network(net, dense_masks(prunable(net)), data, seed=0, iteration=1)
+    return lambda: config(found)
 
 
 def training_step(model: str, device: torch.device) -> Callable[[], object]:
@@ -141,7 +144,7 @@ def main() -> None:
         f"On {options.device}:\n\n| model | criterion | seconds | peak MiB |\n|---|---|---:|---:|"
     )
     for model in MODELS:
-        for name in CRITERIA:
+        for name in built_in(CRITERION):
             row = in_process(name, model, options.device)
             print(f"| {model} | {name} | {row['seconds']:.2f} | {row['mib']:.0f} |", flush=True)
     rounds = in_process("rounds", "vgg19", options.device)

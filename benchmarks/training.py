@@ -15,23 +15,25 @@ import torch
 from torch.nn import functional as F
 
 from trainables.data import (
-    DATASETS,
     Dataset,
     DatasetNotFound,
     Split,
     data_roots,
 )
+from trainables.data.mnist import fashion_mnist as fashion_mnist_files
 from trainables.measures.masks import apply_masks
-from trainables.models import MODELS, prunable
+from trainables.models import prunable
+from trainables.models.perceptrons import mlp
 from trainables.training.batches import DeviceData, Randomness
+from trainables.training.optimizers import SGD
 from trainables.training.randomness import stream
-from trainables.training.recipe import SGD, Recipe
-from trainables.training.run import train
+from trainables.training.recipe import Recipe
+from trainables.training.run import Training
 
 
 def fashion_mnist() -> Dataset:
     try:
-        return DATASETS["fashion_mnist"].load(data_roots(None, os.environ))
+        return fashion_mnist_files(data_roots(None, os.environ))
     except DatasetNotFound:
         print("Fashion-MNIST is not here; random images of its size stand in")
         rng = np.random.default_rng(0)
@@ -45,7 +47,7 @@ def fashion_mnist() -> Dataset:
 
 def network(device: torch.device) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
-    model = MODELS["mlp"]((1, 28, 28), 10, hidden=(128, 256)).to(device)
+    model = mlp((1, 28, 28), 10, hidden=(128, 256)).to(device)
     generator = torch.Generator().manual_seed(0)
     masks = {
         name: (torch.rand(weight.shape, generator=generator) < 0.5).to(device)
@@ -103,7 +105,7 @@ def our_epoch(data: DeviceData, device: torch.device) -> float:
     model, masks = network(device)
     recipe = Recipe(epochs=1, batch_size=250, optimizer=SGD(name="sgd", lr=0.1), clip_grad_norm=1.0)
     _wait(device)
-    return train(model, masks, data, recipe, Randomness(0, 1)).seconds
+    return Training(model, masks, data, recipe, Randomness(0, 1)).finish().seconds
 
 
 def _wait(device: torch.device) -> None:

@@ -39,7 +39,7 @@ COMMANDS = (
 KEYS = (
     "A key is the name under which an iteration is stored. A CHANGED KEY MAKES EVERY USER'S STORED"
     " RESULTS UNREACHABLE: all of it is trained again. Only a change of what the code computes"
-    " (SCHEMA_VERSION in trainables/identity.py) may do that."
+    " (SCHEMA_VERSION in trainables/lineage/identity.py) may do that."
 )
 TABLES = "Users' queries name these columns; adding one is harmless, the rest breaks them."
 HELP = "Scripts use these commands and flags."

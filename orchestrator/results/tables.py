@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, METRICS_SCHEMA
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
+from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
 
@@ -62,15 +63,15 @@ FILE_SCHEMAS = {
 }
 """The columns of a commit's tables."""
 
+FIRST, LAST = ("sweep", "lineage", "key"), ("config",)
+
 ITERATIONS_COLUMNS = (
-    "sweep", "lineage", "key", "dataset", "model", "method", "scope", "data", "selection", "seed",
-    "iteration", "density", "density_target", "params_prunable", "params_kept",
-    "collapsed_layers", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
-    "test_loss", "test_accuracy",
-    "pruned_test_loss", "pruned_test_accuracy", "pq_index", "pq_index_pruned", "gini",
-    "gini_pruned", "macs_dense", "macs_kept", "train_seconds", "prune_seconds",
-    "peak_memory_bytes", "attempt", "device", "host", "finished_at", "git_sha", "config",
-)  # fmt: skip
+    *FIRST,
+    *(name for name in IDENTITY_SCHEMA.names if name not in (*FIRST, *LAST)),
+    *(name for name in METRICS_SCHEMA.names if name not in FIRST),
+    *LAST,
+)
+"""Whose an iteration is, then what was measured of it."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "iterations": pa.schema(

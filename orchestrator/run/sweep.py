@@ -164,8 +164,8 @@ def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
         yield (
             f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed since "
             f"{spec.name} was last run: what is made with it is trained anew, and what is stored "
-            "stays under its old keys; to keep them through changes that compute the same, set "
-            "__version__ in the plug-in"
+            "stays under its old keys (a plug-in that says a __version__ from the start keeps its "
+            "keys until that is raised)"
         )
 
 

@@ -5,9 +5,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from trainables.lineage.commits import Made, Metrics, commit_iteration
+from trainables.lineage.commits import commit_iteration
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.iteration import Iteration
+from trainables.lineage.made import Made
+from trainables.lineage.metrics import Metrics
 from trainables.measures.masks import Masks, apply_masks, dense_masks
 from trainables.measures.weights import measure_sparsity
 from trainables.models import build_model, prunable

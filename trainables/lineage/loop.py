@@ -7,10 +7,10 @@ writes its own. It needs no cluster and runs in a plain Python process.
 from collections.abc import Generator
 
 from trainables.lineage.bench import Bench
-from trainables.lineage.commits import Metrics
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.iteration_run import IterationRun
 from trainables.lineage.keys import Lineage
+from trainables.lineage.metrics import Metrics
 from trainables.lineage.stored import Stored
 from trainables.store import Damaged, iteration_path
 from trainables.store.artifacts import WEIGHTS

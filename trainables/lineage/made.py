@@ -1,0 +1,18 @@
+"""What an iteration has made, besides the trained model."""
+
+from dataclasses import dataclass, field
+
+from trainables.measures.masks import Masks
+from trainables.measures.weights import Sparsity
+from trainables.training.run import Evaluation, Progress
+
+
+@dataclass
+class Made:
+    """The masks of an iteration, the measures of the model as it was pruned, and its training."""
+
+    masks: Masks
+    prune_seconds: float = 0.0
+    pruned: Evaluation | None = None
+    pruned_sparsity: Sparsity | None = None
+    progress: Progress = field(default_factory=Progress)
