@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from orchestrator.records.sweep import existing_sweep
 from orchestrator.results.figures.rows import iteration_rows
 from orchestrator.results.opening import open_results
-from orchestrator.run.sweep import plan_sweep
+from orchestrator.run.progress import RunProgress
+from orchestrator.run.sweep import plan_sweep, run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
@@ -72,6 +74,21 @@ def test_the_command_trains_nothing_and_shows_what_there_is(before: Store) -> No
     summary = json.loads(done.stdout)
     assert summary["planned"] == 0
     assert summary["healed"] == summary["failures"] == []
+
+
+def test_a_run_with_nothing_to_train_lists_the_storage_once(
+    before: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    committed = Store.committed
+    monkeypatch.setattr(
+        Store, "committed", lambda s, path: listed.append(path) or committed(s, path)
+    )
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    progress = RunProgress(before, SWEEP, Console(stderr=True))
+    summary = run_sweep(load_sweep(FILE), before, ROOTS, progress, address=None, command=[])
+    assert summary.planned.plan.to_train == frozenset()
+    assert sorted(listed) == ["iterations", "snapshots"]
 
 
 def test_its_results_are_what_they_were(before: Store) -> None:

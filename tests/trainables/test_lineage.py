@@ -645,3 +645,26 @@ def test_a_commit_that_another_run_made_meanwhile_stays(data: DeviceData, tmp_pa
     IterationRun(one, 1, bench(data, tmp_path)).run()
     assert Store(str(tmp_path)).manifest(iteration_path(one.keys[1])) == manifest
     assert not (tmp_path / "quarantine").exists()
+
+
+# What it asks of the store
+
+
+def test_a_lineage_asks_the_store_as_often_for_each_iteration_however_many_there_are(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    look, manifest = Store.is_committed, Store.manifest
+    monkeypatch.setattr(Store, "is_committed", lambda s, path: asked.append(path) or look(s, path))
+    monkeypatch.setattr(Store, "manifest", lambda s, path: asked.append(path) or manifest(s, path))
+
+    def requests(iterations: int) -> int:
+        asked.clear()
+        run(lineage(iterations=iterations), data, tmp_path / str(iterations))
+        return len(asked)
+
+    two, four, six = (requests(iterations) for iterations in (2, 4, 6))
+    assert six - four == four - two
+    asked.clear()
+    assert run(lineage(iterations=6), data, tmp_path / "6") == []
+    assert len(asked) == 2 * 7

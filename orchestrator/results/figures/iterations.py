@@ -123,7 +123,7 @@ def _comparisons(results: Results, parameter: str) -> Iterator[_Comparison]:
     cells = cell_columns(results)
     groups: dict[tuple[str, str], dict[str, float]] = {}
     for line in results.record.lineages:
-        if line.config["method"]["name"] == "sap":
+        if parameter in line.config["method"]:
             rest = method_label(line, results.record, {"prune.scope", f"method.{parameter}"})
             group = groups.setdefault((cells[line.id]["setting"], rest), {})
             group[results.labels[line.id]] = line.config["method"][parameter]
