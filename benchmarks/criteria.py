@@ -28,8 +28,8 @@ from trainables.data import Dataset, Split
 from trainables.measures.masks import dense_masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.plugins.entry import built_in
-from trainables.pruning import METHOD, Network
-from trainables.pruning.criterion import CRITERION
+from trainables.pruning import MethodConfig, Network
+from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import flow_input, scoring_batches
 from trainables.training.batches import DeviceData
@@ -65,11 +65,12 @@ def criterion(name: str, model: str, device: torch.device) -> Callable[[], objec
     )
     scoring = Scoring(scored, dense_masks(prunable(scored)), batches, generator)
     chosen = built_in(CRITERION)[name](name=name)
+    assert isinstance(chosen, Criterion)
     return lambda: chosen(scoring)
 
 
 def synflow_rounds(model: str, device: torch.device) -> Callable[[], object]:
-    config = built_in(METHOD)["synflow"].model_validate({"name": "synflow", "density": 0.1})
+    config = TypeAdapter(MethodConfig).validate_python({"name": "synflow", "density": 0.1})
     net, data = network(model, device), cifar(device)
     found = Network(net, dense_masks(prunable(net)), data, seed=0, iteration=1)
     return lambda: config(found)

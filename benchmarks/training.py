@@ -85,7 +85,9 @@ def bare_epoch(dataset: Dataset, device: torch.device) -> float:
         loss = F.cross_entropy(logits, labels)
         loss.backward()
         for name, mask in floats.items():
-            parameters[name].grad *= mask
+            gradient = parameters[name].grad
+            assert gradient is not None
+            gradient *= mask
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():

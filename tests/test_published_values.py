@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.sweepfile.spec import cells
 from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.pruning import Method
+from trainables.pruning.parts import Selects, ToDensity
 
 FOLDER = Path(__file__).parents[1] / "sweeps/sketching"
 COLUMNS = (
@@ -43,15 +45,19 @@ def test_the_tables_are_complete(rows: list[Row]) -> None:
     assert max(repeated.values()) == 1
 
 
+def chosen(method: Method) -> tuple[str, str, float]:
+    """The data that it scores with, its selection and its density."""
+    assert isinstance(method, Selects)
+    assert isinstance(method, ToDensity)
+    return getattr(method, "data", ""), method.selection, method.density
+
+
 def test_every_row_is_a_cell_of_a_sweep_file(rows: list[Row]) -> None:
     swept = {
-        (
-            cell.dataset.name, cell.model.name, cell.method.name,
-            getattr(cell.method, "data", ""), cell.method.selection, cell.method.density,
-        )
+        (cell.dataset.name, cell.model.name, cell.method.name, *chosen(cell.method))
         for file in FOLDER.glob("*.yaml")
         for cell in cells(load_sweep(file))
-    }  # fmt: skip
+    }
     published = {(*(row[name] for name in CELL[:-1]), float(row["density"])) for row in rows}
     assert not published - swept
 

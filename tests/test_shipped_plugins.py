@@ -159,11 +159,13 @@ def saved(tmp_path: Path) -> Saved:
                 {"image": [fromarray(each) for each in pixels], "label": labels}, features
             )
 
-        whole = {
-            splits[0]: split(40, [size] * 40),
-            splits[1]: split(20, [size] * 19 + [test_size or size]),
-        }
-        DatasetDict(whole).save_to_disk(tmp_path / name)
+        whole = DatasetDict(
+            {
+                splits[0]: split(40, [size] * 40),
+                splits[1]: split(20, [size] * 19 + [test_size or size]),
+            }
+        )
+        whole.save_to_disk(tmp_path / name)
         return tmp_path / name
 
     return save
@@ -184,7 +186,9 @@ def test_the_content_of_a_saved_dataset_is_its_identity(saved: Saved, plan: Plan
         sweep = plan(SAVED, {"name": "saved_dataset", "path": name}, "linear")
         return sweep.plan.lineages[0].trunk
 
-    saved("one"), saved("copy"), saved("other", rgb=True)
+    saved("one")
+    saved("copy")
+    saved("other", rgb=True)
     assert key("one") == key("copy") != key("other")
 
 

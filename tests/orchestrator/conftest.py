@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 pytest.register_assert_rewrite("mirrored")
 
@@ -35,18 +35,18 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
     def open_page(url: str) -> Page:
         page = context.new_page()
+
+        def said(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                complaints.append(message.text)
+
+        def asked(request: Request) -> None:
+            if not request.url.startswith((url, "blob:", "data:")):
+                complaints.append(f"asked for {request.url}")
+
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: message.type == "error" and complaints.append(message.text),
-        )
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith((url, "blob:", "data:"))
-                or complaints.append(f"asked for {request.url}")
-            ),
-        )
+        page.on("console", said)
+        page.on("request", asked)
         page.goto(url)
         page.wait_for_selector('[data-table="iterations"] thead th')
         return page

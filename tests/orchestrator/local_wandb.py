@@ -108,23 +108,27 @@ def _bucket(name: str, run: Run) -> dict[str, Any]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: LocalWandb
+
+    @property
+    def wandb(self) -> LocalWandb:
+        assert isinstance(self.server, LocalWandb)
+        return self.server
 
     def do_POST(self) -> None:
-        self.server.requests += 1
+        self.wandb.requests += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        if self.server.closed:
+        if self.wandb.closed:
             self._send(401, b'{"errors": [{"message": "user is not logged in"}]}')
             return
         answer: dict[str, Any] = {}
         if self.path.endswith("graphql"):
             asked = json.loads(body)
-            answer = {"data": self.server.answer(asked["query"], asked.get("variables") or {})}
+            answer = {"data": self.wandb.answer(asked["query"], asked.get("variables") or {})}
         elif self.path.endswith("file_stream"):
-            self.server.stream(self.path.split("/")[-2], json.loads(body))
-        time.sleep(self.server.delay)
+            self.wandb.stream(self.path.split("/")[-2], json.loads(body))
+        time.sleep(self.wandb.delay)
         self._send(200, json.dumps(answer).encode())
 
     do_GET = do_PUT = do_POST

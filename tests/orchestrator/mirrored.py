@@ -35,6 +35,11 @@ LONGER = SWEEP | {"name": "longer", "train": {"epochs": 20, "batch_size": 10}}
 Rows = list[dict[str, Any]]
 
 
+def login(url: str) -> dict[str, Any]:
+    """Variables that say where W&B is and who asks, to be given on as keywords."""
+    return {"WANDB_BASE_URL": url, "WANDB_API_KEY": CANARY}
+
+
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """Without any login to W&B; what wandb keeps for itself goes to `home`."""
     home.mkdir(exist_ok=True)

@@ -422,7 +422,7 @@ def page() -> Iterator[Page]:
         page = browser.new_page()
         page.set_default_timeout(120_000)
         page.set_content("<div id='figure'></div>")
-        page.add_script_tag(content=vl_convert.javascript_bundle())
+        page.add_script_tag(content=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
         yield page
         browser.close()
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import ray
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import (
+    AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]  # compiled
+)
 from ray.tune.execution.class_cache import _ActorClassCache
 
 from orchestrator.run.authentication import own_token, users_token

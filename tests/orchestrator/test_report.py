@@ -317,10 +317,10 @@ class Tags(HTMLParser):
         self.references: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.count[tag] = self.count.get(tag, 0) + 1
         names = {"src", "href", "srcset", "action", "data", "poster", "formaction", "background"}
-        self.references += [value or "" for name, value in attributes if name in names]
+        self.references += [value or "" for name, value in attrs if name in names]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ray import cloudpickle
+from ray.cloudpickle import cloudpickle
 from ray.exceptions import RayTaskError
 
 from orchestrator.records.failures import Failure
@@ -39,6 +39,8 @@ class Listener:
     def started(self, lineage: str, attempt: int) -> None: ...
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
+
+    def gave_way(self, lineage: str) -> None: ...
 
     def finished(self, lineage: str) -> None: ...
 

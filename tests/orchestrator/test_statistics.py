@@ -1,6 +1,7 @@
 """Statistics over seeds: by hand, against SciPy, and what holds of any values."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,15 @@ accuracies = st.integers(0, 10_000).map(lambda count: count / 10_000)
 seeds = st.dictionaries(st.integers(0, 9), accuracies, max_size=6)
 
 
+def near(value: float) -> Any:
+    """Equal to what is within rounding of `value`; Any, as it stands where a float belongs."""
+    return pytest.approx(value)
+
+
 def test_a_summary_worked_out_by_hand() -> None:
     # Deviations from 5 are -3, -1, -1, -1, 0, 0, 2, 4: squares add up to 32, over n - 1 = 7.
     summary = summarize([2, 4, 4, 4, 5, 5, 7, 9])
-    assert summary == Summary(5.0, pytest.approx(math.sqrt(32 / 7)), 8)
+    assert summary == Summary(5.0, near(math.sqrt(32 / 7)), 8)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_a_summary_worked_out_by_hand() -> None:
         ([], Summary(None, None, 0)),
         ([None, math.nan, math.inf], Summary(None, None, 0)),
         ([0.5], Summary(0.5, None, 1)),
-        ([0.5, None, math.nan, 0.7, -math.inf], Summary(0.6, pytest.approx(0.1 * 2**0.5), 2)),
+        ([0.5, None, math.nan, 0.7, -math.inf], Summary(0.6, near(0.1 * 2**0.5), 2)),
         ([0.5, 0.5, 0.5], Summary(0.5, 0.0, 3)),
     ],
 )
@@ -93,7 +99,7 @@ def test_a_paired_comparison_worked_out_by_hand() -> None:
     # P(|T| > t) = 1 - t / sqrt(2 + t^2), and t^2 = 12.
     compared = compare({0: 11.0, 1: 12.0, 2: 23.0}, {0: 10.0, 1: 10.0, 2: 20.0})
     expected = 1 - math.sqrt(12) / math.sqrt(14)
-    assert compared == Comparison(2.0, pytest.approx(expected), "paired t")
+    assert compared == Comparison(2.0, near(expected), "paired t")
     assert not compared.differs
 
 
@@ -115,9 +121,9 @@ def test_only_common_seeds_are_paired() -> None:
 
 def test_without_common_seeds_it_is_welchs_test() -> None:
     one, other = {0: 0.5, 1: 0.6, 2: 0.65}, {3: 0.1, 4: 0.35, 5: 0.2, 2: 0.3}
-    found = stats.ttest_ind([*one.values()], [*other.values()], equal_var=False)
+    _, p_value = stats.ttest_ind([*one.values()], [*other.values()], equal_var=False)
     compared = compare(one, other)
-    assert (compared.test, compared.p_value) == ("Welch t", pytest.approx(found.pvalue))
+    assert (compared.test, compared.p_value) == ("Welch t", pytest.approx(p_value))
     assert compared.differs
 
 

@@ -25,6 +25,7 @@ from mirrored import (
     environment,
     expected_rows,
     history,
+    login,
     offline_folders,
     records,
     server_rows,
@@ -143,7 +144,7 @@ def test_another_project(copy: Path) -> None:
 def test_a_server_gets_every_point_once(copy: Path) -> None:
     online = ("--mode", "online")
     with serving(LocalWandb()) as server:
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         assert sync(copy, "small", *online, **env)["sent"] == 2
         assert server_rows(server) == expected_rows(copy, "small")
         asked = server.requests
@@ -160,7 +161,7 @@ def test_a_server_gets_every_point_once(copy: Path) -> None:
 def test_a_sync_that_is_killed_is_continued(copy: Path) -> None:
     online = ("wandb-sync", "small", "--mode", "online")
     with serving(LocalWandb(delay=0.3)) as server:
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         process = start(copy, *online, **env)
         wait_for(lambda: any(run.lines for run in server.runs.values()))
         process.kill()
@@ -175,14 +176,14 @@ def test_a_server_that_has_a_part_gets_the_rest(copy: Path) -> None:
     with serving(LocalWandb()) as server:
         for name, rows in expected.items():
             server.runs[name] = Run(created={}, lines=dict(enumerate(rows[:3])), steps=[0, 1, 2])
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         sync(copy, "small", "--mode", "online", **env)
         assert server_rows(server) == expected
 
 
 def test_a_run_is_online_where_there_is_a_key(tmp_path: Path) -> None:
     with serving(LocalWandb()) as server:
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         out, err = command(tmp_path, "run", write(tmp_path, ONE), **env)
         assert server_rows(server) == expected_rows(tmp_path, "one")
     assert f"W&B: 1 lineages at {server.url}/pruning" in out
@@ -207,7 +208,7 @@ def test_a_full_disk_is_not_taken_for_success(copy: Path) -> None:
 
 def test_a_sync_that_is_interrupted_ends(copy: Path) -> None:
     with bad_server("silent") as url:
-        env = {"WANDB_BASE_URL": url, "WANDB_API_KEY": CANARY}
+        env = login(url)
         process = start(copy, "wandb-sync", "small", "--mode", "online", **env)
         wait_for(lambda: list(storage(copy).glob("wandb/small/*/online/wandb/run-*")))
         process.send_signal(signal.SIGINT)
@@ -243,7 +244,7 @@ def test_sync_online_without_a_key_is_refused(copy: Path) -> None:
 
 
 def test_settings_of_w_and_b_that_are_wrong_are_one_message(copy: Path) -> None:
-    env = {"WANDB_BASE_URL": "nonsense", "WANDB_API_KEY": CANARY}
+    env = login("nonsense")
     _, err = command(copy, "wandb-sync", "small", expect=2, **env)
     assert "W&B cannot be set up (base_url: Input should be a valid URL" in err
     assert len(err.splitlines()) == 1
@@ -360,7 +361,7 @@ def test_the_report_is_saved_as_a_draft(copy: Path, no_login: pytest.MonkeyPatch
             "from orchestrator.tracking.report import build_wandb_report\n"
             f"print(build_wandb_report(open_results({str(storage(copy))!r}, 'small').record))"
         )
-        env = environment(copy / "home", WANDB_BASE_URL=server.url, WANDB_API_KEY=CANARY)
+        env = environment(copy / "home", **login(server.url))
         done = subprocess.run(
             [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=240
         )

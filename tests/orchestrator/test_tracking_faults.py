@@ -19,6 +19,7 @@ from mirrored import (
     core_processes,
     expected_rows,
     history,
+    login,
     offline_folders,
     plain,
     server_rows,
@@ -44,7 +45,7 @@ def test_killed_runs_leave_no_point_out_and_none_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["silent", "unauthorized", "absent"])
 def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     with bad_server(kind) as url:
-        env = {"WANDB_BASE_URL": url, "WANDB_API_KEY": CANARY}
+        env = login(url)
         out, err = command(tmp_path, "run", write(tmp_path, ONE), "--json", **env)
     summary = json.loads(out)
     assert summary["failures"] == []
@@ -58,7 +59,7 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
 def test_what_a_server_cannot_be_told_at_the_end_is_kept_offline(tmp_path: Path) -> None:
     """That, and not what the server has."""
     with serving(LocalWandb()) as server:
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         command(tmp_path, "run", write(tmp_path, ONE), **env)
         sweep = write(tmp_path, ONE | {"methods": ["one_shot", "lottery_ticket"]})
         command(tmp_path, "run", sweep, WANDB_MODE="disabled")
@@ -100,7 +101,7 @@ def signalled(number: int, folder: Path) -> list[int]:
 
 def test_no_lineage_fails_for_a_server_that_falls_silent(tmp_path: Path) -> None:
     with serving(LocalWandb()) as server:
-        env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": CANARY}
+        env = login(server.url)
         process = start(tmp_path, "run", write(tmp_path, LONGER), "--json", **env)
         wait_for(lambda: server.runs)
         server.delay = 1000

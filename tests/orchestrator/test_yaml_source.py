@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +15,9 @@ from orchestrator.sweepfile import yaml_document
 from orchestrator.sweepfile.spec import SweepSpec, cells, parameter, swept_parameters
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep, locate
+from trainables.pruning.methods.one_shot import OneShot
+from trainables.pruning.methods.sap import SAP
+from trainables.training.schedules import StepDecay
 
 SMALLEST = "name: a\ndataset: fashion_mnist\nmodel: mlp\nmethods: [one_shot]\n"
 
@@ -362,6 +365,7 @@ def test_the_example(load: Load) -> None:
     spec = load(EXAMPLE)
     assert len(list(cells(spec))) == 4 * 3 * 4
     assert [method.name for method in spec.methods] == ["one_shot", "lottery_ticket", "sap", "sap"]
+    assert isinstance(spec.methods[3], SAP)
     assert isinstance(spec.methods[3].eta, float)  # written as 0
     assert swept_parameters(spec) == ("prune.scope", "method.p", "method.q")
 
@@ -420,11 +424,15 @@ def test_an_axis_can_hold_whole_sections_and_mistakes_in_it_are_found(
     assert message == 's.yaml:7:16: train.1.epochs.1: "x" is text, not a whole number'
 
 
+def step_decay(*milestones: int) -> StepDecay:
+    return StepDecay(name="step", milestones=milestones)
+
+
 def test_where_the_schema_has_a_list_an_axis_is_a_list_of_lists(load: Load) -> None:
     one = load(SMALLEST + "train: {lr_schedule: {name: step, milestones: [80, 120]}}")
-    assert [config.lr_schedule.milestones for config in one.train] == [(80, 120)]
+    assert [config.lr_schedule for config in one.train] == [step_decay(80, 120)]
     two = load(SMALLEST + "train: {lr_schedule: {name: step, milestones: [[80, 120], []]}}")
-    assert [config.lr_schedule.milestones for config in two.train] == [(80, 120), ()]
+    assert [config.lr_schedule for config in two.train] == [step_decay(80, 120), step_decay()]
     assert swept_parameters(two) == ("train.lr_schedule.milestones",)
 
 
@@ -486,6 +494,7 @@ def test_overrides_replace_and_create(load: Load) -> None:
     )
     assert (spec.name, spec.seeds) == ("b-c", (7,))
     assert (spec.train[0].epochs, spec.train[0].optimizer.name) == (2, "adam")
+    assert isinstance(spec.methods[0], OneShot)
     assert spec.methods[0].ratio == 0.4
     assert [config.scope for config in spec.prune] == ["layer", "neuron"]
     assert spec.store.keep_weights == "last"
@@ -556,7 +565,7 @@ def test_any_bytes_load_or_raise_a_sweep_file_error(tmp_path: Path, content: byt
         assert isinstance(load_sweep(path), SweepSpec)
 
 
-def _as_flow(data: dict[str, object]) -> str:
+def _as_flow(data: Mapping[str, object]) -> str:
     text = {"name": "a", "dataset": "fashion_mnist", "model": "mlp", "methods": ["sap"], **data}
     return json.dumps(text).replace("NaN", ".nan").replace("Infinity", ".inf")
 

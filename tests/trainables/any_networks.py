@@ -92,6 +92,8 @@ def tied_embedding(shape: Shape, classes: int) -> nn.Module:
 class Attention(nn.Module):
     """Rows that attend to those before them, with buffers that are in no state dict."""
 
+    position: Tensor
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
@@ -212,8 +214,8 @@ class Scaled(nn.Linear):
     def prunes(self, name: str, parameter: nn.Parameter) -> bool:
         return True
 
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.flatten(1)) * self.scale
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(1)) * self.scale
 
 
 @model
@@ -221,17 +223,21 @@ def scaled(shape: Shape, classes: int) -> nn.Module:
     return Scaled(classes)
 
 
-class TwoHeads(nn.Linear):
+class TwoHeads(nn.Module):
     """It gives two logits in training."""
 
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, classes)
+
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        logits = super().forward(images.flatten(1))
+        logits = self.head(images.flatten(1))
         return (logits, logits) if self.training else logits
 
 
 @model
 def two_heads(shape: Shape, classes: int) -> nn.Module:
-    return TwoHeads(64, classes)
+    return TwoHeads(classes)
 
 
 class Noting(nn.Linear):
@@ -242,8 +248,8 @@ class Noting(nn.Linear):
 
     def set_extra_state(self, state: str) -> None: ...
 
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.flatten(1))
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(1))
 
 
 @model

@@ -245,7 +245,7 @@ def test_multiply_adds_of_other_uses_of_a_weight() -> None:
 
 
 def test_counting_leaves_torch_its_fast_paths() -> None:
-    def switches() -> tuple[bool, ...]:
+    def switches() -> tuple[object, ...]:
         backends = torch.backends
         return backends.mha.get_fastpath_enabled(), backends.mkldnn.enabled, backends.cudnn.enabled
 

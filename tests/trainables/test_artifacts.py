@@ -7,9 +7,9 @@ from trainables.store.artifacts import decode_tensors, encode_tensors
 
 
 def test_tensors_that_share_memory_are_each_written() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    model[1].weight = model[0].weight
-    weight = model[0].weight
+    one, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    model = nn.Sequential(one, other)
+    weight = other.weight = one.weight
     state = model.state_dict() | {"rows": weight[1:], "turned": weight.T, "none": weight[:0]}
     read = decode_tensors(encode_tensors(state))
     assert read.keys() == state.keys()

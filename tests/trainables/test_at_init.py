@@ -23,7 +23,7 @@ from trainables.plugins.entry import built_in
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.amount import kept_count
 from trainables.pruning.at_init import AtInit
-from trainables.pruning.criterion import CRITERION
+from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.scoring import Batch, Scoring
 from trainables.pruning.scoring_data import CHUNK, flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest
@@ -45,7 +45,9 @@ DENSITIES = ["0.5", "0.1", "0.02"]
 def method(name: str, **options: Any) -> AtInit:
     examples = {"examples": 48} if name in ("snip", "grasp") else {}
     given = {"name": name, "density": 0.1, **examples, **options}
-    return TypeAdapter(MethodConfig).validate_python(given)
+    found = TypeAdapter(MethodConfig).validate_python(given)
+    assert isinstance(found, AtInit)
+    return found
 
 
 def flat(tensors: dict[str, Tensor]) -> Tensor:
@@ -54,6 +56,7 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
 
 def score(criterion: str, model: nn.Module, masks: Masks, *batches: Batch) -> dict[str, Tensor]:
     chosen = built_in(CRITERION)[criterion](name=criterion)
+    assert isinstance(chosen, Criterion)
     return chosen(Scoring(model, masks, batches, stream(0, "test")))
 
 
@@ -382,9 +385,10 @@ def test_scoring_leaves_the_network_and_the_random_state_alone(
     name: str, training: bool, smooth: nn.Module
 ) -> None:
     smooth.train(training)
-    smooth[1].eval()
-    smooth[0].weight.requires_grad_(False)
-    smooth[4].bias.grad = torch.ones_like(smooth[4].bias)
+    smooth.get_submodule("1").eval()
+    smooth.get_parameter("0.weight").requires_grad_(False)
+    bias = smooth.get_parameter("4.bias")
+    bias.grad = torch.ones_like(bias)
     identities = [id(parameter) for parameter in smooth.parameters()]
     before = snapshot(smooth)
     prune_at_init(method(name, rounds=3), smooth, random_data(), seed=0)
@@ -394,7 +398,7 @@ def test_scoring_leaves_the_network_and_the_random_state_alone(
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_criterion_leaves_the_network_it_is_given_alone(name: str, smooth: nn.Module) -> None:
-    smooth[0].weight.requires_grad_(False)
+    smooth.get_parameter("0.weight").requires_grad_(False)
     before = snapshot(smooth)
     batches = flow_input(random_data(), "chi", stream(0, "chi"))
     score(name, smooth, half_masks(smooth), *batches)
@@ -520,7 +524,7 @@ def test_sampling_at_the_last_round_changes_that_round_only() -> None:
 def test_scores_that_are_no_numbers_are_refused() -> None:
     model = tiny()
     with torch.no_grad():
-        model[3].weight.fill_(float("nan"))
+        model.get_parameter("3.weight").fill_(float("nan"))
     with pytest.raises(ValueError, match=r"synflow: not all scores of 1\.weight are finite"):
         prune_at_init(method("synflow"), model, random_data(), seed=0)
 

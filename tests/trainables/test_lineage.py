@@ -1,7 +1,7 @@
 """A lineage in a plain process: commits, sharing, rewinding, interruption, damage."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def lineage(
         {"epochs": epochs, "batch_size": 40, "keep": keep, "optimizer": {"name": "sgd", "lr": lr}}
     )
     how = how or method("lottery_ticket", ratio=0.3)
-    prune = Pruning(**({"iterations": 2} | pruning))
+    prune = Pruning.model_validate({"iterations": 2} | pruning)
     cell = Cell(DIGITS, model, recipe, prune, how, seed)
     return make_lineage(cell, identity(DIGITS, describe_dataset(DIGITS, ROOTS)))
 
@@ -90,7 +90,8 @@ def bench(data: DeviceData, root: Path | Store, **options: Any) -> Bench:
 
 
 def run(one: Lineage, data: DeviceData, root: Path | Store, **options: Any) -> list[dict]:
-    return list(run_lineage(one, bench(data, root, **options)))
+    committed = run_lineage(one, bench(data, root, **options))
+    return [metrics for metrics in committed if metrics is not None]
 
 
 def pruned_masks(one: Lineage, model: nn.Module, masks: Masks, data: DeviceData) -> Masks:
@@ -132,7 +133,8 @@ def assert_same_results(one: Held, other: Held) -> None:
         assert same(one.weights[t], other.weights[t])
         assert same(one.masks[t], other.masks[t])
         for name in OUTSIDE_IDENTITY:
-            one.metrics[t].pop(name), other.metrics[t].pop(name)
+            one.metrics[t].pop(name)
+            other.metrics[t].pop(name)
         assert one.metrics[t] == other.metrics[t]
         for name in (LAYERS, EPOCHS, SPARSITY):
             assert one.tables[t][name].equals(other.tables[t][name])
@@ -563,9 +565,9 @@ def test_a_lineage_left_between_two_iterations_is_taken_up_there(
     finished: tuple[Lineage, Path], data: DeviceData, tmp_path: Path
 ) -> None:
     one, full = finished
-    started: Iterator[dict] = run_lineage(one, bench(data, tmp_path))
-    assert [next(started)["iteration"], next(started)["iteration"]] == [0, 1]
-    assert started.close() is None  # type: ignore[attr-defined]
+    started = run_lineage(one, bench(data, tmp_path))
+    assert [metrics and metrics["iteration"] for metrics in islice(started, 2)] == [0, 1]
+    assert started.close() is None
     assert [metrics["iteration"] for metrics in run(one, data, tmp_path)] == [2, 3]
     assert_same_results(held(one, tmp_path), held(one, full))
 

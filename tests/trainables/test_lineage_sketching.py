@@ -53,7 +53,8 @@ def lineage(name: str, **options: Any) -> Lineage:
 
 
 def run(one: Lineage, data: DeviceData, root: Path, **options: Any) -> list[dict[str, Any]]:
-    return list(run_lineage(one, Bench(Store(str(root)), data, CPU, **options)))
+    committed = run_lineage(one, Bench(Store(str(root)), data, CPU, **options))
+    return [metrics for metrics in committed if metrics is not None]
 
 
 def masks_of(root: Path, key: str) -> dict[str, torch.Tensor]:

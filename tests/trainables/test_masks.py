@@ -59,23 +59,23 @@ def test_a_mask_that_is_no_contiguous_tensor_is_packed_as_it_reads() -> None:
 
 
 def test_pruned_weights_become_positive_zero_whatever_they_were() -> None:
-    model = nn.Sequential(nn.Linear(6, 1))
+    layer = nn.Linear(6, 1)
     values = [[-2.0, math.nan, math.inf, -math.inf, -0.0, 3.0]]
-    model[0].weight.data = torch.tensor(values)
-    bias = model[0].bias.clone()
-    apply_masks(model, {"0.weight": torch.tensor([[False] * 5 + [True]])})
-    assert model[0].weight.tolist() == [[0, 0, 0, 0, 0, 3]]
-    assert not model[0].weight.signbit().any()
-    assert torch.equal(model[0].bias, bias)
-    assert model[0].weight.requires_grad
+    layer.weight.data = torch.tensor(values)
+    bias = layer.bias.clone()
+    apply_masks(nn.Sequential(layer), {"0.weight": torch.tensor([[False] * 5 + [True]])})
+    assert layer.weight.tolist() == [[0, 0, 0, 0, 0, 3]]
+    assert not layer.weight.signbit().any()
+    assert torch.equal(layer.bias, bias)
+    assert layer.weight.requires_grad
 
 
 def test_kept_weights_stay_as_they_are_nan_included() -> None:
-    model = nn.Sequential(nn.Linear(2, 1))
-    model[0].weight.data = torch.tensor([[math.nan, -0.0]])
-    apply_masks(model, {"0.weight": torch.tensor([[True, True]])})
-    assert model[0].weight.isnan().tolist() == [[True, False]]
-    assert model[0].weight.signbit()[0, 1]
+    layer = nn.Linear(2, 1)
+    layer.weight.data = torch.tensor([[math.nan, -0.0]])
+    apply_masks(nn.Sequential(layer), {"0.weight": torch.tensor([[True, True]])})
+    assert layer.weight.isnan().tolist() == [[True, False]]
+    assert layer.weight.signbit()[0, 1]
 
 
 def test_density_counts_weights_and_not_layers() -> None:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from ray import cloudpickle
+from ray.cloudpickle import cloudpickle
 
 from orchestrator.records.plugins import changed_default, record_plugins
 from orchestrator.run.planning import wanted_snapshots
@@ -28,7 +28,7 @@ from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.keys import Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.trainable import Work
-from trainables.models import MODEL, build_model, check_model
+from trainables.models import MODEL, Model, build_model, check_model
 from trainables.plugins.entry import BUILT_IN, Catalogue, Kind, PluginError
 from trainables.plugins.loading import Luggage, load_plugins, plugged_in
 from trainables.plugins.source import Module, Plugin, read_plugin
@@ -81,7 +81,8 @@ def lineage(catalogue: Catalogue = BUILT_IN, **sections: Any) -> Lineage:
 
 def run(one: Lineage, store: Store) -> list[dict[str, Any]]:
     data = DeviceData.of(load_dataset(one.cell.dataset, ROOTS), CPU)
-    return [*run_lineage(one, Bench(store=store, data=data, device=CPU))]
+    committed = run_lineage(one, Bench(store=store, data=data, device=CPU))
+    return [metrics for metrics in committed if metrics is not None]
 
 
 @pytest.fixture
@@ -756,7 +757,9 @@ def test_a_plugged_model_keeps_the_weights_that_it_was_made_with(tmp_path: Path)
                 nn.init.constant_(parameter, 0.25)
             return net
     """  # fmt: skip
-    built = build_model(mine(tmp_path, source).of(MODEL)["mine"](name="mine"), (1, 2, 2), 3, 0)
+    config = mine(tmp_path, source).of(MODEL)["mine"](name="mine")
+    assert isinstance(config, Model)
+    built = build_model(config, (1, 2, 2), 3, 0)
     assert {value for p in built.parameters() for value in p.unique().tolist()} == {0.25}
 
 

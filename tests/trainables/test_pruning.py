@@ -20,11 +20,13 @@ from trainables.pruning.methods.sap import SAP
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest
 
-SCOPES = ["global", "layer", "neuron"]
+SCOPES: list[Scope] = ["global", "layer", "neuron"]
 
 
 def method(name: str, **options: object) -> Iterative:
-    return TypeAdapter(MethodConfig).validate_python({"name": name, **options})
+    found = TypeAdapter(MethodConfig).validate_python({"name": name, **options})
+    assert isinstance(found, Iterative)
+    return found
 
 
 def keep_all(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,7 +168,7 @@ def test_a_neuron_of_a_convolution_is_one_output_channel_with_all_its_inputs() -
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_grouping_is_undone_exactly(scope: str) -> None:
+def test_grouping_is_undone_exactly(scope: Scope) -> None:
     tensors = {"x": torch.randn(3, 2, 2, 2), "y": torch.randn(4, 3), "z": torch.randn(1, 5)}
     back = ungrouped(grouped(tensors, scope), tensors, scope)
     assert list(back) == list(tensors)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from trainables.measures.masks import kept_counts
+from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.selection import drop_lowest, keep_highest, sampled, sketch
 from trainables.training.randomness import stream
@@ -67,7 +67,11 @@ def test_the_highest_are_those_that_dropping_the_lowest_leaves(net: Net, count: 
 @given(nets(), counts)
 def test_the_count_is_exact_and_nothing_comes_back(net: Net, count: int) -> None:
     scores, masks = net
-    for select in (keep_highest, lambda *given: sampled(*given, stream(0, "test"))):
+
+    def drawn(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
+        return sampled(scores, masks, count, stream(0, "test"))
+
+    for select in (keep_highest, drawn):
         after = select(scores, masks, count)
         assert {name: mask.shape for name, mask in after.items()} == {
             name: mask.shape for name, mask in masks.items()

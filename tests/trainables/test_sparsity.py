@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainables.measures.sparsity import gini, pq_index, pq_index_of_sums
-from trainables.pruning.scope import grouped
+from trainables.pruning.scope import Scope, grouped
 
 NOISE = 1e-9
 """What rounding may move an index by: float64 on vectors of moderate size loses far less."""
@@ -249,7 +250,8 @@ def rows_of(
     where: str, weights: dict[str, Tensor], masks: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The groups that `where` (`global`, `layer/NAME` or `neuron/NAME`) of an oracle names."""
-    scope, _, layer = where.partition("/")
+    named, _, layer = where.partition("/")
+    scope = cast(Scope, named)
     if layer:
         weights, masks = {layer: weights[layer]}, {layer: masks[layer]}
     return grouped(weights, scope)[0], grouped(masks, scope)[0]
