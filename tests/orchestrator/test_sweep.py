@@ -1,7 +1,6 @@
 """What `run` refuses before it writes anything."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ def run(folder: Path, text: str) -> None:
 def test_a_sweep_that_does_not_fit_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = sweep.plan_sweep
-    too_large = 10**18
-    monkeypatch.setattr(sweep, "plan_sweep", lambda *given: replace(plan(*given), bytes=too_large))
+    monkeypatch.setattr(sweep, "commit_bytes", lambda *given: 10**18)
     with pytest.raises(StoreError, match=r"GB free, and this sweep needs about 1000000000.0 GB"):
         run(tmp_path, "methods: [one_shot]")
     assert not (tmp_path / "store").exists()

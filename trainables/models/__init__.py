@@ -56,11 +56,11 @@ def _check_prunable(config: Model, built: nn.Module) -> None:
 
 def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> None:
     """Raise PluginError unless the model maps two images of `shape` to logits [2, classes], in
-    training and in evaluation, and all of its state are tensors.
+    evaluation and in training, and all of its state are tensors.
 
     Statistics that it keeps in training move.
     """
-    for training in (True, False):
+    for training in (False, True):
         logits = _logits(config, built, shape, training)
         found = tuple(getattr(logits, "shape", ()))
         if found != (2, classes):
