@@ -87,10 +87,6 @@ def test_a_sweep_of_more_than_a_test_can_train_is_planned(
     assert len(planned.plan.lineages) == 4 * 3 * 3
 
 
-def test_the_examples_of_plug_ins_run(tmp_path: Path) -> None:
-    train(ROOT / "examples/plugins/sweep.yaml", tmp_path / "store")
-
-
 def train(file: Path, storage: Path) -> None:
     """Train all that the sweep plans, in this process."""
     store, roots, cpu = Store(str(storage)), data_roots(None, {}), torch.device("cpu")

@@ -118,25 +118,6 @@ def test_formatting_trains_nothing_and_another_formula_trains_its_own(copy: Path
     assert "the code of method scaled_magnitude has changed" in other
 
 
-def test_a_default_that_changes_under_one_version_is_refused(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = copy / "network.py"
-    versioned = file.read_text() + '\n__version__ = "1"\n'
-    file.write_text(versioned)
-    sweep = (copy / "sweep.yaml").read_text().replace(", width: 16", "").replace("my-own", "other")
-    (copy / "sweep.yaml").write_text(sweep)
-    assert run(copy).returncode == 0
-    file.write_text(versioned.replace("width: int = 32", "width: int = 32, depth: int = 1"))
-    assert planned(copy)["to_train"] == 0
-    file.write_text(versioned.replace("width: int = 32", "width: int = 48"))
-    ask(copy, "plan", "sweep.yaml", "--storage", "store", expect=2)
-    message = capsys.readouterr().err
-    assert "the default of width is another than in a stored sweep, where it was 32" in message
-    file.write_text(file.read_text().replace('"1"', '"2"'))
-    assert planned(copy)["to_train"] > 0
-
-
 def test_plugged_in_code_that_raises_is_its_lineages_failure(tmp_path: Path) -> None:
     (tmp_path / "lab.py").write_text(BROKEN)
     (tmp_path / "sweep.yaml").write_text(
