@@ -19,26 +19,25 @@ from ray_nodes import free_port, wait_until_it_listens
 
 EXAMPLES = Path(__file__).parents[2] / "examples/plugins"
 SCRIPTS = Path(sys.executable).parent
+FAILED = 1
+"""The iteration that the criterion fails at."""
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 GUARDED = PLAIN | {
     "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_USAGE_STATS_ENABLED": "0",
 }  # fmt: skip
 
 BROKEN = """
-from typing import Literal
-from prunesweep import Iterative, Scoring, criterion, method
+from prunesweep import Scoring, criterion
 
 @criterion
 def broken(scoring: Scoring):
     raise RuntimeError("the third eye is shut")
-
-@method
-class Half(Iterative):
-    "Half of what is left."
-    name: Literal["half"]
-    def amount(self, weights, kept):
-        return kept.sum(dim=1) // 2
 """
+MORE = """
+  - {name: broken, density: 0.5}
+resources: {retries: 0}
+"""
+"""What is added to the sweep of the examples."""
 
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
@@ -53,11 +52,16 @@ def run(folder: Path, *arguments: str, storage: str = "store", **variables: str)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples, and the storage of their sweep, run by the command."""
+    """The examples and a criterion that raises, and the storage of their sweep, run by the command;
+    what it printed is in `summary.json`."""
     folder = tmp_path_factory.mktemp("own") / "lab"
     shutil.copytree(EXAMPLES, folder)
-    done = run(folder)
-    assert done.returncode == 0, done.stderr
+    (folder / "broken.py").write_text(BROKEN)
+    file = folder / "sweep.yaml"
+    file.write_text(file.read_text().replace("method.py]", "method.py, broken.py]").rstrip() + MORE)
+    done = run(folder, "--json")
+    assert done.returncode == 1, done.stderr
+    (folder / "summary.json").write_text(done.stdout)
     return folder
 
 
@@ -81,7 +85,7 @@ def test_the_examples_are_results_like_any_others(folder: Path) -> None:
         ("blobs", "gated_perceptron", method)
         for method in ("lottery_ticket", "scaled_magnitude", "shrinking_steps")
     ]
-    assert planned(folder)["to_train"] == 0
+    assert planned(folder)["to_train"] == FAILED
 
 
 def test_everything_but_plan_and_run_works_without_the_files(
@@ -100,7 +104,9 @@ def test_everything_but_plan_and_run_works_without_the_files(
         ask(copy, *command, "--storage", "store")
     kept = json.loads((copy / "store/sweeps/my-own/plugins.json").read_text())
     sources = {m["name"]: m["source"] for plugin in kept for m in plugin["modules"]}
-    assert sources == {file.stem: file.read_text() for file in EXAMPLES.glob("*.py")}
+    assert sources == {file.stem: file.read_text() for file in [*EXAMPLES.glob("*.py")]} | {
+        "broken": BROKEN
+    }
     ask(copy, "plan", "sweep.yaml", "--storage", "store", expect=2)
     message = capsys.readouterr().err
     assert "sweep.yaml:3:11: plugins.0: plug-in network.py: there is no file" in message
@@ -109,29 +115,19 @@ def test_everything_but_plan_and_run_works_without_the_files(
 def test_formatting_trains_nothing_and_another_formula_trains_its_own(copy: Path) -> None:
     file = copy / "criterion.py"
     file.write_text("# A comment.\n" + file.read_text().replace("|w| over", "The magnitude over"))
-    assert planned(copy)["to_train"] == 0
+    assert planned(copy)["to_train"] == FAILED
     file.write_text(file.read_text().replace("w.abs() / w.std()", "w.abs() / w.var()"))
     # lottery_ticket's two prunings, and the one at initialization; the trunk has no criterion.
-    assert planned(copy)["to_train"] == 3
+    assert planned(copy)["to_train"] == 3 + FAILED
     notice, other = planned(copy)["notices"]
     assert "criterion.py:13: the code of criterion scaled_magnitude has changed" in notice
     assert "the code of method scaled_magnitude has changed" in other
 
 
-def test_plugged_in_code_that_raises_is_its_lineages_failure(tmp_path: Path) -> None:
-    (tmp_path / "lab.py").write_text(BROKEN)
-    (tmp_path / "sweep.yaml").write_text(
-        "name: s\nplugins: [lab.py]\ndataset: {name: digits, subset: 100}\n"
-        "model: {name: mlp, hidden: [8]}\ntrain: {epochs: 1, batch_size: 50}\n"
-        "prune: {iterations: 1}\nmethods: [half, {name: broken, density: 0.5}]\n"
-        "resources: {retries: 0}\n"
-    )
-    done = run(tmp_path, "--json")
-    assert done.returncode == 1
-    (failure,) = json.loads(done.stdout)["failures"]
+def test_plugged_in_code_that_raises_is_its_lineages_failure(folder: Path) -> None:
+    (failure,) = json.loads((folder / "summary.json").read_text())["failures"]
     assert failure["lineage"].startswith("broken")
-    assert "the third eye is shut" in failure["traceback"]
-    assert f'File "{tmp_path / "lab.py"}", line 7' in failure["traceback"]
+    assert f'File "{folder / "broken.py"}", line 6' in failure["traceback"]
     assert 'raise RuntimeError("the third eye is shut")' in failure["traceback"]
 
 
@@ -188,6 +184,6 @@ def test_a_node_that_lacks_the_file_trains_with_it(folder: Path, two_nodes: str)
     """Its numbers are those of a machine that has it."""
     sql = "SELECT lineage, iteration, params_kept, test_accuracy FROM iterations ORDER BY ALL"
     done = run(folder, "--address", two_nodes, storage="second", **GUARDED)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert query(folder, sql, "second") == query(folder, sql)
     assert len(query(folder, sql)) == 10
