@@ -56,31 +56,6 @@ def test_an_index_lists_once_and_not_before_it_is_asked(store: Store, counting: 
     assert counting.listings == 2
 
 
-def test_what_it_is_told_is_what_a_new_listing_finds(store: Store, counting: Counting) -> None:
-    index = StoreIndex(store)
-    seen = index.iterations
-    store.commit(iteration_path("b"), FILES)
-    store.drop_file(iteration_path("b"), "weights")
-    store.set_aside(iteration_path("a"))
-    before = counting.listings
-    index.committed("b", FILES)
-    index.committed("b", {"mask"})
-    index.lost("a")
-    index.lost("never there")
-    assert seen == index.iterations == {"b": {"mask", MANIFEST}}
-    assert counting.listings == before
-    assert StoreIndex(store).iterations == seen
-
-
-def test_what_it_is_told_before_it_has_listed_is_left_to_the_listing(store: Store) -> None:
-    index = StoreIndex(store)
-    store.commit(iteration_path("b"), FILES)
-    index.committed("b", FILES)
-    store.set_aside(iteration_path("a"))
-    index.lost("a")
-    assert index.iterations == {"b": HELD}
-
-
 def test_what_others_commit_is_found_by_a_new_listing(store: Store) -> None:
     index = StoreIndex(store)
     assert (set(index.iterations), set(index.snapshots)) == ({"a"}, {"s"})

@@ -1,14 +1,14 @@
-"""What a storage has committed: listed once, then kept up to date by what one is told."""
+"""What a storage has committed, listed once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from trainables.store.store import MANIFEST, Store
+from trainables.store.store import Store
 
 
 class StoreIndex:
-    """The commits of `store`, for one who commits, or is told of, all that it needs to know.
+    """The commits of `store`, for one who asks for them many times.
 
-    Each of the two mappings takes one listing, made when it is first asked for. What others commit
+    Each of the two mappings takes one listing, made when it is first asked for. What is committed
     after that is unknown until `refresh`. Listing raises StoreError.
     """
 
@@ -18,32 +18,23 @@ class StoreIndex:
 
     @property
     def iterations(self) -> Mapping[str, frozenset[str]]:
-        """The names of the files of every iteration's commit, by key; it follows what is told."""
+        """The names of the files of every iteration's commit, by key."""
         return self._commits("iterations")
 
     @property
     def snapshots(self) -> Mapping[str, frozenset[str]]:
-        """The same of snapshots, as they were listed."""
+        """The same of snapshots."""
         return self._commits("snapshots")
 
     def files_of(self, key: str) -> frozenset[str] | None:
         """The names of the files of an iteration's commit; None without one."""
         return self.iterations.get(key)
 
-    def committed(self, key: str, files: Iterable[str]) -> None:
-        """An iteration is committed now, with these files besides its manifest, and no others."""
-        if "iterations" in self._listed:  # else the listing to come has it
-            self._listed["iterations"][key] = frozenset(files) | {MANIFEST}
-
-    def lost(self, key: str) -> None:
-        """An iteration is no longer committed, if it was."""
-        self._listed.get("iterations", {}).pop(key, None)
-
     def refresh(self) -> None:
         """Forget everything: the next question lists again."""
         self._listed.clear()
 
-    def _commits(self, folder: str) -> dict[str, frozenset[str]]:
+    def _commits(self, folder: str) -> Mapping[str, frozenset[str]]:
         if folder not in self._listed:
             self._listed[folder] = self.store.committed(folder)
         return self._listed[folder]
