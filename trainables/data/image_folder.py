@@ -29,7 +29,7 @@ class ImageFiles:
 def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
     """Shape, classes, counts and fingerprint, from file names and the header of one image.
 
-    Raises as `load` does.
+    Raises as `image_folder` does.
     """
     files = _find(roots, path)
     everything = (*files.train, *files.test)

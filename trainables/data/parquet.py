@@ -37,7 +37,7 @@ def describe(
 ) -> DatasetInfo:
     """Shape, classes, counts and fingerprint, from the labels and the header of one image.
 
-    Raises as `load` does.
+    Raises as `parquet` does.
     """
     files = _find(roots, path, train, test, image, label)
     training, testing = _labels(files.train, label), _labels(files.test, label)
