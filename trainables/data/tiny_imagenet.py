@@ -43,7 +43,8 @@ class TinyImageNetFiles:
 def describe(roots: DataRoots) -> DatasetInfo:
     """What the folder holds, or without one what is published.
 
-    Only another content than the published one has a fingerprint. Raises ValueError as `tiny_imagenet`.
+    Only another content than the published one has a fingerprint. Raises ValueError as
+    `tiny_imagenet` does.
     """
     folder = _find(roots)
     if folder is None:
