@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +52,8 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     assert summary["failures"] == []
     assert commits(tmp_path) == 2
     assert summary["wandb"]["left"] == 1
-    assert "CommError" in summary["wandb"]["problem"]
+    # Its library says CommError, or what its service's socket said when the service gave up first.
+    assert re.search("CommError|Connection", summary["wandb"]["problem"])
     assert_mirrored(tmp_path, "one")
     assert_secret(CANARY, out, err, store=storage(tmp_path), home=tmp_path / "home")
 

@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,33 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     with pytest.raises(TypeError):
         store.write("sweeps/s/file", "no bytes")  # type: ignore[arg-type]
     assert listing(store) == {"sweeps/s/file": b"old"}
+
+
+def test_a_file_is_put_where_another_removes_the_empty_folder_again_and_again(
+    tmp_path: Path,
+) -> None:
+    store, over = Store(str(tmp_path)), threading.Event()
+
+    def remove() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                (tmp_path / "claims/k/ticket").unlink()
+                (tmp_path / "claims/k").rmdir()
+
+    with ThreadPoolExecutor(1) as pool:
+        removing = pool.submit(remove)
+        try:
+            for _ in range(2000):
+                store.put("claims/k/ticket", b"")
+        finally:
+            over.set()
+        removing.result()
+
+
+def test_a_file_in_place_of_a_folder_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / "claims").touch()
+    with pytest.raises(FileExistsError):
+        Store(str(tmp_path)).put("claims/ticket", b"")
 
 
 def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:

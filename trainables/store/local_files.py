@@ -68,12 +68,16 @@ class LocalFiles:
     def put(self, path: str, data: bytes) -> None:
         while True:
             target = self._to_change(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
+                target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
                 return
             except FileNotFoundError:
                 continue  # another removed the empty folder in between
+            except FileExistsError:
+                # mkdir says this too of a folder that was there when it tried, and then no more.
+                if target.parent.is_file() or target.parent.is_symlink():
+                    raise
 
     def overwrite(self, path: str, data: bytes) -> bool:
         try:
