@@ -6,6 +6,8 @@ It needs `pip install prunesweep[datasets]`.
 split to train on and one to test with.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from prunesweep import (
     channel_statistics,
     dataset,
 )
+from trainables.data.decoding import Encoded, Source, decode
+from trainables.data.labels import class_numbers
 
 __version__ = "1"
 
@@ -32,27 +36,33 @@ def saved_dataset(
     test: str = "test",
     image: str = "image",
     label: str = "label",
+    relabel: bool = False,
 ) -> Dataset:
-    """A DatasetDict as `save_to_disk` writes it: images of one size in column `image`, and
-    integers from 0 in column `label`.
+    """A DatasetDict as `save_to_disk` writes it: images of one size in column `image`, and classes
+    0 to K - 1 in column `label`, or with `relabel` any K integers, which become those in order.
 
-    All images become gray (C = 1) if they all are, else RGB (C = 3). Raises DatasetNotFound, and
-    ValueError for content that does not fit.
+    Images are shown as their EXIF orientation says, and become gray (C = 1) if they all are, else
+    RGB (C = 3). Raises DatasetNotFound, and ValueError for content that does not fit.
     """
     found = _read(roots, path)
     for split in (train, test):
         if split not in found:
             raise ValueError(f"{path} has no split {split}; it has {', '.join(found)}")
         _check_columns(f"{path}, {split}", found[split], image, label)
-    splits = {name: (found[name][image], np.array(found[name][label])) for name in (train, test)}
-    gray = all(one.mode in ("1", "L") for images, _ in splits.values() for one in images)
-    whole = {
-        name: _split(f"{path}, {name}", images, labels, "L" if gray else "RGB")
-        for name, (images, labels) in splits.items()
-    }
-    classes = int(max(split.labels.max() for split in whole.values())) + 1
-    mean, std = channel_statistics(whole[train].images)
-    return Dataset("saved_dataset", whole[train], None, whole[test], classes, mean, std)
+    labels, relabelled = class_numbers(
+        np.array(found[train][label], dtype=np.int64),
+        np.array(found[test][label], dtype=np.int64),
+        relabel,
+        f"{path}, column {label}",
+    )
+    decoded = decode([_source(f"{path}, {name}", found[name], image) for name in (train, test)])
+    splits = [Split(*both) for both in zip(decoded.images, labels, strict=True)]
+    mean, std = channel_statistics(splits[0].images)
+    classes = int(splits[0].labels.max()) + 1
+    names = tuple(map(str, relabelled))
+    return Dataset(
+        "saved_dataset", splits[0], None, splits[1], classes, mean, std, names, decoded.notes
+    )
 
 
 def _read(roots: DataRoots, path: str) -> Any:
@@ -84,13 +94,29 @@ def _check_columns(where: str, split: Any, image: str, label: str) -> None:
             raise ValueError(f"{where}: no column {column}; it has {', '.join(split.features)}")
     if not isinstance(split.features[image], Image):
         raise ValueError(f"{where}: the column {image} is {split.features[image]}, no Image()")
+    if "int" not in split.features[label].dtype:
+        raise ValueError(f"{where}: labels must be integers, they are {split.features[label]}")
+    if not len(split):
+        raise ValueError(f"{where}: it has no examples")
+    if any(value is None for value in split[label]):
+        raise ValueError(f"{where}: some examples have no label")
 
 
-def _split(where: str, images: Any, labels: np.ndarray, mode: str) -> Split:
-    pixels = [np.asarray(image.convert(mode)) for image in images]
-    if len({each.shape for each in pixels}) != 1:
-        raise ValueError(f"{where}: all images must have one size, and there must be some")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{where}: labels must be integers, they are {labels.dtype}")
-    stacked = np.stack(pixels).reshape(len(pixels), *pixels[0].shape[:2], -1)
-    return Split(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)), labels.astype(np.int64))
+def _source(where: str, split: Any, image: str) -> Source:
+    from datasets import Image
+
+    encoded = split.select_columns([image]).cast_column(image, Image(decode=False))
+
+    def images() -> Iterator[Encoded]:
+        for row, example in enumerate(encoded):
+            yield Encoded(f"{where}, row {row}", partial(_content, example[image], where, row))
+
+    return Source(len(split), images)
+
+
+def _content(value: dict[str, Any] | None, where: str, row: int) -> bytes:
+    if value and value["bytes"] is not None:
+        return value["bytes"]
+    if value and value["path"] is not None:
+        return Path(value["path"]).read_bytes()
+    raise ValueError(f"{where}, row {row} has no image")

@@ -64,6 +64,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         "estimated_device_seconds": seconds,
         "estimated_bytes": planned.bytes,
         "notices": planned.notices,
+        "datasets": [asdict(found) for found in planned.datasets_record],
     }
     if as_json:
         _json(figures)
@@ -80,6 +81,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     table.add_row("time", f"{time}, one lineage at a time" if seconds is not None else time)
     table.add_row("storage", f"about {size(planned.bytes)} to be written")
     out.print(table)
+    for line in planned.dataset_lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     for notice in planned.notices:
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 

@@ -86,8 +86,11 @@ class RunProgress:
             beat.join()
             self._write("ended")
 
-    def tell(self, notices: Iterable[str]) -> None:
+    def tell(self, facts: Iterable[str], notices: Iterable[str]) -> None:
         """Show what the user should know before the run."""
+        for fact in facts:
+            with suppress(OSError):
+                self.console.print(fact, highlight=False, soft_wrap=True, markup=False)
         for notice in notices:
             self._complain(notice)
 

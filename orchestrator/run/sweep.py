@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from orchestrator.records.datasets import DATASETS, DatasetRecord
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
@@ -14,6 +15,7 @@ from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster
+from orchestrator.run.contents import dataset_lines
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
     Plan,
@@ -63,6 +65,19 @@ class PlannedSweep:
     def record(self) -> SweepRecord:
         """What the storage keeps of the sweep."""
         return record_sweep(self.spec, self.plan.lineages)
+
+    @property
+    def dataset_lines(self) -> list[str]:
+        """What there is to tell of the datasets."""
+        return [line for found in self.datasets for line in dataset_lines(found)]
+
+    @property
+    def datasets_record(self) -> list[DatasetRecord]:
+        """What the storage keeps of the datasets."""
+        return [
+            DatasetRecord(found.identity, getattr(found.config, "path", None), found.info)
+            for found in self.datasets
+        ]
 
     def seconds_on(self, concurrent: int) -> float | None:
         """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
@@ -136,7 +151,7 @@ def run_sweep(
         planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
-    progress.tell(planned.notices)
+    progress.tell(planned.dataset_lines, planned.notices)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
@@ -288,6 +303,7 @@ def _check_storage(planned: PlannedSweep, store: Store) -> None:
 def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
+    DATASETS.write(store, name, planned.datasets_record)
     record_plugins(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from trainables.data import (
     load_dataset,
 )
 from trainables.data import download as downloads
+from trainables.data import mnist as idx_datasets
 from trainables.data.dataset import channel_statistics
 from trainables.data.idx import read_idx
 from trainables.data.torchvision_import import import_torchvision
@@ -160,6 +162,7 @@ class TestHoldoutAndSubset:
 class TestIdx:
     VALUES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     CONTENT = struct.pack(">4B3I", 0, 0, 8, 3, 2, 3, 4) + VALUES.tobytes()
+    MD5 = hashlib.md5(CONTENT).hexdigest()
 
     def write(self, folder: Path, content: bytes) -> Path:
         path = folder / "images-idx3-ubyte"
@@ -170,19 +173,19 @@ class TestIdx:
         zipped = tmp_path / "images.gz"
         zipped.write_bytes(gzip.compress(self.CONTENT))
         for path in (self.write(tmp_path, self.CONTENT), zipped):
-            assert np.array_equal(read_idx(path, (2, 3, 4)), self.VALUES)
+            assert np.array_equal(read_idx(path, (2, 3, 4), self.MD5), self.VALUES)
 
     @pytest.mark.parametrize("length", [0, 3, 9, 16, 39])
     def test_truncation_is_reported_with_the_file(self, tmp_path: Path, length: int) -> None:
         with pytest.raises(ValueError, match="images-idx3-ubyte"):
-            read_idx(self.write(tmp_path, self.CONTENT[:length]), (2, 3, 4))
+            read_idx(self.write(tmp_path, self.CONTENT[:length]), (2, 3, 4), self.MD5)
 
     def test_a_truncated_gzip_is_reported_with_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "images.gz"
         for content in (gzip.compress(self.CONTENT)[:-12], b"no gzip"):
             path.write_bytes(content)
             with pytest.raises(ValueError, match=r"images\.gz is truncated or damaged"):
-                read_idx(path, (2, 3, 4))
+                read_idx(path, (2, 3, 4), self.MD5)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -190,27 +193,36 @@ class TestIdx:
             (b"\0\0\x0d" + CONTENT[3:], "not an idx file of unsigned bytes with 3 dimensions"),
             (CONTENT + b"\0", "25 values, expected 24"),
             (struct.pack(">4B3I", 0, 0, 8, 3, 2, 4, 3) + CONTENT[16:], r"shape \(2, 4, 3\)"),
+            (CONTENT[:-1] + b"\0", "another file of this name than the published one, or damaged"),
         ],
     )
     def test_other_content_is_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            read_idx(self.write(tmp_path, content), (2, 3, 4))
+            read_idx(self.write(tmp_path, content), (2, 3, 4), self.MD5)
 
 
 class TestMnist:
-    def write(self, folder: Path, first_label: int) -> None:
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Four files of blank images, and their checksums."""
         folder.mkdir(parents=True)
+        sums = []
         for kind, count in (("train", 60_000), ("t10k", 10_000)):
-            labels = np.zeros(count, dtype=np.uint8)
-            labels[:10] = [first_label, 0, 4, 1, 9, 2, 1, 3, 1, 4]
             images = struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28) + bytes(count * 784)
-            (folder / f"{kind}-images-idx3-ubyte").write_bytes(images)
-            header = struct.pack(">4BI", 0, 0, 8, 1, count)
-            (folder / f"{kind}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+            labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(count)
+            for name, content in (("images-idx3", images), ("labels-idx1", labels)):
+                (folder / f"{kind}-{name}-ubyte").write_bytes(content)
+                sums.append(hashlib.md5(content).hexdigest())
+        return tuple(sums)
+
+    def publish(self, sums: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the files with these checksums for the published ones."""
+        monkeypatch.setattr(idx_datasets, "MNIST", replace(idx_datasets.MNIST, md5=sums))
 
     @pytest.mark.parametrize("folder", ["data", "data/MNIST/raw", "cache/mnist"])
-    def test_is_found_where_people_keep_it(self, tmp_path: Path, roots, folder: str) -> None:
-        self.write(tmp_path / folder, first_label=5)
+    def test_is_found_where_people_keep_it(
+        self, tmp_path: Path, roots: DataRoots, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.publish(self.write(tmp_path / folder), monkeypatch)
         mnist = load_dataset(config("mnist", subset=10), roots)
         assert mnist.test.images.shape == (10_000, 1, 28, 28)
         assert mnist.mean == (0.1307,)
@@ -218,9 +230,10 @@ class TestMnist:
     def test_another_dataset_of_the_same_file_names_is_not_taken_for_it(
         self, tmp_path: Path, roots: DataRoots
     ) -> None:
-        self.write(tmp_path / "data", first_label=5)
-        with pytest.raises(ValueError, match="another dataset than fashion_mnist"):
-            load_dataset(config("fashion_mnist"), roots)
+        self.write(tmp_path / "data")
+        for name in ("mnist", "fashion_mnist"):
+            with pytest.raises(ValueError, match=r"train-images-idx3-ubyte is another file"):
+                load_dataset(config(name), roots)
 
     def test_a_download_is_used_from_the_cache(
         self, roots: DataRoots, monkeypatch: pytest.MonkeyPatch
@@ -228,8 +241,9 @@ class TestMnist:
         monkeypatch.setattr(downloads, "_answers", lambda url: True)
         monkeypatch.setattr(
             "trainables.data.mnist.IdxDataset._fetch",
-            lambda _, root: self.write(root / "MNIST/raw", first_label=5),
+            lambda _, root: self.publish(self.write(root / "MNIST/raw"), monkeypatch),
         )
+        assert len(idx_datasets.MNIST._download(roots)) == 4
         assert len(load_dataset(config("mnist"), roots).train) == 60_000
         assert [path.name for path in roots.cache.iterdir()] == ["MNIST"]
 
@@ -483,15 +497,15 @@ class TestFolders:
         assert moved == info
 
     @pytest.mark.parametrize("name", WRITERS)
-    def test_a_changed_byte_changes_the_fingerprint(self, roots: DataRoots, name: str) -> None:
+    def test_a_changed_image_changes_the_fingerprint(self, roots: DataRoots, name: str) -> None:
         folder = roots.candidates[0] / "here"
         WRITERS[name](folder)
         before = describe_dataset(config(name, path="here"), roots).fingerprint
-        file = max(path for path in folder.rglob("*") if path.is_file())
-        content = bytearray(file.read_bytes())
-        # Inside the data pages or the image data: headers stay readable.
-        content[len(content) // 4 if name == "parquet" else -20] ^= 1
-        file.write_bytes(content)
+        other = encode(255 - TRAIN[0])
+        if name == "parquet":
+            write_parquet(folder / "train-1.parquet", [other] * 3, TRAIN_LABELS[4:])
+        else:
+            (folder / "train/class0/0.PNG").write_bytes(other)
         assert describe_dataset(config(name, path="here"), roots).fingerprint != before
 
     @pytest.mark.parametrize("name", WRITERS)
@@ -553,7 +567,7 @@ class TestParquetContent:
             ([encode(TRAIN[0]), encode(TRAIN[0])[:60]], [0, 0], "row 1 cannot be decoded"),
             ([encode(TRAIN[0]), None], [0, 0], "row 1 has no image bytes"),
             ([encode(np.zeros((4, 5), np.uint16))], [0], "more than 8 bits"),
-            ([encode(TRAIN[0])], [-1], "must start at 0"),
+            ([encode(TRAIN[0])] * 2, [-1, 0], "the labels are -1, 0, and not 0 to 1"),
             ([encode(TRAIN[0])] * 2, [0, None], "1 rows without a label"),
             ([encode(TRAIN[0])], ["cat"], "labels must be integers"),
             (["a.png"], [0], "images must be binary"),

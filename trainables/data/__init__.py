@@ -1,5 +1,7 @@
 """The datasets that models are trained on: a function each, `def f(roots, *, option=…)`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -28,14 +30,18 @@ __all__ = [
 
 DatasetConfig = Annotated[DatasetOptions, Named(DATASET)]
 
+NO_CONTENT = ("path", "overlap")
+"""Options that change no number."""
+
 
 def load_dataset(config: DatasetOptions, roots: DataRoots) -> Dataset:
     """The dataset of `config`, with its holdout and subset taken.
 
-    Raises DatasetNotFound, and ValueError for damaged files, content that does not fit, or a
-    holdout or subset larger than the training set.
+    Raises DatasetNotFound, and ValueError for files that cannot be read, content that does not
+    fit, or a holdout or subset larger than the training set.
     """
-    dataset = checked(config(roots), config)
+    with _readable():
+        dataset = checked(config(roots), config)
     train, validation = partition(dataset.train.labels, config)
     return replace(
         dataset,
@@ -45,15 +51,31 @@ def load_dataset(config: DatasetOptions, roots: DataRoots) -> Dataset:
 
 
 def describe_dataset(config: DatasetOptions, roots: DataRoots) -> DatasetInfo:
-    """What is known of the dataset of `config` without decoding its images.
+    """What is known of the dataset of `config`, and that it is fit to be trained on.
 
-    Downloadable datasets need no file for it. Raises as `load_dataset` does.
+    Datasets with a published content need no file for it; others are read once, until a file
+    changes. Raises as `load_dataset` does, and ValueError for contents that are refused, see
+    `trainables.data.contents`.
     """
-    info = config.describe(roots)
+    with _readable():
+        info = config.describe(roots)
     return replace(info, train_examples=remaining_examples(info.train_examples, config))
 
 
 def identity(config: DatasetOptions, info: DatasetInfo) -> dict[str, Any]:
     """The JSON values that decide the numbers: the content of a dataset, not its place."""
-    values = {key: value for key, value in canonical(config).items() if key != "path"}
+    values = {key: value for key, value in canonical(config).items() if key not in NO_CONTENT}
     return values if info.fingerprint is None else {**values, "fingerprint": info.fingerprint}
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Makes a file that cannot be opened or read a ValueError that names it."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or "a file of the dataset"
+        raise ValueError(
+            f"{what} cannot be read: {error.strerror or error}; check that it is there, whole, and "
+            "that you may read it"
+        ) from error

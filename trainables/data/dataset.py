@@ -29,7 +29,9 @@ class Dataset:
     """A dataset in memory.
 
     `mean` and `std` normalize each channel of images scaled to [0, 1]; they belong to the whole
-    training set, before `holdout` and `subset`. `validation` is None without a holdout.
+    training set, before `holdout` and `subset`. `validation` is None without a holdout. `names`
+    are those of the classes, if they have any; `notes` are sentences that `plan` and `run` tell:
+    what was left out of the files, and what was changed on reading them.
     """
 
     name: str
@@ -39,6 +41,44 @@ class Dataset:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassSize:
+    """A class, by its name or number, and how many examples it has."""
+
+    name: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class SplitContents:
+    """`constant` images have one colour only, `repeated` ones are in the split once more."""
+
+    examples: int
+    classes: int
+    smallest: ClassSize
+    largest: ClassSize
+    constant: int
+    repeated: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Both splits as they are before holdout and subset.
+
+    `overlap` counts the test examples whose image is a training image too; `first_overlap` says
+    which the first of them is. `names` and `notes` are those of the dataset.
+    """
+
+    train: SplitContents
+    test: SplitContents
+    overlap: int
+    first_overlap: str
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +86,8 @@ class DatasetInfo:
     """What planning needs: `shape` is (channels, height, width).
 
     `train_examples` are those left by holdout and subset. `fingerprint` is a SHA-256 of the
-    content where the name of the dataset does not fix it, else None.
+    content where the name of the dataset does not fix it, else None. `contents` is None for
+    published datasets, which are not looked into.
     """
 
     shape: tuple[int, int, int]
@@ -54,6 +95,7 @@ class DatasetInfo:
     train_examples: int
     test_examples: int
     fingerprint: str | None = None
+    contents: Contents | None = None
 
 
 class Chosen(Protocol):

@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import Field
 
+from trainables.data.contents import example_number, require_apart
 from trainables.data.dataset import Dataset, DatasetInfo
+from trainables.data.description import describe_arrays
 from trainables.data.roots import DataRoots
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
@@ -15,14 +17,16 @@ from trainables.plugins.entry import Entry, Kind, PluginError, described
 class DatasetOptions(Entry):
     """A dataset by name; called with the places to look in, it gives the whole of it.
 
-    `holdout` training examples become the validation split; then only `subset` of the others
-    are kept, in equal numbers per class as far as there are enough. Both choices are fixed: the
-    seed of an experiment does not move them.
+    No more than `overlap` test images may be training images too. `holdout` training examples
+    become the validation split; then only `subset` of the others are kept, in equal numbers per
+    class as far as there are enough. Both choices are fixed: the seed of an experiment does not
+    move them.
     """
 
     described: ClassVar[Callable[..., DatasetInfo] | None] = None
     """What knows the dataset without loading it, called as the function itself."""
 
+    overlap: Annotated[int, Field(ge=0)] = 0
     holdout: Annotated[int, Field(ge=0)] = 0
     subset: Annotated[int, Field(gt=0)] | None = None
 
@@ -31,11 +35,16 @@ class DatasetOptions(Entry):
 
     def describe(self, roots: DataRoots) -> DatasetInfo:
         """What is known of the whole dataset; without a function that knows, it is loaded, and
-        its fingerprint is that of its arrays."""
+        its fingerprint is that of its arrays. Raises ValueError for contents that are refused."""
         described = type(self).described
         if described is None:
-            return _described(checked(self(roots), self))
-        return described(roots, **{name: getattr(self, name) for name in self.option_names})
+            found = checked(self(roots), self)
+            info = describe_arrays(found, _fingerprint(found), example_number)
+        else:
+            info = described(roots, **{name: getattr(self, name) for name in self.option_names})
+        if info.contents is not None:
+            require_apart(self.name, info.contents, self.overlap)
+        return info
 
 
 DATASET = Kind("dataset", DatasetOptions, ("roots",), ("trainables.data",))
@@ -98,17 +107,10 @@ def _is(found: Any, dtype: type[np.integer]) -> bool:
     return isinstance(found, np.ndarray) and found.dtype == dtype
 
 
-def _described(found: Dataset) -> DatasetInfo:
+def _fingerprint(found: Dataset) -> str:
     digest = hashlib.sha256(repr((found.classes, found.mean, found.std)).encode())
     for split in (found.train, found.test):
         for array in (split.images, split.labels):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-    _, channels, height, width = found.train.images.shape
-    return DatasetInfo(
-        (channels, height, width),
-        found.classes,
-        len(found.train),
-        len(found.test),
-        digest.hexdigest(),
-    )
+    return digest.hexdigest()

@@ -9,20 +9,40 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def fingerprint(files: Mapping[str, Path], cache: Path) -> str:
-    """SHA-256, in hex, over the names and contents of `files`.
+def fingerprint(files: Mapping[str, Path], cache: Path, marks: tuple[str, ...] = ()) -> str:
+    """SHA-256, in hex, over the names and contents of `files`, and over `marks`.
 
     The names are the keys, so that the place of the files is no part of it. The result is kept in
     `cache` until the path, size or modification time of a file changes.
     """
-    remembered = cache / "fingerprints" / _digest([_stamp(*item) for item in files.items()])
+    stamped = stamps(files)
+    remembered = cache / "fingerprints" / digest([*stamped, *marks])
     with suppress(OSError):
         return remembered.read_text()
-    result = _digest([(name, _content_digest(path)) for name, path in files.items()])
+    result = digest([*((name, _content_digest(path)) for name, path in files.items()), *marks])
     # A read-only cache costs hashing again, nothing else.
     with suppress(OSError):
-        _write(remembered, result)
+        write_atomically(remembered, result.encode())
     return result
+
+
+def stamps(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]]:
+    """What changes when a file does: its name, path, size and modification time."""
+    return [_stamp(*item) for item in files.items()]
+
+
+def digest(value: object) -> str:
+    """SHA-256, in hex, of JSON values."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Others see all of it or nothing; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(scratch, path)
 
 
 def _stamp(name: str, path: Path) -> tuple[str, str, int, int]:
@@ -33,15 +53,3 @@ def _stamp(name: str, path: Path) -> tuple[str, str, int, int]:
 def _content_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(scratch, path)

@@ -1,6 +1,7 @@
 """The idx format of MNIST: a big-endian header, then the values (LeCun, Cortes and Burges)."""
 
 import gzip
+import hashlib
 import math
 import zlib
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 UNSIGNED_BYTE = 0x08
 
 
-def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def read_idx(path: Path, shape: tuple[int, ...], md5: str) -> np.ndarray:
     """The uint8 array of `shape` in an idx file, plain or gzipped (by its suffix `.gz`).
 
-    Raises ValueError, naming the file, when it is damaged or holds anything else.
+    `md5` is that of the plain file, in hex. Raises ValueError, naming the file, when it is damaged
+    or holds anything else.
     """
     content = _content(path)
     header = np.array([UNSIGNED_BYTE << 8 | len(shape), *shape], dtype=">u4").tobytes()
@@ -31,6 +33,11 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if size != expected:
         fault = "it is truncated" if size < expected else "it is too long"
         raise ValueError(f"{path} has {size} values, expected {expected}: {fault}; fetch it again")
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(
+            f"{path} is another file of this name than the published one, or damaged; fetch it "
+            "again, or correct `data_root:`"
+        )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 

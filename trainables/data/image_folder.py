@@ -1,91 +1,152 @@
-"""A folder of image files: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`)."""
+"""A folder of image files: `train/<class>/**` and `test/<class>/**` (or `val/<class>/**`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
-from trainables.data.decoding import ImageFormat, decode_images, image_format
+from trainables.data.decoding import Encoded, Source, decode
+from trainables.data.description import Read, describe_files, with_notes
 from trainables.data.entry import described_by
-from trainables.data.fingerprint import fingerprint
 from trainables.data.folder import find_folder
+from trainables.data.listing import LeftOut, files_below, is_litter, told
 from trainables.data.roots import DataRoots
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
+NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""What Pillow can open and not read, or only with another program."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image of a split, and its class."""
+
+    path: Path
+    category: str
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The files of both splits, each sorted by class and name; `classes` are sorted."""
+    """The files of both splits, each sorted by class and name; `classes` are sorted.
+
+    `notes` tell what was left out.
+    """
 
     folder: Path
-    classes: Sequence[str]
-    train: Sequence[Path]
-    test: Sequence[Path]
+    classes: tuple[str, ...]
+    train: Sequence[ImageFile]
+    test: Sequence[ImageFile]
+    notes: tuple[str, ...]
+
+    def where(self, split: str, index: int) -> str:
+        """The path of an example."""
+        files = self.train if split == "train" else self.test
+        return str(files[index].path)
 
 
 def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
-    """Shape, classes, counts and fingerprint, from file names and the header of one image.
-
-    Raises as `image_folder` does.
-    """
+    """Shape, classes, counts and fingerprint, from names and contents; raises as `image_folder`
+    does."""
     files = _find(roots, path)
     everything = (*files.train, *files.test)
-    named = {file.relative_to(files.folder).as_posix(): file for file in everything}
-    return DatasetInfo(
-        _format(files).shape,
-        len(files.classes),
-        len(files.train),
-        len(files.test),
-        fingerprint(named, roots.cache),
-    )
+    named = {file.path.relative_to(files.folder).as_posix(): file.path for file in everything}
+    info = describe_files("image_folder", named, roots.cache, lambda: _read(files))
+    return with_notes(info, files.notes)
 
 
 @described_by(describe)
 def image_folder(roots: DataRoots, *, path: str) -> Dataset:
     """Images [N, C, H, W] of the folder `path`; classes are numbered in the order of their names.
 
-    The first training image decides between gray (C = 1) and RGB (C = 3). Raises
-    DatasetNotFound, and ValueError for content that does not fit.
+    Files are read at any depth below a class, in every format that Pillow reads, and shown as
+    their EXIF orientation says. They become gray (C = 1) if they all are, else RGB (C = 3). What
+    is hidden or no image is left out, and told. Raises DatasetNotFound, and ValueError for content
+    that does not fit.
     """
     files = _find(roots, path)
-    form = _format(files)
-    train, test = _read(files.train, files, form), _read(files.test, files, form)
-    mean, std = channel_statistics(train.images)
-    return Dataset("image_folder", train, None, test, len(files.classes), mean, std)
+    found = _read(files).dataset
+    return replace(found, notes=(*files.notes, *found.notes))
 
 
 def _find(roots: DataRoots, path: str) -> ImageFiles:
-    files = find_folder(path, roots, _look, "train/<class>/ and test/<class>/ (or val/<class>/)")
-    unknown = {file.parent.name for file in files.test} - set(files.classes)
-    if unknown:
-        raise ValueError(
-            f"{files.folder}: no training images of the test class {', '.join(sorted(unknown))}"
-        )
-    return files
+    return find_folder(path, roots, _look, "train/<class>/ and test/<class>/ (or val/<class>/)")
 
 
 def _look(folder: Path) -> ImageFiles | None:
-    train, test = _images(folder / "train"), _images(folder / "test") or _images(folder / "val")
-    if not train or not test:
+    tests = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    if not (folder / "train").is_dir() or not tests:
         return None
-    return ImageFiles(folder, sorted({file.parent.name for file in train}), train, test)
+    left_out = [LeftOut(place, "the test images are those in test/") for place in tests[1:]]
+    train, test = _split(folder / "train", left_out), _split(tests[0], left_out)
+    classes = sorted({file.category for file in train})
+    unknown = {file.category for file in test} - set(classes)
+    if unknown:
+        raise ValueError(
+            f"{folder}: no training images of the test class {', '.join(sorted(unknown))}; "
+            "training needs some of every class, or the folder is to be taken out of the test "
+            "images"
+        )
+    return ImageFiles(folder, tuple(classes), train, test, told(left_out, folder))
 
 
-def _images(split: Path) -> list[Path]:
-    found = (file for file in split.glob("*/*") if file.suffix.lower() in SUFFIXES)
-    return sorted(found, key=lambda file: (file.parent.name, file.name))
+def _split(folder: Path, left_out: list[LeftOut]) -> list[ImageFile]:
+    """The images of all classes; raises ValueError when there are none."""
+    found: list[ImageFile] = []
+    for place in sorted(folder.iterdir(), key=lambda place: place.name):
+        if is_litter(place.name):
+            left_out.append(LeftOut(place, "hidden, or a system's"))
+        elif not place.is_dir():
+            left_out.append(LeftOut(place, "in no folder of a class"))
+        else:
+            found += _images(place, left_out)
+    if not found:
+        raise ValueError(
+            f"{folder} has no images; they are looked for in {folder.name}/<class>/, with names "
+            "that end in .png, .jpg, or as another format that Pillow reads"
+        )
+    return found
 
 
-def _format(files: ImageFiles) -> ImageFormat:
-    first = files.train[0]
-    return image_format(first.read_bytes(), str(first))
+def _images(category: Path, left_out: list[LeftOut]) -> list[ImageFile]:
+    """Those of one class, sorted by their path in its folder."""
+    images, others = [], len(left_out)
+    for file in files_below(category, left_out):
+        suffix = file.suffix.lower()
+        if suffix in _suffixes():
+            images.append(file)
+        else:
+            left_out.append(LeftOut(file, f"{suffix or 'without a suffix'}, no image"))
+    if not images and len(left_out) == others:
+        left_out.append(LeftOut(category, "an empty class"))
+    images.sort(key=lambda file: file.relative_to(category).as_posix())
+    return [ImageFile(file, category.name) for file in images]
 
 
-def _read(paths: Sequence[Path], files: ImageFiles, form: ImageFormat) -> Split:
-    images = np.empty((len(paths), *form.shape), dtype=np.uint8)
-    decode_images(images, lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), form)
+@cache
+def _suffixes() -> frozenset[str]:
+    """Of all formats that Pillow reads by itself."""
+    found, read = Image.registered_extensions(), Image.OPEN.keys() - NO_IMAGES
+    return frozenset(suffix for suffix, name in found.items() if name in read)
+
+
+def _read(files: ImageFiles) -> Read:
+    found = decode([_source(files.train), _source(files.test)])
     number = {name: index for index, name in enumerate(files.classes)}
-    return Split(images, np.array([number[path.parent.name] for path in paths], dtype=np.int64))
+    train, test = (
+        Split(images, np.array([number[file.category] for file in split], dtype=np.int64))
+        for images, split in zip(found.images, (files.train, files.test), strict=True)
+    )
+    mean, std = channel_statistics(train.images)
+    dataset = Dataset(
+        "image_folder", train, None, test, len(files.classes), mean, std, files.classes, found.notes
+    )
+    return Read(dataset, files.where, found.as_ever)
+
+
+def _source(files: Sequence[ImageFile]) -> Source:
+    return Source(
+        len(files), lambda: (Encoded(str(file.path), file.path.read_bytes) for file in files)
+    )

@@ -1,7 +1,9 @@
 """Parquet files with a column of encoded images and one of labels, as on the Hugging Face hub."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +11,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
-from trainables.data.decoding import ImageFormat, decode_images, image_format
+from trainables.data.decoding import CHUNK, Encoded, Source, decode
+from trainables.data.description import Read, describe_files, with_notes
 from trainables.data.entry import described_by
-from trainables.data.fingerprint import fingerprint
 from trainables.data.folder import find_folder
+from trainables.data.labels import class_numbers
+from trainables.data.listing import LeftOut, files_below, told
 from trainables.data.roots import DataRoots
 
 
 @dataclass(frozen=True)
-class ParquetFiles:
-    """The files of both splits, each sorted by name, and the columns to read."""
+class ParquetFile:
+    """A file that was looked into, and how many rows it has."""
 
-    train: Sequence[Path]
-    test: Sequence[Path]
+    path: Path
+    rows: int
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """The files of both splits, each sorted by name, and the columns to read.
+
+    `notes` tell what was left out.
+    """
+
+    train: Sequence[ParquetFile]
+    test: Sequence[ParquetFile]
     image: str
     label: str
+    notes: tuple[str, ...]
+
+    def where(self, split: str, index: int) -> str:
+        """The file and the row of an example."""
+        files = self.train if split == "train" else self.test
+        ends = list(accumulate(file.rows for file in files))
+        number = next(number for number, end in enumerate(ends) if index < end)
+        return f"{files[number].path}, row {index - ends[number] + files[number].rows}"
 
 
 def describe(
@@ -34,22 +57,15 @@ def describe(
     test: str = "test-*.parquet",
     image: str = "image",
     label: str = "label",
+    relabel: bool = False,
 ) -> DatasetInfo:
-    """Shape, classes, counts and fingerprint, from the labels and the header of one image.
-
-    Raises as `parquet` does.
-    """
+    """Shape, classes, counts and fingerprint, from the contents; raises as `parquet` does."""
     files = _find(roots, path, train, test, image, label)
-    training, testing = _labels(files.train, label), _labels(files.test, label)
-    named = {f"train {index}": file for index, file in enumerate(files.train)}
-    named |= {f"test {index}": file for index, file in enumerate(files.test)}
-    return DatasetInfo(
-        _format(files).shape,
-        _classes(training, testing),
-        len(training),
-        len(testing),
-        fingerprint(named, roots.cache),
-    )
+    named = {f"train {index}": file.path for index, file in enumerate(files.train)}
+    named |= {f"test {index}": file.path for index, file in enumerate(files.test)}
+    about = repr(("parquet", image, label, relabel))
+    info = describe_files(about, named, roots.cache, lambda: _read(files, relabel))
+    return with_notes(info, files.notes)
 
 
 @described_by(describe)
@@ -61,118 +77,163 @@ def parquet(
     test: str = "test-*.parquet",
     image: str = "image",
     label: str = "label",
+    relabel: bool = False,
 ) -> Dataset:
     """Images [N, C, H, W] of the files that match the globs `train` and `test` in folder `path`.
 
-    The column `image` is binary or a struct with the field `bytes`; `label` holds integers from
-    0. The first training image decides between gray (C = 1) and RGB (C = 3). Raises
-    DatasetNotFound, and ValueError for content that does not fit.
+    A folder that matches is all files in it. The column `image` is binary or a struct with the
+    field `bytes`; `label` holds the classes 0 to K - 1, or with `relabel` any K integers, which
+    become those in their order. Images are shown as their EXIF orientation says, and become gray
+    (C = 1) if they all are, else RGB (C = 3). Raises DatasetNotFound, and ValueError for content
+    that does not fit.
     """
     files = _find(roots, path, train, test, image, label)
-    form = _format(files)
-    training = _read(files.train, files, form)
-    testing = _read(files.test, files, form)
-    mean, std = channel_statistics(training.images)
-    classes = _classes(training.labels, testing.labels)
-    return Dataset("parquet", training, None, testing, classes, mean, std)
+    found = _read(files, relabel).dataset
+    return replace(found, notes=(*files.notes, *found.notes))
 
 
 def _find(
     roots: DataRoots, path: str, train: str, test: str, image: str, label: str
 ) -> ParquetFiles:
     def look(folder: Path) -> ParquetFiles | None:
-        found = [sorted(folder.glob(pattern)) for pattern in (train, test)]
-        return ParquetFiles(found[0], found[1], image, label) if all(found) else None
+        left_out: list[LeftOut] = []
+        found = [_matching(folder, pattern, left_out) for pattern in (train, test)]
+        if not all(found):
+            return None
+        _require_apart(found[0], found[1], train, test)
+        left_out += [
+            LeftOut(other, "matches neither `train:` nor `test:`")
+            for other in sorted(folder.glob("*.parquet"))
+            if not any(other == file or other in file.parents for file in (*found[0], *found[1]))
+            and not other.name.startswith((".", "_"))
+        ]
+        splits = [[_looked_into(file, image, label) for file in files] for files in found]
+        for name, files in zip((train, test), splits, strict=True):
+            if not sum(file.rows for file in files):
+                raise ValueError(f"{folder}: the files {name} have no rows")
+        return ParquetFiles(splits[0], splits[1], image, label, told(left_out, folder))
 
-    files = find_folder(path, roots, look, f"{train} and {test}")
-    for file in (*files.train, *files.test):
-        _check_columns(file, image, label)
-    return files
+    return find_folder(path, roots, look, f"{train} and {test}")
 
 
-def _check_columns(file: Path, image: str, label: str) -> None:
+def _matching(folder: Path, pattern: str, left_out: list[LeftOut]) -> list[Path]:
+    """As other readers of Parquet, without what is hidden or begins with an underscore."""
     try:
-        schema = pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} is not a Parquet file, or a damaged one: {error}") from error
+        matches = sorted(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(f"{pattern!r} is no glob of files in a folder: {error}") from error
+    found = []
+    for match in matches:
+        for file in files_below(match, left_out) if match.is_dir() else (match,):
+            if file.name.startswith((".", "_")):
+                left_out.append(LeftOut(file, "hidden, or no data by its name"))
+            else:
+                found.append(file)
+    return found
+
+
+def _require_apart(train: Sequence[Path], test: Sequence[Path], *patterns: str) -> None:
+    known = {file.resolve() for file in train}
+    both = [file for file in test if file.resolve() in known]
+    if both:
+        raise ValueError(
+            f"{both[0]} is a training and a test file: both {patterns[0]!r} and {patterns[1]!r} "
+            "match it; give `train:` and `test:` globs that have no file in common"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Makes what pyarrow raises one message with the file."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            yield opened
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{file} is not a Parquet file, or a damaged one: {first}; fetch or write it again"
+        ) from error
+
+
+def _looked_into(path: Path, image: str, label: str) -> ParquetFile:
+    with _opened(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
     for column in (image, label):
         if column not in schema.names:
-            raise ValueError(f"{file} has no column {column!r}, only {', '.join(schema.names)}")
+            raise ValueError(f"{path} has no column {column!r}, only {', '.join(schema.names)}")
     if not pa.types.is_integer(schema.field(label).type):
         kind = schema.field(label).type
-        raise ValueError(f"{file}: labels must be integers, column {label!r} is {kind}")
+        raise ValueError(f"{path}: labels must be integers, column {label!r} is {kind}")
     kind = schema.field(image).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise ValueError(
-            f"{file}: images must be binary or a struct with `bytes`, column {image!r} is {kind}"
+            f"{path}: images must be binary or a struct with `bytes`, column {image!r} is {kind}"
         )
+    return ParquetFile(path, rows)
 
 
-def _format(files: ParquetFiles) -> ImageFormat:
-    file = files.train[0]
-    batches = pq.ParquetFile(file).iter_batches(batch_size=1, columns=[files.image])
-    first = next(batches, None)
-    if first is None:
-        raise ValueError(f"{file} has no rows")
-    where = f"{file}, row 0"
-    return image_format(_bytes(_encoded(first.column(0)), 0, where), where)
+def _read(files: ParquetFiles, relabel: bool) -> Read:
+    labels, relabelled = class_numbers(
+        _labels(files.train, files.label),
+        _labels(files.test, files.label),
+        relabel,
+        f"{files.train[0].path.parent}, column {files.label}",
+    )
+    found = decode([_source(files.train, files.image), _source(files.test, files.image)])
+    train, test = (Split(*both) for both in zip(found.images, labels, strict=True))
+    mean, std = channel_statistics(train.images)
+    names = tuple(map(str, relabelled))
+    dataset = Dataset(
+        "parquet", train, None, test, int(train.labels.max()) + 1, mean, std, names, found.notes
+    )
+    return Read(dataset, files.where, found.as_ever)
 
 
-def _encoded(column: pa.Array) -> pa.Array:
-    return column.field("bytes") if isinstance(column, pa.StructArray) else column
+def _labels(files: Sequence[ParquetFile], label: str) -> np.ndarray:
+    return np.concatenate([_labels_of(file.path, label) for file in files if file.rows])
 
 
-def _bytes(encoded: pa.Array, row: int, where: str) -> bytes:
-    value = encoded[row].as_py()
-    if value is None:
-        raise ValueError(f"{where} has no image bytes")
-    return value
+def _labels_of(path: Path, label: str) -> np.ndarray:
+    with _opened(path) as file:
+        column = file.read(columns=[label]).column(0)
+    if column.null_count:
+        raise ValueError(f"{path} has {column.null_count} rows without a label")
+    try:
+        return column.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: a label is no class number: {error}") from error
 
 
-def _labels(paths: Sequence[Path], label: str) -> np.ndarray:
-    columns = [pq.read_table(path, columns=[label]).column(0) for path in paths]
-    for path, column in zip(paths, columns, strict=True):
-        if column.null_count:
-            raise ValueError(f"{path} has {column.null_count} rows without a label")
-    return np.concatenate([column.to_numpy() for column in columns]).astype(np.int64)
+def _source(files: Sequence[ParquetFile], image: str) -> Source:
+    def images() -> Iterator[Encoded]:
+        for file in files:
+            yield from table_images(file, image)
+
+    return Source(sum(file.rows for file in files), images)
 
 
-def _read(paths: Sequence[Path], files: ParquetFiles, form: ImageFormat) -> Split:
-    labels = _labels(paths, files.label)
-    images = np.empty((len(labels), *form.shape), dtype=np.uint8)
-    start = 0
-    for path in paths:
-        start += _read_images(path, files.image, form, images[start:])
-    return Split(images, labels)
+def table_images(file: ParquetFile, image: str) -> Iterator[Encoded]:
+    """The rows of a file one after the other, of which few are in memory.
 
-
-def _read_images(path: Path, image: str, form: ImageFormat, images: np.ndarray) -> int:
-    """Fill the front of `images` from one file and return how many it holds."""
-    file = pq.ParquetFile(path)
+    A row group may hold more than memory does, and than an array of Arrow's can. Raises ValueError.
+    """
     row = 0
-    # By row groups, to bound how many encoded images are held beside the decoded ones.
-    for group in range(file.num_row_groups):
-        for chunk in file.read_row_group(group, columns=[image]).column(0).chunks:
-            _decode(_encoded(chunk), path, row, form, images[row : row + len(chunk)])
-            row += len(chunk)
-    return row
+    with _opened(file.path) as opened:
+        for batch in opened.iter_batches(batch_size=CHUNK, columns=[image]):
+            column = batch.column(0)
+            values = column.field("bytes") if isinstance(column, pa.StructArray) else column
+            for value in values:
+                yield _encoded(f"{file.path}, row {row}", value)
+                row += 1
 
 
-def _decode(
-    encoded: pa.Array, path: Path, start: int, form: ImageFormat, images: np.ndarray
-) -> None:
-    def where(row: int) -> str:
-        return f"{path}, row {start + row}"
+def _encoded(where: str, value: pa.Scalar) -> Encoded:
+    def read() -> bytes:
+        content = value.as_py()
+        if content is None:
+            raise ValueError(f"{where} has no image bytes")
+        return content
 
-    decode_images(images, lambda row: _bytes(encoded, row, where(row)), where, form)
-
-
-def _classes(train: np.ndarray, test: np.ndarray) -> int:
-    for name, labels in (("training", train), ("test", test)):
-        if len(labels) == 0:
-            raise ValueError(f"there are no {name} examples")
-        if labels.min() < 0:
-            raise ValueError(f"the {name} labels go down to {labels.min()}; they must start at 0")
-    return int(max(train.max(), test.max())) + 1
+    return Encoded(where, read)

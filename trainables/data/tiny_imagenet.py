@@ -1,15 +1,15 @@
 """Tiny ImageNet (Le and Yang, 2015), read from its folder as published."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split
-from trainables.data.decoding import ImageFormat, decode_images
+from trainables.data.decoding import Encoded, ImageFormat, Source, decode
+from trainables.data.description import Read, describe_files, with_notes
 from trainables.data.entry import described_by
-from trainables.data.fingerprint import fingerprint
 from trainables.data.roots import DataRoots, not_found, place_it
 
 FOLDERS = ("tiny-imagenet-200", "tiny_imagenet")
@@ -39,6 +39,17 @@ class TinyImageNetFiles:
     train: Examples
     test: Examples
 
+    @property
+    def named(self) -> dict[str, Path]:
+        """All files by their place in the folder."""
+        lists = (self.folder / CLASS_LIST, self.folder / ANNOTATIONS)
+        everything = (*lists, *self.train.paths, *self.test.paths)
+        return {path.relative_to(self.folder).as_posix(): path for path in everything}
+
+    def where(self, split: str, index: int) -> str:
+        """The path of an example."""
+        return str((self.train if split == "train" else self.test).paths[index])
+
 
 def describe(roots: DataRoots) -> DatasetInfo:
     """What the folder holds, or without one what is published.
@@ -50,13 +61,11 @@ def describe(roots: DataRoots) -> DatasetInfo:
     if folder is None:
         return PUBLISHED
     files = _files(folder)
-    info = replace(
-        PUBLISHED,
-        classes=files.classes,
-        train_examples=len(files.train.paths),
-        test_examples=len(files.test.paths),
-    )
-    return info if info == PUBLISHED else replace(info, fingerprint=_fingerprint(files, roots))
+    counts = (files.classes, len(files.train.paths), len(files.test.paths))
+    if counts == (PUBLISHED.classes, PUBLISHED.train_examples, PUBLISHED.test_examples):
+        return PUBLISHED
+    info = describe_files("tiny_imagenet", files.named, roots.cache, lambda: _read(files))
+    return with_notes(info, (f"{folder} is not all of Tiny ImageNet, or another dataset",))
 
 
 @described_by(describe)
@@ -73,9 +82,7 @@ def tiny_imagenet(roots: DataRoots) -> Dataset:
             f"{place_it(FOLDERS[0])} as published, with {CLASS_LIST}, train/<class>/images/, "
             f"val/images/ and {ANNOTATIONS}; it is not downloaded",
         )
-    files = _files(folder)
-    train, test = _read(files.train), _read(files.test)
-    return Dataset("tiny_imagenet", train, None, test, files.classes, MEAN, STD)
+    return _read(_files(folder)).dataset
 
 
 def _places(roots: DataRoots) -> Iterator[Path]:
@@ -122,7 +129,10 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; unpack {FOLDERS[0]} again") from error
     if not lines:
         raise ValueError(f"{path} is missing or empty; unpack {FOLDERS[0]} again")
     return lines
@@ -132,15 +142,18 @@ def _incomplete(folder: Path, what: str) -> ValueError:
     return ValueError(f"{folder} is incomplete: {what}; unpack {FOLDERS[0]} again")
 
 
-def _fingerprint(files: TinyImageNetFiles, roots: DataRoots) -> str:
-    lists = (files.folder / CLASS_LIST, files.folder / ANNOTATIONS)
-    everything = (*lists, *files.train.paths, *files.test.paths)
-    named = {path.relative_to(files.folder).as_posix(): path for path in everything}
-    return fingerprint(named, roots.cache)
+def _read(files: TinyImageNetFiles) -> Read:
+    found = decode([_source(files.train), _source(files.test)], FORMAT)
+    train, test = (
+        Split(images, np.array(examples.labels, dtype=np.int64))
+        for images, examples in zip(found.images, (files.train, files.test), strict=True)
+    )
+    dataset = Dataset(
+        "tiny_imagenet", train, None, test, files.classes, MEAN, STD, notes=found.notes
+    )
+    return Read(dataset, files.where, found.as_ever)
 
 
-def _read(examples: Examples) -> Split:
+def _source(examples: Examples) -> Source:
     paths = examples.paths
-    images = np.empty((len(paths), *FORMAT.shape), dtype=np.uint8)
-    decode_images(images, lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), FORMAT)
-    return Split(images, np.array(examples.labels, dtype=np.int64))
+    return Source(len(paths), lambda: (Encoded(str(path), path.read_bytes) for path in paths))
