@@ -221,7 +221,7 @@ def test_columns_that_do_not_fit(saved: Saved, plan: Plan, options: dict, messag
 
 def test_images_of_several_sizes(saved: Saved, plan: Plan) -> None:
     saved("mine", test_size=9)
-    with pytest.raises(PlanError, match="mine, test: all images must have one size"):
+    with pytest.raises(PlanError, match="mine, test, row 19 has 9x9 pixels instead of 8x8: all images must have one size"):
         plan(SAVED, {"name": "saved_dataset", "path": "mine"}, "linear")
 
 

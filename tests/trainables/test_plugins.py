@@ -548,8 +548,10 @@ FUNCTIONS: dict[str, tuple[Kind, dict[str, Any], str]] = {
         def mine(roots: DataRoots, *, size: int = 4) -> Dataset:
             labels = np.arange(120) % 3
             images = np.zeros((120, 2, size, size), np.uint8) + labels[:, None, None, None]
+            images[:, 0, 0, 0] = np.arange(120)
             split = Split(images.astype(np.uint8), labels.astype(np.int64))
-            return Dataset("mine", split, None, split, 3, *channel_statistics(split.images))
+            test = Split(split.images + np.uint8(120), split.labels)
+            return Dataset("mine", split, None, test, 3, *channel_statistics(split.images))
     """),
     "described dataset": (DATASET, {"dataset": {"name": "mine", "size": 6, "subset": 100}}, """
         def known(roots, *, size: int):
@@ -632,8 +634,10 @@ CLASSES: dict[str, tuple[Kind, dict[str, Any], str]] = {
             size: int = 4
 
             def __call__(self, roots):
-                split = Split(np.ones((120, 1, self.size, 3), np.uint8), np.arange(120) % 2)
-                return Dataset("mine", split, None, split, 2, (0.5,), (1.0,))
+                images = np.arange(120 * self.size * 3).astype(np.uint8)
+                split = Split(images.reshape(120, 1, self.size, 3), np.arange(120) % 2)
+                test = Split(split.images // 2, split.labels)
+                return Dataset("mine", split, None, test, 2, (0.5,), (1.0,))
     """),
     "criterion class": (*FUNCTIONS["criterion of one shot"][:2], """
         @CRITERION.register

@@ -40,7 +40,7 @@ def load_dataset(config: DatasetOptions, roots: DataRoots) -> Dataset:
     Raises DatasetNotFound, and ValueError for files that cannot be read, content that does not
     fit, or a holdout or subset larger than the training set.
     """
-    with _readable():
+    with _readable(config):
         dataset = checked(config(roots), config)
     train, validation = partition(dataset.train.labels, config)
     return replace(
@@ -57,7 +57,7 @@ def describe_dataset(config: DatasetOptions, roots: DataRoots) -> DatasetInfo:
     changes. Raises as `load_dataset` does, and ValueError for contents that are refused, see
     `trainables.data.contents`.
     """
-    with _readable():
+    with _readable(config):
         info = config.describe(roots)
     return replace(info, train_examples=remaining_examples(info.train_examples, config))
 
@@ -69,11 +69,13 @@ def identity(config: DatasetOptions, info: DatasetInfo) -> dict[str, Any]:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _readable(config: DatasetOptions) -> Iterator[None]:
     """Makes a file that cannot be opened or read a ValueError that names it."""
     try:
         yield
     except OSError as error:
+        if config.plugin is not None:
+            raise  # with the line of the plug-in
         what = error.filename or "a file of the dataset"
         raise ValueError(
             f"{what} cannot be read: {error.strerror or error}; check that it is there, whole, and "

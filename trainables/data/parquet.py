@@ -19,6 +19,8 @@ from trainables.data.labels import class_numbers
 from trainables.data.listing import LeftOut, files_below, told
 from trainables.data.roots import DataRoots
 
+BATCH_BYTES = 64e6
+
 
 @dataclass(frozen=True)
 class ParquetFile:
@@ -221,12 +223,22 @@ def table_images(file: ParquetFile, image: str) -> Iterator[Encoded]:
     """
     row = 0
     with _opened(file.path) as opened:
-        for batch in opened.iter_batches(batch_size=CHUNK, columns=[image]):
+        size = _rows_at_a_time(opened.metadata, image)
+        for batch in opened.iter_batches(batch_size=size, columns=[image]):
             column = batch.column(0)
             values = column.field("bytes") if isinstance(column, pa.StructArray) else column
             for value in values:
                 yield _encoded(f"{file.path}, row {row}", value)
                 row += 1
+
+
+def _rows_at_a_time(metadata: pq.FileMetaData, image: str) -> int:
+    """So many that they take about BATCH_BYTES, and no more than CHUNK."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    mine = (c for c in columns if c.path_in_schema.partition(".")[0] == image)
+    size = sum(column.total_uncompressed_size for column in mine) / max(metadata.num_rows, 1)
+    return max(1, min(CHUNK, int(BATCH_BYTES / max(size, 1))))
 
 
 def _encoded(where: str, value: pa.Scalar) -> Encoded:
