@@ -221,8 +221,46 @@ def test_columns_that_do_not_fit(saved: Saved, plan: Plan, options: dict, messag
 
 def test_images_of_several_sizes(saved: Saved, plan: Plan) -> None:
     saved("mine", test_size=9)
-    with pytest.raises(PlanError, match="mine, test, row 19 has 9x9 pixels instead of 8x8: all images must have one size"):
+    with pytest.raises(
+        PlanError,
+        match="mine, test, row 19 has 9x9 pixels instead of 8x8",
+    ):
         plan(SAVED, {"name": "saved_dataset", "path": "mine"}, "linear")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_saved_images_of_more_than_8_bits_are_refused(
+    tmp_path: Path, plan: Plan, dtype: type
+) -> None:
+    from datasets import Dataset, DatasetDict, Features, Image, Value
+    from PIL.Image import fromarray
+
+    features = Features({"image": Image(), "label": Value("int64")})
+    deep = [fromarray(np.full((4, 4), 4000 + i, dtype)) for i in range(4)]
+    split = Dataset.from_dict({"image": deep, "label": [0, 1, 0, 1]}, features)
+    DatasetDict({"train": split, "test": split}).save_to_disk(tmp_path / "mine")
+    with pytest.raises(PlanError, match="mine, train, row 0 has more than 8 bits per channel"):
+        plan(SAVED, {"name": "saved_dataset", "path": "mine"}, "linear")
+
+
+def test_saved_labels_with_gaps_are_refused_or_numbered(tmp_path: Path, plan: Plan) -> None:
+    from datasets import Dataset, DatasetDict, Features, Image, Value
+    from PIL.Image import fromarray
+
+    features = Features({"image": Image(), "label": Value("int64")})
+    draw = np.random.RandomState(0)
+
+    def split(labels: list[int]) -> Dataset:
+        images = [fromarray(draw.randint(0, 256, (4, 4), np.uint8)) for _ in labels]
+        return Dataset.from_dict({"image": images, "label": labels}, features)
+
+    DatasetDict({"train": split([3, 1, 3]), "test": split([1])}).save_to_disk(tmp_path / "mine")
+    mine = {"name": "saved_dataset", "path": "mine"}
+    with pytest.raises(PlanError, match="mine, column label: the labels are 1, 3, and not 0 to 1"):
+        plan(SAVED, mine, "linear")
+    (found,) = plan(SAVED, mine | {"relabel": True}, "linear").datasets
+    assert found.info.contents
+    assert found.info.contents.names == ("1", "3")
 
 
 def test_a_saved_dataset_with_a_file_missing(saved: Saved, plan: Plan) -> None:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ def picture(seed: int, *shape: int) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, shape or (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def encode(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, kind, **options)
@@ -75,9 +76,7 @@ def put_images(folder: Path, categories: tuple[str, ...] = ("a", "b"), count: in
                 seed += 1
 
 
-def table(
-    path: Path, images: list[bytes | None], labels: list[int | None], **options: object
-) -> None:
+def table(path: Path, images: list[bytes | None], labels: list[int | None], **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("image", pa.binary()), ("label", pa.int64())])
     pq.write_table(pa.table({"image": images, "label": labels}, schema), path, **options)

@@ -6,6 +6,7 @@ import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ class Drawn:
 def encoded(image: Image.Image, suffix: str, orientation: int) -> bytes:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if suffix == ".webp" else {}
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     if suffix in (".png", ".tif", ".webp") and orientation != 1:
         options["exif"] = exif.tobytes()
     image.save(file, LOSSLESS[suffix], **options)
