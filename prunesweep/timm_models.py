@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from prunesweep import Shape
-from trainables.data.torchvision_import import import_torchvision
 from trainables.models.entry import MODEL
+from trainables.torchvision_import import import_torchvision
 
 __version__ = "1"
 

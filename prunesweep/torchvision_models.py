@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from torch import nn
 
 from prunesweep import Shape
-from trainables.data.torchvision_import import import_torchvision
 from trainables.models.channels import with_channels
 from trainables.models.entry import MODEL
+from trainables.torchvision_import import import_torchvision
 
 __version__ = "1"
 

@@ -67,7 +67,7 @@ def _torch() -> str:
 
 
 def _torchvision() -> str:
-    from trainables.data.torchvision_import import import_torchvision
+    from trainables.torchvision_import import import_torchvision
 
     return import_torchvision().__version__
 

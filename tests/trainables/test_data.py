@@ -34,8 +34,8 @@ from trainables.data import download as downloads
 from trainables.data import mnist as idx_datasets
 from trainables.data.dataset import channel_statistics
 from trainables.data.idx import read_idx
-from trainables.data.torchvision_import import import_torchvision
 from trainables.plugins.entry import built_in
+from trainables.torchvision_import import import_torchvision
 
 
 def config(name: str, **options: object) -> DatasetOptions:

@@ -1,5 +1,8 @@
 """Models: parameter counts of the papers, initialization, cost."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -51,6 +54,7 @@ def build(name: str, shape: Shape, classes: int = 10, seed: int = 0, **options: 
         ("wide_resnet_28x8", {}, CIFAR, 10, 23_354_842, 23_340_464),
         ("wide_resnet_28x8", {}, CIFAR, 100, 23_401_012, 23_386_544),
         ("resnet50", {}, TINY, 200, 23_902_472, 23_856_832),
+        ("imagenet_resnet50", {}, TINY, 200, 23_917_832, 23_864_512),
         ("tiny_resnet18", {}, TINY, 200, 11_271_432, 11_261_632),
         ("tiny_wide_resnet18", {}, TINY, 200, 44_857_672, 44_838_272),
         ("vgg19", {}, CIFAR, 10, 20_040_522, 20_024_000),
@@ -116,19 +120,63 @@ def test_building_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_initialization_is_that_of_sap() -> None:
-    model = build("vgg11", CIFAR)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.weight.numel() > 100_000:
-            expected = (2 / (9 * module.out_channels)) ** 0.5
-            assert module.weight.std().item() == pytest.approx(expected, rel=0.02)
-        if isinstance(module, nn.BatchNorm2d):
-            assert torch.all(module.weight == 1)
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            assert module.bias is not None
-            assert torch.all(module.bias == 0)
-    classifier = model.get_parameter("classifier.weight")
-    assert classifier.abs().max().item() <= 512**-0.5
+def drawn(name: str, init: str) -> dict[type, list[Any]]:
+    """The layers of such a model by their type."""
+    layers: dict[type, list[Any]] = {nn.Conv2d: [], nn.Linear: [], nn.BatchNorm2d: []}
+    for module in build(name, CIFAR, init=init).modules():
+        layers.get(type(module), []).append(module)
+    return layers
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet20"])
+@pytest.mark.parametrize("init", ["kaiming_fan_out_conv", "kaiming_fan_in", "openlth"])
+def test_initial_weights_have_the_spread_that_their_name_says(name: str, init: str) -> None:
+    layers = drawn(name, init)
+    for conv in layers[nn.Conv2d]:
+        fan = conv.out_channels if init == "kaiming_fan_out_conv" else conv.in_channels
+        expected = (2 / (fan * math.prod(conv.kernel_size))) ** 0.5
+        error = 5 / (2 * conv.weight.numel()) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(expected, rel=error)
+    (classifier,) = layers[nn.Linear]
+    if init == "kaiming_fan_out_conv":
+        assert classifier.weight.abs().max().item() <= classifier.in_features**-0.5
+    else:
+        expected = (2 / classifier.in_features) ** 0.5
+        error = 5 / (2 * classifier.weight.numel()) ** 0.5
+        assert classifier.weight.std().item() == pytest.approx(expected, rel=error)
+    norms = torch.cat([norm.weight for norm in layers[nn.BatchNorm2d]])
+    if init == "openlth":
+        assert 0 <= norms.min().item() < norms.max().item() <= 1
+        assert norms.mean().item() == pytest.approx(0.5, abs=5 * (12 * len(norms)) ** -0.5)
+    else:
+        assert bool((norms == 1).all())
+    biases = [m.bias for kind in layers.values() for m in kind if m.bias is not None]
+    assert all(bool((bias == 0).all()) for bias in biases)
+
+
+def test_pytorch_draws_what_pytorch_draws() -> None:
+    model = build("mlp", DIGITS, seed=3, hidden=[5], init="pytorch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        hidden = nn.Linear(64, 5)
+    assert torch.equal(model.get_parameter("hidden1.weight"), hidden.weight)
+    assert torch.equal(model.get_parameter("hidden1.bias"), hidden.bias)
+
+
+def test_the_networks_of_each_paper_have_its_initial_weights() -> None:
+    fan_in = {"vgg11", "vgg16", "vgg19", "resnet20", "wide_resnet20"}
+    found = {name: config(name).init for name in MODELS}  # type: ignore[attr-defined]
+    assert {name for name, init in found.items() if init == "kaiming_fan_in"} == fan_in
+    assert {name for name, init in found.items() if init == "pytorch"} == {"imagenet_resnet50"}
+    assert set(found.values()) == {"kaiming_fan_in", "pytorch", "kaiming_fan_out_conv"}
+
+
+def test_weights_drawn_otherwise_have_another_identity_and_old_ones_theirs() -> None:
+    """Before there was a choice, all were drawn as SAP's are, and had no word for it."""
+    assert canonical(config("vgg19")) == {"name": "vgg19", "init": "kaiming_fan_in"}
+    assert canonical(config("vgg19", init="kaiming_fan_out_conv")) == {"name": "vgg19"}
+    assert canonical(config("mlp")) == {"name": "mlp", "hidden": [128, 256]}
+    assert canonical(config("mlp", init="openlth"))["init"] == "openlth"
 
 
 def test_prunable_names_are_those_of_the_state_dict_in_module_order() -> None:

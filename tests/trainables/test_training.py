@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -263,7 +263,10 @@ def test_a_mask_that_keeps_everything_trains_as_no_mask_does(data: DeviceData) -
 
 
 @pytest.mark.parametrize("clip", [0.05, 1e6], ids=["clipped", "far from clipped"])
-def test_gradients_are_clipped_after_masking(data: DeviceData, clip: float) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+def test_gradients_are_clipped_after_or_before_masking(
+    data: DeviceData, clip: float, before: bool
+) -> None:
     model = plain_net()
     masks = half_masks(model)
     apply_masks(model, masks)
@@ -278,13 +281,14 @@ def test_gradients_are_clipped_after_masking(data: DeviceData, clip: float) -> N
     norm = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
     assert norm < 0.9 * unmasked
     expected = {
-        name: p.detach() - 0.5 * gradients[name] * min(1, clip / norm)
+        name: p.detach() - 0.5 * gradients[name] * min(1, clip / (unmasked if before else norm))
         for name, p in parameters.items()
     }
     used = recipe(
         epochs=1,
         batch_size=150,
         clip_grad_norm=clip,
+        clip_before_mask=before,
         lr_schedule={"name": "constant"},
         optimizer={
             "name": "sgd", "lr": 0.5, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0
@@ -293,6 +297,11 @@ def test_gradients_are_clipped_after_masking(data: DeviceData, clip: float) -> N
     state, _ = run(data, used, masks=masks)
     for name, weight in expected.items():
         assert torch.allclose(state[name], weight, rtol=1e-4, atol=1e-7)
+
+
+def test_clipping_before_the_mask_needs_a_norm() -> None:
+    with pytest.raises(ValidationError, match="clip_before_mask needs clip_grad_norm"):
+        recipe(clip_before_mask=True)
 
 
 # Augmentation

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 from trainables.config import canonical
 from trainables.data.dataset import Dataset, DatasetInfo, Split, partition, remaining_examples
-from trainables.data.entry import DATASET, DatasetOptions, checked, dataset, described_by
+from trainables.data.entry import (
+    DATASET,
+    DatasetOptions,
+    checked,
+    dataset,
+    described_by,
+    normalized,
+    require_channels,
+)
 from trainables.data.roots import DataRoots, DatasetNotFound, data_roots
 from trainables.plugins.entry import Named
 
@@ -41,7 +49,7 @@ def load_dataset(config: DatasetOptions, roots: DataRoots) -> Dataset:
     fit, or a holdout or subset larger than the training set.
     """
     with _readable(config):
-        dataset = checked(config(roots), config)
+        dataset = normalized(checked(config(roots), config), config)
     train, validation = partition(dataset.train.labels, config)
     return replace(
         dataset,
@@ -59,6 +67,7 @@ def describe_dataset(config: DatasetOptions, roots: DataRoots) -> DatasetInfo:
     """
     with _readable(config):
         info = config.describe(roots)
+        require_channels(config, info.shape[0])
     return replace(info, train_examples=remaining_examples(info.train_examples, config))
 
 

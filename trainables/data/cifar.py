@@ -13,7 +13,7 @@ from trainables.data.dataset import Dataset, DatasetInfo, Split
 from trainables.data.download import download
 from trainables.data.entry import described_by
 from trainables.data.roots import DataRoots, not_found, place_it
-from trainables.data.torchvision_import import import_torchvision
+from trainables.torchvision_import import import_torchvision
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field
 
+from trainables.config import Config, Listed
 from trainables.data.contents import example_number, require_apart
 from trainables.data.dataset import Dataset, DatasetInfo
 from trainables.data.description import describe_arrays
@@ -14,8 +16,18 @@ from trainables.data.roots import DataRoots
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
+class Normalization(Config):
+    """What images scaled to [0, 1] are normalized with: a number for each channel."""
+
+    mean: Annotated[tuple[float, ...], Listed, Field(min_length=1)]
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Listed, Field(min_length=1)]
+
+
 class DatasetOptions(Entry):
     """A dataset by name; called with the places to look in, it gives the whole of it.
+
+    It is normalized with `normalize`, by default with the mean and the standard deviation that the
+    dataset comes with, see `docs/datasets.md`.
 
     No more than `overlap` test images may be training images too. `holdout` training examples
     become the validation split; then only `subset` of the others are kept, in equal numbers per
@@ -26,6 +38,7 @@ class DatasetOptions(Entry):
     described: ClassVar[Callable[..., DatasetInfo] | None] = None
     """What knows the dataset without loading it, called as the function itself."""
 
+    normalize: Normalization | None = None
     overlap: Annotated[int, Field(ge=0)] = 0
     holdout: Annotated[int, Field(ge=0)] = 0
     subset: Annotated[int, Field(gt=0)] | None = None
@@ -101,6 +114,24 @@ def checked(found: Any, config: DatasetOptions) -> Dataset:
             f"{channels} channels"
         )
     return found
+
+
+def normalized(found: Dataset, config: DatasetOptions) -> Dataset:
+    """`found` with the normalization that `config` asks for; ValueError when it does not fit."""
+    if config.normalize is None:
+        return found
+    require_channels(config, found.train.images.shape[1])
+    return replace(found, mean=config.normalize.mean, std=config.normalize.std)
+
+
+def require_channels(config: DatasetOptions, channels: int) -> None:
+    """Raises ValueError when the normalization has another number of channels."""
+    given = config.normalize
+    if given is not None and {len(given.mean), len(given.std)} != {channels}:
+        raise ValueError(
+            f"normalize: {config.name} has {channels} channels, and mean has {len(given.mean)} "
+            f"numbers and std {len(given.std)}; give one of each for each channel"
+        )
 
 
 def _is(found: Any, dtype: type[np.integer]) -> bool:

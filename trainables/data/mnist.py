@@ -11,7 +11,7 @@ from trainables.data.download import download
 from trainables.data.entry import described_by
 from trainables.data.idx import read_idx
 from trainables.data.roots import DataRoots, DatasetNotFound, not_found, place_it
-from trainables.data.torchvision_import import import_torchvision
+from trainables.torchvision_import import import_torchvision
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -65,26 +65,26 @@ class IterationRun(Iteration):
 
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
         """The state to train from, and the masks with the pruned model's measures."""
-        parent = self._load_scored(model)
+        scored = self._load_scored(model)
         masks = self._parent_masks() if self.step.has_parent else self._all(model)
         made = self._measured_pruned(model, self._masks(model, masks))
         rewound = self._rewound_state()
-        if parent is not None and not self.lineage.cell.prune.rewind_batchnorm:
+        if scored is not None and not self.lineage.cell.prune.rewind_batchnorm:
             buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
             # Those that are not persistent are in no state.
-            rewound = rewound | {name: parent[name] for name in buffers if name in parent}
+            rewound = rewound | {name: scored[name] for name in buffers if name in scored}
         return rewound, made
 
     def _load_scored(self, model: nn.Module) -> State | None:
-        """Give `model`, which has its initial weights, those that are scored; the parent's state,
-        None without a parent."""
+        """Give `model`, which has its initial weights, the state that is scored, and return it;
+        None without a parent, when the initial one is."""
         if not self.step.has_parent:
             self._commit_snapshot(self.lineage.trunk, 0, model.state_dict())
             return None
-        parent = read_tensors(self.bench.store, self.path(self.index - 1))
-        dense = self.step.scored == "dense" and self.index > 1
-        model.load_state_dict(read_tensors(self.bench.store, self.path(0)) if dense else parent)
-        return parent
+        index = 0 if self.step.scored == "dense" else self.index - 1
+        scored = read_tensors(self.bench.store, self.path(index))
+        model.load_state_dict(scored)
+        return scored
 
     def _masks(self, model: nn.Module, masks: Masks) -> Masks:
         cell = self.lineage.cell

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from trainables.models.entry import MODEL, Model, model
-from trainables.models.initialization import initialize
 from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
 from trainables.plugins.entry import Named, PluginError
@@ -21,7 +20,7 @@ def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Modu
     """The model of `config` on the CPU, its weights drawn from `seed` alone.
 
     Maps images [N, *shape] to logits [N, classes]. The global random state is left as it was. A
-    plugged-in model keeps the weights that it was made with; lazy ones are made here.
+    model keeps the weights that it was made with; lazy ones are made here.
     Raises ValueError when images of `shape` are too small for the model, or when it has no weight
     that can be pruned.
     """
@@ -33,8 +32,6 @@ def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Modu
             raise PluginError(f"{config.where()}: {config.name} gives {built!r}, no torch module")
         if any(map(is_lazy, built.parameters())):
             _logits(config, built, shape, training=False)
-        if config.plugged_code is None:
-            initialize(built)
     _check_prunable(config, built)
     return built
 

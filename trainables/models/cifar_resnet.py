@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.models.entry import model
+from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
 
 
@@ -37,21 +38,28 @@ class ResidualBlock(nn.Module):
 
 
 @model
-def resnet20(shape: Shape, classes: int, *, width: Annotated[int, Field(gt=0)] = 1) -> nn.Module:
+def resnet20(
+    shape: Shape,
+    classes: int,
+    *,
+    width: Annotated[int, Field(gt=0)] = 1,
+    init: Init = "kaiming_fan_in",
+) -> nn.Module:
     """ResNet-20 with `width` x (16, 32, 64) channels (sketching paper §6; OpenLTH's network).
 
     `width: 2` is `wide_resnet20`. Maps images [N, C, H, W] to logits [N, classes].
     """
-    return residual_network(shape, classes, (16 * width, 32 * width, 64 * width), blocks=3)
+    channels = (16 * width, 32 * width, 64 * width)
+    return initialized(residual_network(shape, classes, channels, blocks=3), init)
 
 
 @model
-def wide_resnet20(shape: Shape, classes: int) -> nn.Module:
+def wide_resnet20(shape: Shape, classes: int, *, init: Init = "kaiming_fan_in") -> nn.Module:
     """ResNet-20 with 32, 64, 128 channels, the sketching paper's WideResNet-20-32.
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
-    return resnet20(shape, classes, width=2)
+    return resnet20(shape, classes, width=2, init=init)
 
 
 def residual_network(shape: Shape, classes: int, channels: Sequence[int], blocks: int) -> nn.Module:

@@ -8,13 +8,20 @@ from torch import nn
 
 from trainables.config import Listed
 from trainables.models.entry import model
+from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape, require_size
 
 Channels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed, Field(min_length=1)]
 
 
 @model
-def cnn(shape: Shape, classes: int, *, hidden: Channels = (64, 128, 256, 512)) -> nn.Module:
+def cnn(
+    shape: Shape,
+    classes: int,
+    *,
+    hidden: Channels = (64, 128, 256, 512),
+    init: Init = "kaiming_fan_out_conv",
+) -> nn.Module:
     """Blocks of 3x3 convolution with bias, BatchNorm and ReLU (SAP Table 3, "CNN").
 
     A 2x2 max-pool stands between blocks and a global average pool after the last. Maps images
@@ -33,4 +40,4 @@ def cnn(shape: Shape, classes: int, *, hidden: Channels = (64, 128, 256, 512)) -
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["classifier"] = nn.Linear(channels, classes)
-    return nn.Sequential(layers)
+    return initialized(nn.Sequential(layers), init)

@@ -1,18 +1,33 @@
-"""Initial weights."""
+"""Initial weights, by the codes whose results they decide."""
+
+from typing import Literal
 
 from torch import nn
 
+Init = Literal["kaiming_fan_out_conv", "kaiming_fan_in", "openlth", "pytorch"]
+"""How weights are drawn:
 
-def initialize(model: nn.Module) -> None:
-    """Draw the initial weights with torch's global CPU generator, as SAP's published code does.
+- `kaiming_fan_out_conv` (SAP's code): convolutions Kaiming normal, fan out; Linear as PyTorch.
+- `kaiming_fan_in` (SynFlow's code): convolutions and Linear Kaiming normal, fan in.
+- `openlth` (OpenLTH's `kaiming_normal`, `uniform`): that, and BatchNorm weights uniform in [0, 1].
+- `pytorch`: all as PyTorch, or torchvision, draws it.
 
-    Convolutions: Kaiming normal, fan out. Linear: PyTorch's default weight, as drawn when the
-    layer was made. BatchNorm: weight 1. Every bias of these is zero.
-    """
+But for `pytorch`, biases are 0 and BatchNorm weights, but for `openlth`, 1.
+"""
+
+
+def initialized(model: nn.Module, init: Init) -> nn.Module:
+    """`model` with its initial weights, drawn with torch's global CPU generator."""
+    if init == "pytorch":
+        return model
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            mode = "fan_out" if init == "kaiming_fan_out_conv" else "fan_in"
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+        elif isinstance(module, nn.Linear) and init != "kaiming_fan_out_conv":
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
+            (nn.init.uniform_ if init == "openlth" else nn.init.ones_)(module.weight)
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
+    return model

@@ -10,36 +10,39 @@ from torch import nn
 
 from trainables.config import Listed
 from trainables.models.entry import model
+from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
 
 Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
 
 
 @model
-def linear(shape: Shape, classes: int) -> nn.Module:
+def linear(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv") -> nn.Module:
     """Multinomial logistic regression (SAP Table 3, "Linear").
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
-    return _perceptron(shape, classes, hidden=())
+    return initialized(_perceptron(shape, classes, hidden=()), init)
 
 
 @model
-def mlp(shape: Shape, classes: int, *, hidden: Widths = (128, 256)) -> nn.Module:
+def mlp(
+    shape: Shape, classes: int, *, hidden: Widths = (128, 256), init: Init = "kaiming_fan_out_conv"
+) -> nn.Module:
     """Perceptron with a ReLU after each of the `hidden` layers (SAP Table 3, "MLP").
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
-    return _perceptron(shape, classes, hidden)
+    return initialized(_perceptron(shape, classes, hidden), init)
 
 
 @model
-def lenet_300_100(shape: Shape, classes: int) -> nn.Module:
+def lenet_300_100(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv") -> nn.Module:
     """LeNet-300-100 (LeCun et al., 1998), the usual perceptron of the pruning literature.
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
-    return _perceptron(shape, classes, hidden=(300, 100))
+    return initialized(_perceptron(shape, classes, hidden=(300, 100)), init)
 
 
 def _perceptron(shape: Shape, classes: int, hidden: Sequence[int]) -> nn.Module:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.models.entry import model
+from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
 
 
@@ -60,34 +61,36 @@ Block = type[PreactBlock] | type[PreactBottleneck]
 
 
 @model
-def resnet18(shape: Shape, classes: int) -> nn.Module:
+def resnet18(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv") -> nn.Module:
     """Pre-activation ResNet-18 with a 3x3 stem and no max-pool (SAP Table 3, "ResNet18").
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
     stages = ((64, 2), (128, 2), (256, 2), (512, 2))
-    return _network(shape, classes, 64, stages, PreactBlock)
+    return initialized(_network(shape, classes, 64, stages, PreactBlock), init)
 
 
 @model
-def resnet50(shape: Shape, classes: int) -> nn.Module:
+def resnet50(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv") -> nn.Module:
     """Pre-activation ResNet-50 with a 3x3 stem and no max-pool, as SAP's ResNet18 is built.
 
-    SAP's published code trains torchvision's ResNet-50 on Tiny ImageNet instead: ReLU after each
-    sum, a 7x7 stem of stride 2, and a max-pool. Maps images [N, C, H, W] to logits [N, classes].
+    SAP's published code trains torchvision's on Tiny ImageNet instead: `imagenet_resnet50`. Maps
+    images [N, C, H, W] to logits [N, classes].
     """
     stages = ((256, 3), (512, 4), (1024, 6), (2048, 3))
-    return _network(shape, classes, 64, stages, PreactBottleneck)
+    return initialized(_network(shape, classes, 64, stages, PreactBottleneck), init)
 
 
 @model
-def wide_resnet_28x8(shape: Shape, classes: int) -> nn.Module:
+def wide_resnet_28x8(
+    shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv"
+) -> nn.Module:
     """WRN-28-8 of Zagoruyko & Komodakis (2016) without dropout (SAP §4.1, "WResNet28x8").
 
     Maps images [N, C, H, W] to logits [N, classes].
     """
     stages = ((128, 4), (256, 4), (512, 4))
-    return _network(shape, classes, 16, stages, PreactBlock)
+    return initialized(_network(shape, classes, 16, stages, PreactBlock), init)
 
 
 def _network(

@@ -6,36 +6,37 @@ from collections.abc import Sequence
 from torch import nn
 
 from trainables.models.entry import model
+from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape, require_size
 
 CHANNELS = (64, 128, 256, 512, 512)
 
 
 @model
-def vgg11(shape: Shape, classes: int) -> nn.Module:
+def vgg11(shape: Shape, classes: int, *, init: Init = "kaiming_fan_in") -> nn.Module:
     """VGG-11 with BatchNorm and convolution bias; its stored baselines are SynFlow's.
 
     Maps images [N, C, H, W], at least 16x16 (else ValueError), to logits [N, classes].
     """
-    return _vgg("vgg11", shape, classes, convolutions=(1, 1, 2, 2, 2))
+    return initialized(_vgg("vgg11", shape, classes, convolutions=(1, 1, 2, 2, 2)), init)
 
 
 @model
-def vgg16(shape: Shape, classes: int) -> nn.Module:
+def vgg16(shape: Shape, classes: int, *, init: Init = "kaiming_fan_in") -> nn.Module:
     """VGG-16 with BatchNorm and convolution bias; its stored baselines are SynFlow's.
 
     Maps images [N, C, H, W], at least 16x16 (else ValueError), to logits [N, classes].
     """
-    return _vgg("vgg16", shape, classes, convolutions=(2, 2, 3, 3, 3))
+    return initialized(_vgg("vgg16", shape, classes, convolutions=(2, 2, 3, 3, 3)), init)
 
 
 @model
-def vgg19(shape: Shape, classes: int) -> nn.Module:
+def vgg19(shape: Shape, classes: int, *, init: Init = "kaiming_fan_in") -> nn.Module:
     """VGG-19 with BatchNorm and convolution bias (sketching paper §6).
 
     Maps images [N, C, H, W], at least 16x16 (else ValueError), to logits [N, classes].
     """
-    return _vgg("vgg19", shape, classes, convolutions=(2, 2, 4, 4, 4))
+    return initialized(_vgg("vgg19", shape, classes, convolutions=(2, 2, 4, 4, 4)), init)
 
 
 def _vgg(model: str, shape: Shape, classes: int, convolutions: Sequence[int]) -> nn.Module:

@@ -1,9 +1,10 @@
 """The training recipe: everything about one training run that decides its numbers."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from trainables.config import Config
 from trainables.plugins.entry import Named, PluginError
@@ -18,7 +19,9 @@ class Recipe(Config):
 
     `keep` says which epoch's weights a run ends with: `last`, or the best by accuracy on the
     held-out part of the training set (`best_validation`) or on the test set (`best_test`, which
-    selects on the test set as SAP's published code does).
+    selects on the test set as SAP's published code does). `clip_grad_norm` is the largest norm of
+    the gradient: of that of the kept weights, or with `clip_before_mask` of the whole, from which
+    the part of pruned weights is taken away afterwards (SAP's published code).
     """
 
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 200
@@ -27,8 +30,17 @@ class Recipe(Config):
     lr_schedule: Annotated[Schedule, Named(SCHEDULE)] = Cosine(name="cosine")
     loss: Annotated[Loss, Named(LOSS)] = CROSS_ENTROPY
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_before_mask: bool = False
     augment: Annotated[Augmentation, Named(AUGMENTATION)] = FlipAndCrop()
     keep: Literal["last", "best_validation", "best_test"] = "last"
+
+    @model_validator(mode="after")
+    def _refuse_what_means_nothing(self) -> Self:
+        if self.clip_before_mask and self.clip_grad_norm is None:
+            raise PydanticCustomError(
+                "no_norm", "clip_before_mask needs clip_grad_norm, the norm to clip to"
+            )
+        return self
 
     def rate(self, epoch: int) -> float:
         """The learning rate of `epoch`, from 0. Raises PluginError when the schedule gives none."""

@@ -196,16 +196,22 @@ class Training:
             logits = self.model(images)
             loss = recipe.loss.mean(logits, labels)
             loss.backward()
+            if recipe.clip_before_mask:
+                self._clip(parameters)
             for parameter, mask in masked:
                 if parameter.grad is not None:
                     parameter.grad.mul_(mask)
-            if recipe.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad_norm)
+            if not recipe.clip_before_mask:
+                self._clip(parameters)
             optimizer.step()
             if masked and not recipe.optimizer.keeps_zeros:
                 apply_masks(self.model, self.masks or {})
             totals.add(loss, logits, labels, step + 1)
         return totals
+
+    def _clip(self, parameters: list[nn.Parameter]) -> None:
+        if self.recipe.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_grad_norm)
 
     def _numbered_batches(
         self, epoch: int, steps: range

@@ -1,10 +1,13 @@
 """One-shot pruning: the dense trained weights, pruned at every iteration."""
 
+import json
 from typing import Literal
 
 from torch import Tensor
 
+from trainables.config import canonical_json
 from trainables.pruning.amount import ratio_amount
+from trainables.pruning.config import Pruning
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.parts import Ratio
@@ -18,6 +21,13 @@ class OneShot(Iterative):
 
     name: Literal["one_shot"]
     ratio: Ratio = 0.2
+
+    def identity(self, prune: Pruning, *without: str) -> str:
+        """With BatchNorm as it was trained, that of w_0 too: earlier versions took w_{t-1}'s."""
+        found = super().identity(prune, *without)
+        if prune.rewind_batchnorm:
+            return found
+        return canonical_json({**json.loads(found), "batchnorm": self.scored})
 
     def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
         return ratio_amount(kept, self.ratio)
