@@ -1,6 +1,8 @@
 """sweeps/sketching/published.csv: complete, plausible, and every row a cell of a sweep file."""
 
 import csv
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TypeAlias
@@ -118,3 +120,27 @@ def test_values_read_in_the_tables(rows: list[Row], table: str, cell: str, value
         if row["table"] == table and " ".join(row[name] for name in CELL) == cell
     ]
     assert found == value
+
+
+def test_the_table_of_sweeps_has_every_file_with_its_size() -> None:
+    """The sizes are those that the golden plans pin."""
+    sweeps = FOLDER.parent
+    plans = json.loads((FOLDER.parents[1] / "tests/golden/sweeps.json").read_text())
+    rows = re.findall(
+        r"^\| `(\S+)` \| ([\d,]+) \| ([\d,]+) \|", (sweeps / "README.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, *_ in rows} == {
+        file.relative_to(sweeps).as_posix() for file in sweeps.glob("*/*.yaml")
+    }
+    for name, *sizes in rows:
+        plan = plans[f"sweeps/{name}"]
+        assert [plan["lineages"], plan["to_train"]] == [int(n.replace(",", "")) for n in sizes]
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.parent.glob("*/*.yaml")), ids=lambda f: f.stem)
+def test_a_sweep_file_says_its_size(file: Path) -> None:
+    plan = json.loads((FOLDER.parents[1] / "tests/golden/sweeps.json").read_text())[
+        file.relative_to(FOLDER.parents[1]).as_posix()
+    ]
+    said = f"# {plan['lineages']:,} lineages, {plan['to_train']:,} iterations of "
+    assert said in file.read_text()

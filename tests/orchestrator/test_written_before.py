@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from orchestrator.records.sweep import existing_sweep
+from orchestrator.records.sweep import existing_sweep, write_sweep
 from orchestrator.results.figures.rows import iteration_rows
 from orchestrator.results.opening import open_results
 from orchestrator.run.progress import RunProgress
@@ -127,3 +127,32 @@ def test_a_lineage_goes_on_from_what_is_stored(before: Store, method: str) -> No
     assert row["params_kept"] == sum(int(mask.sum()) for mask in masks.values())
     # Another processor may round otherwise.
     assert row["test_accuracy"] == pytest.approx(ACCURACIES[method][-1], abs=0.05)
+
+
+DRAWN = """\
+name: drawn
+dataset: {name: digits, subset: 60}
+model: {name: resnet20%s}
+train: {epochs: 1, batch_size: 30}
+methods: [{name: magnitude, density: 0.5}]
+"""
+
+
+def test_what_was_drawn_otherwise_is_read_and_not_taken_for_what_is_drawn_now(
+    tmp_path: Path,
+) -> None:
+    """Version 0.1.0 drew the weights of resnet20 as SAP's code does, and had no word for it."""
+    as_before, now = tmp_path / "before.yaml", tmp_path / "now.yaml"
+    as_before.write_text(DRAWN % ", init: kaiming_fan_out_conv")
+    now.write_text(DRAWN % "")
+    store = Store(str(tmp_path / "store"))
+    planned = plan_sweep(load_sweep(as_before), store, ROOTS)
+    (line,) = planned.plan.lineages
+    assert line.config()["model"] == {"name": "resnet20", "width": 1}
+    data = DeviceData.of(load_dataset(line.cell.dataset, ROOTS), torch.device("cpu"))
+    assert all(run_lineage(line, Bench(store, data, torch.device("cpu"))))
+    write_sweep(store, planned.record)
+    anew = plan_sweep(load_sweep(now), store, ROOTS).plan
+    assert (len(anew.to_train), anew.stored) == (1, 0)
+    (row,) = open_results(store, "drawn").iterations.to_pylist()
+    assert row["lineage"] == line.id
