@@ -54,6 +54,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"name": "snip", "density": DENSITY, "examples": 40}, "global"),
     ({"name": "synflow", "density": DENSITY, "rounds": 3}, "global"),
     ({"name": "grasp", "density": DENSITY, "examples": 40}, "global"),
+    ({"name": "ntk", "density": DENSITY, "examples": 5}, "global"),
 ]
 
 

@@ -43,7 +43,7 @@ DENSITIES = ["0.5", "0.1", "0.02"]
 
 
 def method(name: str, **options: Any) -> AtInit:
-    examples = {"examples": 48} if name in ("snip", "grasp") else {}
+    examples = {"examples": 48} if name in ("snip", "grasp", "ntk") else {}
     given = {"name": name, "density": 0.1, **examples, **options}
     found = TypeAdapter(MethodConfig).validate_python(given)
     assert isinstance(found, AtInit)
@@ -368,7 +368,7 @@ def random_data(shape: tuple[int, ...] = (2, 4, 4), classes: int = 3, n: int = 5
     return DeviceData((channels, height, width), classes, examples, examples, None)
 
 
-ALL = ["random", "magnitude", "snip", "grasp", "synflow"]
+ALL = ["random", "magnitude", "snip", "grasp", "synflow", "ntk"]
 
 
 def snapshot(model: nn.Module) -> list[Any]:
