@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-oldest lint bench chaos clean
+.PHONY: quickstart test test-oldest lint bench chaos reproduce clean
 
 quickstart: $(STAMP)
 	$(BIN)/prunesweep run sweeps/quickstart.yaml
@@ -43,6 +43,11 @@ bench: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# A row of a published table, beside what is published: make reproduce TABLE="1 --dataset cifar10
+# --model resnet20 --density 0.05". Hours on a GPU; --epochs makes it another, shorter experiment.
+reproduce: $(STAMP)
+	$(BIN)/python benchmarks/reproduce.py $(TABLE)
 
 $(STAMP): constraints.txt
 $(OLDEST)/.installed: constraints-oldest.txt

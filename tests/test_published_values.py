@@ -3,12 +3,16 @@
 import csv
 import json
 import re
+from argparse import Namespace
 from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import TypeAlias
 
 import pytest
 
+from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import cells
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.pruning import Method
@@ -17,7 +21,7 @@ from trainables.pruning.parts import Selects, ToDensity
 FOLDER = Path(__file__).parents[1] / "sweeps/sketching"
 COLUMNS = (
     "source", "table", "row", "dataset", "model", "method", "data", "selection", "density",
-    "mean", "std", "note",
+    "mean", "std", "note", "seeds",
 )  # fmt: skip
 CELL = ("dataset", "model", "method", "data", "selection", "density")
 PAPER, SYNFLOW = "arXiv:2305.17559", "ganguli-lab/Synaptic-Flow"
@@ -144,3 +148,40 @@ def test_a_sweep_file_says_its_size(file: Path) -> None:
     ]
     said = f"# {plan['lineages']:,} lineages, {plan['to_train']:,} iterations of "
     assert said in file.read_text()
+
+
+@pytest.fixture(scope="module")
+def reproduce() -> ModuleType:
+    path = FOLDER.parents[1] / "benchmarks/reproduce.py"
+    spec = spec_from_file_location("reproduce", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("table", "dataset", "model", "density", "lineages"),
+    [
+        ("1", "cifar10", "resnet20", 0.05, 3 * (8 + 2)),
+        ("2", "cifar10", "vgg19", 0.02, 3 * 8),
+        ("3", "tiny_imagenet", "tiny_resnet18", 0.1, 3 * (2 + 1)),
+        ("4", "cifar100", "vgg19", 0.1, 3 * 2),
+        ("stored results", "cifar10", "vgg11", 0.001, 3 * 4),
+    ],
+)
+def test_every_row_can_be_run_by_itself(
+    reproduce: ModuleType, tmp_path: Path, table: str, dataset: str, model: str,
+    density: float, lineages: int,
+) -> None:  # fmt: skip
+    given = Namespace(
+        table=table, dataset=dataset, model=model, density=density, method=None, seeds=None,
+        epochs=None,
+    )  # fmt: skip
+    wanted = reproduce.chosen(read_published(FOLDER / "published.csv"), given)
+    file = tmp_path / "s.yaml"
+    file.write_text(json.dumps(reproduce.sweep_of(wanted, given)))
+    found = [*cells(load_sweep(file))]
+    assert len(found) == lineages
+    assert {cell.seed for cell in found} == {0, 1, 2}

@@ -8,7 +8,7 @@ are shown at their last iteration, with the weights that remain.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any, Literal
 
 from orchestrator.records.labels import method_label, options
@@ -68,6 +68,18 @@ class PaperCell:
         if self.mean is None or self.published is None:
             return None
         return self.mean - self.published.mean / 100
+
+    @property
+    def z(self) -> float | None:
+        """The difference in standard errors, √(s²/n + s_published²/n_published) of the means; None
+        when a deviation or a number of runs is not known, or both deviations are 0."""
+        value, difference = self.published, self.difference
+        if value is None or difference is None or self.std is None:
+            return None
+        if value.std is None or value.seeds is None:
+            return None
+        error = sqrt(self.std**2 / self.n + (value.std / 100) ** 2 / value.seeds)
+        return difference / error if error > 0 else None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class _Part:
 
 def paper_text(table: PaperTable) -> TextTable:
     """The table as people read it: beside what aims at no density the weights that remain, and
-    beside a column with published values those, with the difference in points."""
+    beside a column with published values those, with the difference in points and in standard
+    errors."""
     parts = [part for j in range(len(table.columns)) for part in _parts(table, j)]
     lines = [
         [table.columns[part.column].names[k] for part in parts] for k in range(len(table.levels))
@@ -84,6 +85,7 @@ FIGURES_SCHEMA = pa.schema(
         ("published_mean", pa.float64()),
         ("published_std", pa.float64()),
         ("difference", pa.float64()),
+        ("z", pa.float64()),
     ]
 )
 
@@ -104,6 +106,7 @@ def _figures(cell: PaperCell, column: PaperColumn) -> dict[str, Any]:
         if published is None or published.std is None
         else published.std / 100,
         "difference": cell.difference,
+        "z": cell.z,
     }
 
 
@@ -117,11 +120,13 @@ def _parts(table: PaperTable, j: int) -> list[_Part]:
     )
     if all(cell.published is None for cell in cells):
         return [*remaining, value]
+    errors = [] if all(cell.z is None for cell in cells) else [_Part(j, "z", _z_text)]
     return [
         *remaining,
         replace(value, heading="ours"),
         _Part(j, "published", lambda cell: _published_text(cell.published, table.remarks)),
         _Part(j, "difference", _difference_text),
+        *errors,
     ]
 
 
@@ -151,3 +156,10 @@ def _published_text(value: PublishedValue | None, remarks: Sequence[str]) -> str
 
 def _difference_text(cell: PaperCell) -> str:
     return "" if cell.difference is None else f"{100 * cell.difference:+.2f}".replace("-", "−")
+
+
+def _z_text(cell: PaperCell) -> str:
+    if cell.z is None:
+        return ""
+    verdict = "within 2σ" if abs(cell.z) <= 2 else "outside 2σ"
+    return f"{cell.z:+.1f}".replace("-", "−") + f", {verdict}"

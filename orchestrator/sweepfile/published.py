@@ -20,7 +20,10 @@ class PublishedError(UserError):
 
 
 class PublishedValue(Config):
-    """A value that a paper reports, in percent, and the cell of a sweep that it is about."""
+    """A value that a paper reports, in percent, and the cell of a sweep that it is about.
+
+    `std` is the sample standard deviation over `seeds` runs, where the paper says how many.
+    """
 
     source: str
     table: str
@@ -34,6 +37,10 @@ class PublishedValue(Config):
     mean: Annotated[float, Field(ge=0, le=100)]
     std: Annotated[Annotated[float, Field(ge=0)] | None, EmptyIsNone]
     note: str
+    # Records of before there was such a column are written again as they were.
+    seeds: Annotated[
+        Annotated[int, Field(gt=0)] | None, EmptyIsNone, Field(exclude_if=lambda n: n is None)
+    ] = None
 
 
 class PublishedCell(NamedTuple):
@@ -48,6 +55,7 @@ class PublishedCell(NamedTuple):
 
 
 COLUMNS = tuple(PublishedValue.model_fields)
+OPTIONAL = ("seeds",)
 
 
 def read_published(path: Path) -> tuple[PublishedValue, ...]:
@@ -88,7 +96,7 @@ def _text(path: Path) -> str:
 def _check_columns(path: Path, found: Iterable[str]) -> None:
     names = [*found]
     for name in COLUMNS:
-        if names.count(name) != 1:
+        if names.count(name) != 1 and not (name in OPTIONAL and name not in names):
             state = "is missing" if name not in names else "is there twice"
             raise PublishedError(f"{path}:1: column {name} {state}; needed: {','.join(COLUMNS)}")
     unknown = [name for name in names if name not in COLUMNS]
@@ -99,7 +107,7 @@ def _check_columns(path: Path, found: Iterable[str]) -> None:
 
 def _value(row: Mapping[str | None, Any], path: Path, line: int) -> PublishedValue:
     if None in row or None in row.values():
-        raise PublishedError(f"{path}:{line}: has not {len(COLUMNS)} values, as the header has")
+        raise PublishedError(f"{path}:{line}: has another number of values than the header")
     try:
         return PublishedValue.model_validate(row, strict=False)
     except ValidationError as error:

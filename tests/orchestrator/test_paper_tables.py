@@ -311,15 +311,18 @@ def sketching(folder: Path, name: str, measures: Measures) -> Results:
     return measured(folder, SKETCHING / f"{name}.yaml", measures, never)
 
 
-def a_point_above() -> Measures:
-    """At every seed one point above what is published."""
+def a_point_above(spread: float = 0) -> Measures:
+    """At every seed one point above what is published, and nothing where nothing is."""
     values = read_published(SKETCHING / "published.csv")
     means = {cell_of(value): value.mean for value in values[::-1]}
 
-    def measures(line: LineageRecord, t: int) -> dict[str, Any]:
+    def measures(line: LineageRecord, t: int) -> dict[str, Any] | None:
         cell = published_cell(line)
         assert cell is not None
-        return {"density": cell.density, "test_accuracy": (means[cell] + 1) / 100}
+        if cell not in means:
+            return None
+        accuracy = (means[cell] + 1 + spread * (line.config["seed"] - 1)) / 100
+        return {"density": cell.density, "test_accuracy": accuracy}
 
     return measures
 
@@ -327,29 +330,41 @@ def a_point_above() -> Measures:
 def test_published_values_stand_beside_ours(tmp_path: Path) -> None:
     table = paper_table(sketching(tmp_path, "table1_cifar10", a_point_above()))
     text = paper_text(table)
-    assert len(table.rows) == 8
+    assert len(table.rows) == 10
     assert [line[:5] for line in text.headings] == [
         ("", "vgg19", "vgg19", "vgg19", "vgg19"),
-        ("", "10 %", "10 %", "10 %", "5 %"),
-        ("method", "ours", "published", "difference", "ours"),
+        ("", "10 %", "10 %", "10 %", "10 %"),
+        ("method", "ours", "published", "difference", "z"),
     ]
     row = dict(zip(table.rows, text.rows, strict=True))["snip selection=sampled data=sparse"]
     assert row[1:4] == ("94.16 ± 0.00", "93.16 ± 0.36", "+1.00")
-    cells = [cell for row in table.cells for cell in row if cell is not None]
+    cells = [cell for row in table.cells for cell in row if cell is not None and cell.mean]
     assert [cell.difference for cell in cells] == [pytest.approx(0.01)] * 48
     assert "Published values: arXiv:2305.17559, table 1." in table.notes
     assert table.remarks == ()
 
 
+def test_a_difference_is_counted_in_standard_errors(tmp_path: Path) -> None:
+    """One point, with deviations of 0.3 and 0.36 over 3 runs each: √(0.03 + 0.0432) = 0.2706."""
+    table = paper_table(sketching(tmp_path, "table1_cifar10", a_point_above(spread=0.3)))
+    text = paper_text(table)
+    assert text.headings[2][1:5] == ("ours", "published", "difference", "z")
+    row = dict(zip(table.rows, text.rows, strict=True))["snip selection=sampled data=sparse"]
+    assert row[1:5] == ("94.16 ± 0.30", "93.16 ± 0.36", "+1.00", "+3.7, outside 2σ")
+    first = paper_rows(table).to_pylist()[0]
+    assert first["z"] == pytest.approx(1 / (0.3**2 / 3 + 0.19**2 / 3) ** 0.5)
+
+
 def test_what_published_values_say_of_themselves_is_a_note(tmp_path: Path) -> None:
     table = paper_table(sketching(tmp_path, "table2_cifar100", a_point_above()))
     mixed = "the CIFAR-100 ResNet-20 rows seem to mix single and double width"
-    assert table.remarks == (mixed, f"{mixed}; chance level: the net did not train")
+    spread = "spread over 5 points: some seeds did not train"
+    assert table.remarks == (spread, mixed, f"{mixed}; chance level: the net did not train")
     text = paper_text(table)
-    assert text.notes[-2:] == tuple(f"[{i}] {each}." for i, each in enumerate(table.remarks, 1))
-    vgg, resnet = (dict(zip(table.rows, text.rows, strict=True))["random"][i] for i in (2, 11))
+    assert text.notes[-3:] == tuple(f"[{i}] {each}." for i, each in enumerate(table.remarks, 1))
+    vgg, resnet = (dict(zip(table.rows, text.rows, strict=True))["random"][i] for i in (2, 14))
     assert vgg == "66.02 ± 0.13"
-    assert resnet == "51.09 ± 0.43 [1]"
+    assert resnet == "51.09 ± 0.43 [2]"
 
 
 def test_a_sweep_whose_cells_nobody_published_says_so(make: Make) -> None:
@@ -365,11 +380,13 @@ def test_the_records_hold_only_what_is_about_the_sweep(tmp_path: Path) -> None:
     assert [value["table"] for value in written] == ["3"] * 12
     assert [value.model_dump() for value in results.published] == written
     table = paper_table(results)
-    assert texts(table)[0][:4] == ("synflow selection=threshold", "— (not run)", "58.30", "")
+    first = "synflow selection=threshold sampled_rounds=last"
+    assert texts(table)[0][:4] == (first, "— (not run)", "58.30", "")
 
 
 # --- as text and as rows
 
+LABEL = "synflow selection=threshold sampled_rounds=last data=ones"
 AWKWARD = TextTable(
     headings=(("", "a_b", "a_b", "c"), ("m", "10 %", "x|y", "z")),
     rows=(("one_shot", "1 ± 2", "<b>*", "$5 & #1"), ("~^\\{}", "— (failed)", "χ−γ", '_x_\n"')),
@@ -436,7 +453,7 @@ def test_rows_for_programs(make: Make) -> None:
         "method": "snip data=normal", "density_target": 0.02, "density": pytest.approx(0.02),
         "mean": pytest.approx(0.6), "std": pytest.approx(0.1), "seeds": 3, "seeds_planned": 3,
         "best": False, "note": None, "published_mean": None, "published_std": None,
-        "difference": None,
+        "difference": None, "z": None,
     }  # fmt: skip
 
 
@@ -446,7 +463,7 @@ def test_rows_of_iterations_and_of_published_values(make: Make, tmp_path: Path) 
     assert rows[-1] == {"iteration": 2, "method": "sap", "density": pytest.approx(0.7)}
     published = paper_table(sketching(tmp_path, "table1_cifar10", a_point_above()))
     first = paper_rows(published).to_pylist()[0]
-    assert (first["method"], first["model"]) == ("synflow selection=threshold data=ones", "vgg19")
+    assert (first["method"], first["model"]) == (LABEL, "vgg19")
     assert first["published_mean"] == pytest.approx(0.9301)
     assert first["difference"] == pytest.approx(0.01)
 

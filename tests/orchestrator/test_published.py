@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from orchestrator.results.opening import open_results
-from orchestrator.sweepfile.published import COLUMNS, PublishedError, read_published
+from orchestrator.sweepfile.published import COLUMNS, OPTIONAL, PublishedError, read_published
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(column for column in COLUMNS if column not in OPTIONAL)
 SNIP = "A paper,1,SNIP,digits,mlp,snip,normal,threshold,0.1,93.01,0.19,"
 SYNFLOW = "A paper,1,SynFlow,digits,mlp,synflow,ones,threshold,0.1,95,,chance level"
 RANDOM = "A paper,2,Random,digits,mlp,random,,threshold,0.1,10.0,0.0,"
@@ -43,6 +43,11 @@ def test_values_are_read_as_they_are_printed(tmp_path: Path) -> None:
     assert (random.data, random.std) == (None, 0.0)
 
 
+def test_how_many_runs_a_value_is_of_may_be_said(tmp_path: Path) -> None:
+    lines = (f"{HEADER},seeds", f"{SNIP},3", f"{SYNFLOW},")
+    assert [value.seeds for value in read_published(written(tmp_path, *lines))] == [3, None]
+
+
 def test_columns_may_be_in_any_order_and_after_a_byte_order_mark(tmp_path: Path) -> None:
     [expected] = read_published(written(tmp_path, HEADER, SNIP))
     turned = (",".join(reversed(line.split(","))) for line in (HEADER, SNIP))
@@ -59,8 +64,8 @@ def test_columns_may_be_in_any_order_and_after_a_byte_order_mark(tmp_path: Path)
         ([HEADER.replace("std", "sd"), SNIP], ":1: column std is missing; needed: "),
         ([f"{HEADER},seed", f"{SNIP},1"], ':1: unknown column "seed"; known: source,'),
         ([f"{HEADER},std", f"{SNIP},1"], ":1: column std is there twice; needed: "),
-        ([HEADER, SNIP, SYNFLOW + ",5"], ":3: has not 12 values, as the header has"),
-        ([HEADER, SNIP[:-1]], ":2: has not 12 values, as the header has"),
+        ([HEADER, SNIP, SYNFLOW + ",5"], ":3: has another number of values than the header"),
+        ([HEADER, SNIP[:-1]], ":2: has another number of values than the header"),
         ([HEADER, SNIP.replace("93.01", "high")], ':2: mean is "high": must be a valid number'),
         ([HEADER, SNIP.replace("93.01", "nan")], ':2: mean is "nan": must be a finite number'),
         ([HEADER, SNIP.replace("93.01", "930.1")], ":2: mean is "),
@@ -69,6 +74,7 @@ def test_columns_may_be_in_any_order_and_after_a_byte_order_mark(tmp_path: Path)
         ([HEADER, SNIP.replace("digits", "")], ':2: dataset is "": '),
         ([HEADER, SYNFLOW, SNIP, SNIP], ":4: the same source, table and cell as in line 3; rem"),
         ([HEADER, SNIP, '"unclosed'], ":3: is not CSV: "),
+        ([f"{HEADER},seeds", f"{SNIP},0"], ":2: seeds is "),
     ],
 )
 def test_a_mistake_has_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
