@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.sweepfile.axes import Grid, Path
 from orchestrator.sweepfile.spec import section_grids
-from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted
+from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted, scalar_kind
 from trainables.plugins.entry import Catalogue
 
 
@@ -118,9 +119,9 @@ _NOUNS = {"methods": "method"}
 
 
 def _hint(kind: str, value: Any) -> str:
-    if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
-        return f"; write {value.strip()} without quotes"
-    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off"):
+    if isinstance(value, str) and kind in ("int_type", "float_type"):
+        return _number_hint(value.strip())
+    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return "; YAML's only truth values are true and false" if kind == "bool_type" else ""
     if isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}" if kind in ("int_type", "int_from_float") else ""
@@ -131,12 +132,13 @@ def _hint(kind: str, value: Any) -> str:
     return ""
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _number_hint(text: str) -> str:
+    if scalar_kind(text) in ("int", "float"):
+        return f"; write {text} without quotes"
+    for read in (lambda text: int(text, 0), float):  # Python's numbers, and those of YAML 1.1
+        with suppress(ValueError):
+            return f"; write {read(text)}" if isfinite(read(text)) else ""
+    return ""
 
 
 def _noun(path: Path) -> str:
