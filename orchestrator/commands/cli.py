@@ -424,7 +424,7 @@ class SweepArguments:
         try:
             yield
         except PlanError as error:
-            place = locate(self.file, self.overrides, error.field, self.plugins)
+            place = locate(self.file, self.overrides, error.field, self.plugins, error.repeats)
             raise SweepFileError(f"{place}: {error}") from error
 
 

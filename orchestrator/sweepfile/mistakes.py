@@ -34,6 +34,14 @@ def written_at(path: Path, document: Document, catalogue: Catalogue) -> Path:
     return _written(path, _grids(document.data, catalogue))
 
 
+def written_apart(
+    first: Path, second: Path, document: Document, catalogue: Catalogue
+) -> tuple[Path, Path]:
+    """The paths in the YAML of what makes two values of one section two."""
+    (section, one), (_, other) = first, second
+    return _apart((section,), int(one), int(other), _grids(document.data, catalogue))
+
+
 def _grids(data: dict[str, Any], catalogue: Catalogue) -> dict[str, Grid]:
     try:
         return section_grids(data, catalogue)
@@ -47,12 +55,13 @@ def _mistake(
     context = details.get("ctx", {})
     path: Path = (*details["loc"], *context.get("at", ()))
     if details["type"] == "repeated":
-        return _repetition(path, context["first"], context["second"], grids, document)
+        one, other = _apart(path, context["first"], context["second"], grids)
+        return other, document.place(other), f"means {same_as(one, document)}; remove one"
     path = (*_written(path, grids), *context.get("path", ()))
     if details["type"] == "unknown_key":
         path = (*path, context["key"])
         return path, document.key_place(path), _unknown(context["key"], context["known"], "key")
-    return path, document.place(path), _reason(details, path)
+    return path, document.place(path), _reason(details, path, document)
 
 
 def _written(path: Path, grids: dict[str, Grid]) -> Path:
@@ -62,24 +71,30 @@ def _written(path: Path, grids: dict[str, Grid]) -> Path:
     return path
 
 
-def _repetition(
-    section: Path, first: int, second: int, grids: dict[str, Grid], document: Document
-) -> tuple[Path, Place, str]:
-    """Values that differ as written and are the same once defaults are filled in."""
+def same_as(path: Path, document: Document) -> str:
+    """Says what something is the same as, and where that is."""
+    return f"the same as {dotted(path)} at {document.place(path)}"
+
+
+def _apart(section: Path, first: int, second: int, grids: dict[str, Grid]) -> tuple[Path, Path]:
+    """Where the values `first` and `second` of a section part as written: the first axis of which
+    they take different entries."""
     choices = grids[str(section[0])].chosen
     pairs = zip(choices(first), choices(second), strict=False)
     one, other = next((one, other) for one, other in pairs if one != other)
-    path = (*section, *other)
-    return path, document.place(path), f"means the same as {dotted((*section, *one))}; remove one"
+    return (*section, *one), (*section, *other)
 
 
-def _reason(details: ErrorDetails, path: Path) -> str:
+def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     context, value = details.get("ctx", {}), details["input"]
     kind = details["type"]
     if kind == "missing":
         return f"is missing; add {path[-1]}: …"
     if kind == "axis":
         return str(context["message"])
+    if kind == "listed_twice":
+        first = (*path[:-1], context["first"])
+        return f"{context['shown']} is listed twice, first at {document.place(first)}; remove one"
     if value is None:
         return "a value is needed here, but there is none (null)"
     if kind == "unknown_name":
