@@ -27,7 +27,7 @@ from orchestrator.results.rendering import (
     as_latex,
     as_markdown,
     as_rich,
-    text_table,
+    decimals,
 )
 from orchestrator.run.progress import duration
 from trainables.store import Store
@@ -104,7 +104,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         )
         return
     if summary.problem is None:
-        out.print(as_rich(text_table(last_iterations(Results(store, summary.planned.record)))))
+        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
@@ -221,7 +221,7 @@ def size(count: int) -> str:
     for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} bytes"
 
 
 def _status_json(status: SweepStatus) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def _running_lineages(run: Heartbeat) -> Table:
         table.add_row(
             lineage,
             "–" if line.iteration is None else str(line.iteration),
-            "–" if line.accuracy is None else f"{line.accuracy:.4f}",
+            "–" if line.accuracy is None else decimals(line.accuracy, 4),
             str(line.attempt),
         )
     return table
