@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.opening import Results
@@ -157,9 +158,10 @@ def show_table(answer: Answer, out: Console, format: Format, output: Path | None
             raise ExportError(f"cannot write {output}: {error.strerror}") from error
     elif format == "table" and out.is_terminal:
         out.print(as_rich(answer.text))
+    elif format == "parquet" or takes_unicode():
+        write_bytes(_encoded(answer, format))
     else:
-        sys.stdout.buffer.write(_encoded(answer, format))
-        sys.stdout.buffer.flush()
+        sys.stdout.write(_with_escapes(answer, format))
 
 
 def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
@@ -311,6 +313,12 @@ def _encoded(answer: Answer, format: Format) -> bytes:
             return as_json(answer.table)
         case "parquet":
             return as_parquet(answer.table)
+
+
+def _with_escapes(answer: Answer, format: Format) -> str:
+    """For a stream that cannot encode everything: in JSON, unlike elsewhere, nothing is lost."""
+    text = _encoded(answer, format).decode()
+    return json.dumps(json.loads(text), indent=1) + "\n" if format == "json" else text
 
 
 def _plain_text(table: TextTable) -> bytes:
