@@ -95,6 +95,7 @@ class RunProgress:
     def on(self, cluster: Cluster, concurrent: int) -> None:
         """The run has its cluster, and room for `concurrent` lineages there."""
         self.cluster, self.concurrent = cluster, concurrent
+        self.tell([cluster.notice] if cluster.notice else [])
 
     def started(self, lineage: str, attempt: int) -> None:
         with self._lock:
