@@ -90,7 +90,8 @@ def planned(
         with pytest.raises(SystemExit) as exit:
             cli.main()
         assert not Path("prunesweep-store").exists()
-        return int(exit.value.code or 0), capsys.readouterr().err.removeprefix("prunesweep: ")
+        said = capsys.readouterr().err.removeprefix("prunesweep: ")
+        return (2, said) if exit.value.code == 2 else (int(exit.value.code or 0), "")
 
     return planned
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from measured import measured, sweep_file
 
@@ -67,7 +68,7 @@ def test_csv_is_in_the_streams_encoding_and_a_file_in_utf_8(said: Said, folder: 
 
 def test_parquet_stays_as_it_is(said: Said) -> None:
     result = said("results", "s", "--storage", "store", "--format", "parquet")
-    assert "± std" in pa.parquet.read_table(pa.BufferReader(result.stdout)).column_names
+    assert "± std" in pq.read_table(pa.BufferReader(result.stdout)).column_names
 
 
 def test_what_is_no_character_of_ours_is_escaped(said: Said) -> None:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mirrored import command, environment, offline_folders, records, storage
@@ -36,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     temporary.mkdir()
     file = folder / "s.yaml"
     file.write_text(json.dumps(SWEEP | {"methods": ["one_shot", "lottery_ticket"]}))
-    surroundings = AGENT | {"TMPDIR": str(temporary), "PYTHONIOENCODING": "ascii"}
+    surroundings: dict[str, Any] = AGENT | {"TMPDIR": str(temporary), "PYTHONIOENCODING": "ascii"}
     out, err = command(folder, "run", str(file), **surroundings)
     (folder / "out").write_text(out)
     (folder / "err").write_text(err)
@@ -59,8 +60,8 @@ class TestARun:
         assert marks == {each.parents[1].name for each in folders}
 
     def test_finds_ray_a_short_folder_and_says_so(self, done: Path) -> None:
-        told = (done / "err").read_text().splitlines()[0]
-        assert told.startswith(f"{done}/longlong")
+        said = (done / "err").read_text().splitlines()
+        (told,) = (line for line in said if line.startswith(f"{done}/longlong"))
         folder = told.partition("; Ray uses ")[2].removesuffix(" until the run ends")
         assert folder.startswith("/tmp/prunesweep-")
         assert not Path(folder).exists()

@@ -252,6 +252,12 @@ def test_text_that_is_no_sweep(
         ("exclude: [{train.optimizer.nesterov: 1}]", "5:38", ["no cell"]),
         ("exclude: [{train.epochs: 200, train.batch_size: 1}]", "5:49", ["no cell"]),
         (
+            f"seeds: {[*range(1000)]}\ntrain: {{epochs: {[*range(1, 1001)]}}}\n"
+            f"exclude: {[{'seed': i} for i in range(101)]}",
+            "7:10",
+            ["exclude: 101 entries for 1,000,000 cells are too many", "as in {seed: [0, 1]}"],
+        ),
+        (
             "seeds: [0, 1]\nexclude: [{seed: 0}, {seed: [1, 7]}]",
             "6:10",
             ["every cell is excluded"],
