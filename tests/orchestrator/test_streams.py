@@ -1,10 +1,12 @@
 """Commands say what they have to say to terminals and pipes of any encoding, open or closed."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,16 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from measured import measured, sweep_file
 
+from orchestrator.commands import cli
 from orchestrator.commands.streams import PLAIN
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-ENCODINGS = {
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
-    "ascii": {"PYTHONIOENCODING": "ascii"},
-    "posix": {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-}
 
-Said = Callable[..., subprocess.CompletedProcess[bytes]]
+Said = Callable[..., tuple[int, bytes, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +31,74 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def said(folder: Path) -> Said:
-    """Runs the installed command, which a test's own streams say nothing about."""
+def said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Runs a command in this process with streams of an encoding: its exit code and what it
+    wrote."""
+    monkeypatch.chdir(folder)
 
-    def said(*arguments: str, encoding: str = "ascii") -> subprocess.CompletedProcess[bytes]:
-        environment = {**os.environ, **ENCODINGS[encoding]}
-        return subprocess.run(
-            [COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, timeout=60
-        )
+    def said(*arguments: str, encoding: str = "ascii") -> tuple[int, bytes, bytes]:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["prunesweep", *arguments])
+            with pytest.raises(SystemExit) as exit:
+                cli.main()
+            out.flush()
+            err.flush()
+        return int(exit.value.code or 0), *(each.buffer.getvalue() for each in (out, err))  # pyright: ignore
 
     return said
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_summary_is_shown_in_any_encoding(said: Said, encoding: str) -> None:
-    result = said("results", "s", "--storage", "store", encoding=encoding)
-    assert (result.returncode, result.stderr) == (0, b"")
-    heading = "±".encode("latin-1") if encoding == "latin-1" else b"+-"
-    assert heading + b" std" in result.stdout
+@pytest.mark.parametrize(
+    ("encoding", "heading"),
+    [("latin-1", b"\xb1 std"), ("ascii", b"+- std"), ("utf-8", b"\xc2\xb1 std")],
+)
+def test_the_summary_is_shown_in_any_encoding(said: Said, encoding: str, heading: bytes) -> None:
+    code, out, err = said("results", "s", "--storage", "store", encoding=encoding)
+    assert (code, err) == (0, b"")
+    assert heading in out
+
+
+def test_the_installed_command_in_a_posix_locale(folder: Path) -> None:
+    posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = subprocess.run(
+        [COMMAND, "results", "s", "--storage", "store"],
+        cwd=folder,
+        env={**os.environ, **posix},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"+- std" in shown.stdout
 
 
 def test_json_loses_nothing(said: Said) -> None:
-    result = said("results", "s", "--storage", "store", "--format", "json")
-    assert result.stdout.isascii()
-    assert json.loads(result.stdout)[0].keys() > {"± std", "remaining %"}
+    _, out, _ = said("results", "s", "--storage", "store", "--format", "json")
+    assert out.isascii()
+    assert json.loads(out)[0].keys() > {"± std", "remaining %"}
 
 
 def test_csv_is_in_the_streams_encoding_and_a_file_in_utf_8(said: Said, folder: Path) -> None:
     arguments = ("results", "s", "--storage", "store", "--format", "csv")
-    assert b'"+- std"' in said(*arguments).stdout
-    assert said(*arguments, "--output", "out.csv").returncode == 0
+    assert b'"+- std"' in said(*arguments)[1]
+    assert said(*arguments, "--output", "out.csv")[0] == 0
     assert '"± std"' in (folder / "out.csv").read_text(encoding="utf-8")
 
 
 def test_parquet_stays_as_it_is(said: Said) -> None:
-    result = said("results", "s", "--storage", "store", "--format", "parquet")
-    assert "± std" in pq.read_table(pa.BufferReader(result.stdout)).column_names
+    _, out, _ = said("results", "s", "--storage", "store", "--format", "parquet")
+    assert "± std" in pq.read_table(pa.BufferReader(out)).column_names
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_lists_and_help_are_shown_in_any_encoding(said: Said, encoding: str) -> None:
+    for arguments in (("list", "criteria"), ("list", "methods"), ("--help",)):
+        assert said(*arguments, encoding=encoding)[0] == 0
 
 
 def test_what_is_no_character_of_ours_is_escaped(said: Said) -> None:
-    result = said("plan", "nöthing.yaml")
-    assert result.returncode == 2
-    assert result.stderr == b"prunesweep: n\\xf6thing.yaml: no such file\n"
+    code, _, err = said("plan", "nöthing.yaml")
+    assert (code, err) == (2, b"prunesweep: n\\xf6thing.yaml: no such file\n")
 
 
 @pytest.fixture
@@ -93,17 +117,14 @@ def ended(*arguments: str, **streams: object) -> tuple[int, bytes]:
     return result.returncode, result.stderr or b""
 
 
-@pytest.mark.parametrize("arguments", [("list", "methods"), ("list", "methods", "--json")])
-def test_a_reader_that_has_enough_gets_no_traceback(
-    nowhere: int, arguments: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("form", ["table", "parquet"])
+def test_a_reader_that_has_enough_gets_no_traceback(nowhere: int, folder: Path, form: str) -> None:
+    arguments = ("results", "s", "--storage", str(folder / "store"), "--format", form)
     assert ended(*arguments, stdout=nowhere) == (1, b"")
 
 
-def test_results_for_a_reader_that_has_enough(nowhere: int, folder: Path) -> None:
-    for form in ("table", "csv", "parquet"):
-        arguments = ("results", "s", "--storage", str(folder / "store"), "--format", form)
-        assert ended(*arguments, stdout=nowhere) == (1, b"")
+def test_a_list_for_a_reader_that_has_enough(nowhere: int) -> None:
+    assert ended("list", "methods", stdout=nowhere) == (1, b"")
 
 
 def test_a_full_disk_is_one_message() -> None:
@@ -115,7 +136,7 @@ def test_a_full_disk_is_one_message() -> None:
 
 
 def test_closed_streams_are_none() -> None:
-    shell = f"{COMMAND} list methods >&-; echo $?; {COMMAND} plan no.yaml 2>&-; echo $?"
+    shell = f"{COMMAND} --version >&-; echo $?; {COMMAND} plan no.yaml 2>&-; echo $?"
     result = subprocess.run(["sh", "-c", shell], capture_output=True, timeout=60, text=True)
     assert (result.stdout, result.stderr) == ("0\n2\n", "")
 
