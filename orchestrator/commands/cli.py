@@ -14,6 +14,8 @@ import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
+from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
+
 if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
 
@@ -363,21 +365,19 @@ def doctor(
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prepare_streams()
     # Imports make many objects and little garbage; most of a command's start is imports.
     gc.set_threshold(100_000)
     try:
-        sys.exit(
-            app(
-                sys.argv[1:],
-                result_action="return_value",
-                exit_on_error=False,
-            )
-        )
+        code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except KeyboardInterrupt:
-        print("interrupted; everything committed is safe, run again to resume", file=sys.stderr)
+        complain("interrupted; everything committed is safe, run again to resume")
+        leave_stdout()
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # who read it has enough
+        leave_stdout()
         sys.exit(FAILED)
     except cyclopts.CycloptsError:
         sys.exit(WRONG_INPUT)
@@ -388,7 +388,8 @@ def main() -> None:
         told = message(error)
         if told is None:
             raise
-        print(f"prunesweep: {told}", file=sys.stderr)
+        complain(f"prunesweep: {told}")
+        leave_stdout()
         sys.exit(WRONG_INPUT)
 
 
@@ -424,7 +425,7 @@ class SweepArguments:
         try:
             yield
         except PlanError as error:
-            place = locate(self.file, self.overrides, error.field, self.plugins)
+            place = locate(self.file, self.overrides, error.field, self.plugins, error.repeats)
             raise SweepFileError(f"{place}: {error}") from error
 
 

@@ -75,7 +75,11 @@ def _torchvision() -> str:
 def _ray() -> str:
     from importlib.metadata import version
 
-    return version("ray")
+    from orchestrator.run.ray_folder import place_for_sockets, rays_own
+
+    place = place_for_sockets()
+    moved = f", with its sockets below {place}: {rays_own()} is too long for them" if place else ""
+    return version("ray") + moved
 
 
 def _wandb() -> str:

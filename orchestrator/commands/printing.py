@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.opening import Results
@@ -27,7 +28,7 @@ from orchestrator.results.rendering import (
     as_latex,
     as_markdown,
     as_rich,
-    text_table,
+    decimals,
 )
 from orchestrator.run.progress import duration
 from trainables.store import Store
@@ -107,7 +108,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         )
         return
     if summary.problem is None:
-        out.print(as_rich(text_table(last_iterations(Results(store, summary.planned.record)))))
+        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
@@ -160,9 +161,10 @@ def show_table(answer: Answer, out: Console, format: Format, output: Path | None
             raise ExportError(f"cannot write {output}: {error.strerror}") from error
     elif format == "table" and out.is_terminal:
         out.print(as_rich(answer.text))
+    elif format == "parquet" or takes_unicode():
+        write_bytes(_encoded(answer, format))
     else:
-        sys.stdout.buffer.write(_encoded(answer, format))
-        sys.stdout.buffer.flush()
+        sys.stdout.write(_with_escapes(answer, format))
 
 
 def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
@@ -224,7 +226,7 @@ def size(count: int) -> str:
     for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} bytes"
 
 
 def _status_json(status: SweepStatus) -> dict[str, Any]:
@@ -282,7 +284,7 @@ def _running_lineages(run: Heartbeat) -> Table:
         table.add_row(
             lineage,
             "–" if line.iteration is None else str(line.iteration),
-            "–" if line.accuracy is None else f"{line.accuracy:.4f}",
+            "–" if line.accuracy is None else decimals(line.accuracy, 4),
             str(line.attempt),
         )
     return table
@@ -314,6 +316,12 @@ def _encoded(answer: Answer, format: Format) -> bytes:
             return as_json(answer.table)
         case "parquet":
             return as_parquet(answer.table)
+
+
+def _with_escapes(answer: Answer, format: Format) -> str:
+    """For a stream that cannot encode everything: in JSON, unlike elsewhere, nothing is lost."""
+    text = _encoded(answer, format).decode()
+    return json.dumps(json.loads(text), indent=1) + "\n" if format == "json" else text
 
 
 def _plain_text(table: TextTable) -> bytes:

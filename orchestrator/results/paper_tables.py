@@ -8,6 +8,7 @@ are shown at their last iteration, with the weights that remain.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from math import isfinite, sqrt
 from typing import Any, Literal
 
@@ -181,9 +182,15 @@ def _last_iteration(values: Iterable[_Value]) -> str:
 def _paper_place(value: _Value, record: SweepRecord, last: str) -> _Place:
     density = value.line.config["method"].get("density")
     elsewhere = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)} | {"method.density"}
-    at = last if density is None else f"{100 * density:g} %"
+    at = last if density is None else f"{_percent(density)} %"
     column = PaperColumn((*_trunk_names(value.line, record), at), density)
     return _Place(method_label(value.line, record, elsewhere), column)
+
+
+def _percent(density: float) -> str:
+    """All of its digits: those of 100 times it in floats may be others."""
+    percent = (100 * Decimal(str(density))).normalize()
+    return f"{percent:f}" if percent >= Decimal("1e-6") else f"{percent:g}"
 
 
 def _iterations_place(value: _Value, record: SweepRecord, last: str) -> _Place:

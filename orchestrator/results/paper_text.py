@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.results.paper_tables import PaperCell, PaperColumn, PaperTable
-from orchestrator.results.rendering import TextTable
+from orchestrator.results.rendering import TextTable, decimals
 from orchestrator.sweepfile.published import PublishedValue
 
 
@@ -133,29 +133,29 @@ def _parts(table: PaperTable, j: int) -> list[_Part]:
 def _value_text(cell: PaperCell, percent: bool) -> str:
     if cell.mean is None:
         return f"— ({cell.note})"
-    mean = f"{100 * cell.mean:.2f}" if percent else f"{cell.mean:.4f}"
-    note = "" if cell.note is None else f" ({cell.note})"
-    if cell.std is None:
-        return mean + note
-    return f"{mean} ± {100 * cell.std:.2f}{note}" if percent else f"{mean} ± {cell.std:.4f}{note}"
+    shown = [cell.mean] if cell.std is None else [cell.mean, cell.std]
+    texts = [decimals(100 * each, 2) if percent else decimals(each, 4) for each in shown]
+    return " ± ".join(texts) + ("" if cell.note is None else f" ({cell.note})")
 
 
 def _remaining_text(cell: PaperCell) -> str:
     if cell.density is None:
         return ""
-    return f"{100 * cell.density:.1f}" if cell.density >= 0.01 else f"{100 * cell.density:.3g}"
+    return decimals(100 * cell.density, 1, significant=3)
 
 
 def _published_text(value: PublishedValue | None, remarks: Sequence[str]) -> str:
     if value is None:
         return ""
-    spread = "" if value.std is None else f" ± {value.std:.2f}"
+    spread = "" if value.std is None else f" ± {decimals(value.std, 2)}"
     remark = f" [{remarks.index(value.note) + 1}]" if value.note else ""
-    return f"{value.mean:.2f}{spread}{remark}"
+    return f"{decimals(value.mean, 2)}{spread}{remark}"
 
 
 def _difference_text(cell: PaperCell) -> str:
-    return "" if cell.difference is None else f"{100 * cell.difference:+.2f}".replace("-", "−")
+    if cell.difference is None:
+        return ""
+    return decimals(100 * cell.difference, 2, sign="+").replace("-", "−", 1)
 
 
 def _z_text(cell: PaperCell) -> str:

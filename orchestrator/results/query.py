@@ -1,6 +1,7 @@
 """Answers about a sweep: SQL over its tables, a summary of its cells, or a paper's table."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -9,17 +10,17 @@ from orchestrator.records.labels import varies
 from orchestrator.results.opening import Results
 from orchestrator.results.paper_tables import paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
-from orchestrator.results.rendering import TextTable, text_table
+from orchestrator.results.rendering import TextTable, decimals, text_table
 from orchestrator.results.sweep_tables import QueryError, query_errors
 
 Layout = Literal["summary", "paper", "iterations"]
 
 EVERY_ITERATION = """
 SELECT {cell}, iteration,
-       round(100 * avg(density), 2) AS "remaining %",
-       round(100 * avg(test_accuracy), 2) AS "accuracy %",
-       round(100 * stddev_samp(test_accuracy), 2) AS "± std",
-       round(100 * avg(pruned_test_accuracy), 2) AS "pruned %",
+       avg(100 * density) AS "remaining %",
+       avg(100 * test_accuracy) AS "accuracy %",
+       stddev_samp(100 * test_accuracy) AS "± std",
+       avg(100 * pruned_test_accuracy) AS "pruned %",
        count(*) AS seeds
 FROM chosen JOIN labels USING (lineage)
 GROUP BY ALL ORDER BY min(position), iteration
@@ -28,16 +29,22 @@ GROUP BY ALL ORDER BY min(position), iteration
 
 LAST_ITERATION = """
 SELECT {cell}, iteration AS iterations,
-       round(100 * avg(density), 1) AS "remaining %",
-       round(100 * avg(test_accuracy), 2) AS "accuracy %",
-       round(100 * stddev_samp(test_accuracy), 2) AS "± std",
-       round(100 * avg(pruned_test_accuracy), 2) AS "pruned %",
+       avg(100 * density) AS "remaining %",
+       avg(100 * test_accuracy) AS "accuracy %",
+       stddev_samp(100 * test_accuracy) AS "± std",
+       avg(100 * pruned_test_accuracy) AS "pruned %",
        count(*) AS seeds
 FROM (SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last FROM chosen)
 JOIN labels USING (lineage)
 WHERE iteration = last GROUP BY ALL ORDER BY min(position), iteration
 """
 """The same at the last iteration of every lineage."""
+
+SHOWN = {
+    "remaining %": partial(decimals, places=2, significant=3),
+    **dict.fromkeys(("accuracy %", "± std", "pruned %"), partial(decimals, places=2)),
+}
+"""The summary's columns as people read them; programs get every digit."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,11 @@ def answer(
     if layout != "summary":
         table = paper_table(results, layout=layout, where=where)
         return Answer(paper_rows(table), paper_text(table))
-    found = results.sql(sql) if sql is not None else summary(results, where=where, last=last)
-    return Answer(found, text_table(found))
+    if sql is not None:
+        found = results.sql(sql)
+        return Answer(found, text_table(found))
+    found = summary(results, where=where, last=last)
+    return Answer(found, text_table(found, SHOWN))
 
 
 def summary(results: Results, *, where: str | None = None, last: bool = False) -> pa.Table:
@@ -83,6 +93,6 @@ def summary(results: Results, *, where: str | None = None, last: bool = False) -
         return found.to_arrow_table()
 
 
-def last_iterations(results: Results) -> pa.Table:
-    """The summary of a sweep at the last iteration of every lineage."""
-    return summary(results, last=True)
+def last_iterations(results: Results) -> TextTable:
+    """The summary of a sweep at the last iteration of every lineage, for people."""
+    return answer(results, last=True).text

@@ -1,7 +1,7 @@
 """Rendering tables for people: GitHub's Markdown, LaTeX with booktabs, the terminal."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -34,11 +34,27 @@ class TextTable:
     notes: tuple[str, ...] = ()
 
 
-def text_table(table: pa.Table) -> TextTable:
-    """An Arrow table with its values as Python prints them; nulls are empty."""
+NOISE = 1e-9
+"""What is closer to zero is zero but for rounding."""
+
+
+def decimals(value: float, places: int, significant: int = 2, sign: str = "") -> str:
+    """A number with so many decimal places, or as many more as show `significant` digits: of
+    0.0004, two places would leave nothing. With the `sign` "+", positive ones have one."""
+    if NOISE < abs(value) < 10.0 ** (significant - 1 - places):
+        return f"{value:{sign}.{significant}g}"
+    return f"{0.0 if abs(value) <= NOISE else value:{sign}.{places}f}"
+
+
+def text_table(
+    table: pa.Table, formats: Mapping[str, Callable[[float], str]] | None = None
+) -> TextTable:
+    """An Arrow table with its values as Python prints them, or as the `formats` of their columns
+    have them; nulls are empty."""
+    shown = [(formats or {}).get(name, str) for name in table.column_names]
     columns = [
-        ["" if value is None else str(value) for value in column.to_pylist()]
-        for column in table.columns
+        ["" if value is None else form(value) for value in column.to_pylist()]
+        for form, column in zip(shown, table.columns, strict=True)
     ]
     kinds = [field.type for field in table.schema]
     right = {

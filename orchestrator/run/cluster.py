@@ -5,14 +5,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from orchestrator.run.authentication import own_token, users_token
 from orchestrator.run.interruption import interruptions_noted
+from orchestrator.run.ray_folder import ray_folder
 from orchestrator.run.ray_internals import loopback
 from trainables.errors import UserError
 
@@ -34,11 +35,14 @@ class ClusterError(UserError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to offer: in all, and (CPUs, GPUs) of each node, where it is not one."""
+    """What Ray has to offer: in all, and (CPUs, GPUs) of each node, where it is not one.
+
+    `notice` is what the user should know of it."""
 
     cpus: int
     gpus: int
     nodes: tuple[tuple[int, int], ...] = ()
+    notice: str | None = None
 
 
 @contextmanager
@@ -46,15 +50,22 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
     One that is started listens on loopback only and asks for a token of its own, which is in the
-    environment of its processes and on no disk. Raises ClusterError.
+    environment of its processes and on no disk; where the temporary folder's path is too long for
+    its sockets, they are in a folder of their own. Raises ClusterError, and NoShortFolder.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus}
     token = own_token() if address is None else users_token()
-    with token, loopback(address is None), _connected(address, options) as cluster:
-        yield cluster
+    folder = ray_folder() if address is None else nullcontext()
+    with (
+        folder as notice,
+        token,
+        loopback(address is None),
+        _connected(address, options) as cluster,
+    ):
+        yield replace(cluster, notice=notice)
 
 
 @contextmanager

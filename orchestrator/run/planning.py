@@ -10,23 +10,33 @@ from trainables.config import canonical_json
 from trainables.data import DatasetInfo
 from trainables.errors import UserError
 from trainables.lineage.identity import trunk_key
-from trainables.lineage.keys import Lineage, lineage_id, lineage_keys, trunk_config
+from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, trunk_config
 from trainables.lineage.stored import FilesOf, missing_iterations
-from trainables.models import Model, build_model, check_model, prunable
+from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
 TABLE_BYTES = 64_000
 """About what the measures of one iteration take."""
+MAX_ROWS = 10_000_000
+"""Iterations of all lineages of a sweep: more would take minutes and many gigabytes to plan."""
+MAX_WEIGHTS = 2**31
+"""Of one model, whose training holds several copies of them."""
 
 
 class PlanError(UserError, ValueError):
-    """The sweep cannot be run; `field` is the path of the field at fault in the spec."""
+    """The sweep cannot be run; `field` is the path of the field at fault in the spec, `repeats`
+    that of an earlier value of its section, where it is the same as that."""
 
-    def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
+    def __init__(
+        self,
+        message: str,
+        field: tuple[str | int, ...],
+        repeats: tuple[str | int, ...] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.repeats = field, repeats
 
 
 @dataclass(frozen=True)
@@ -74,13 +84,16 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     """The lineages of a sweep, one a cell; `datasets` are those of `spec.dataset`, in order.
 
     Raises PlanError when a lineage could not run: rewinding past the end of training, a scope or
-    a held-out part it does not have, more scoring examples than there are.
+    a held-out part it does not have, more scoring examples than there are; when two are the same,
+    or there are too many iterations.
     """
+    _check_rows(spec)
     _check_cells(spec, datasets)
     _check_scope(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunks: dict[tuple[Any, ...], str] = {}
     methods: dict[tuple[Any, ...], tuple[tuple[Step, ...], str]] = {}
+    known: dict[tuple[str, str], Cell] = {}
     lineages = []
     for cell in cells(spec):
         identity = by_config[cell.dataset]
@@ -92,6 +105,8 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             method, prune = cell.method, cell.prune
             methods[method_of] = method.steps(prune), method.identity(prune)
         trunk, (steps, adds) = trunks[trunk_of], methods[method_of]
+        if (first := known.setdefault((trunk, adds), cell)) is not cell:
+            raise _same_twice(spec, first, cell)
         keys = lineage_keys(trunk, steps)
         id_ = lineage_id(cell, trunk, adds)
         lineages.append(Lineage(id_, cell, identity, trunk, steps, keys))
@@ -168,10 +183,15 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     return max(total / concurrency, longest)
 
 
-def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: str) -> int:
-    """About how many bytes the commits to come will hold.
+def commit_bytes(
+    plan: Plan,
+    datasets: Sequence[ResolvedDataset],
+    keep_weights: str,
+    models: Sequence[Model] = (),
+) -> int:
+    """About how many bytes the commits to come will hold; `models` are those of the sweep.
 
-    Raises PlanError when a model cannot take a dataset's images.
+    Raises PlanError when a model cannot take a dataset's images, or is too large.
     """
     shapes = {canonical_json(found.identity): found.info for found in datasets}
     sizes: dict[tuple[str, Any], tuple[int, int]] = {}
@@ -183,7 +203,8 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
         about = canonical_json(lineage.dataset)
         model = lineage.cell.model
         if (about, model) not in sizes:
-            sizes[about, model] = _model_bytes(model, shapes[about])
+            field = ("model", models.index(model)) if model in models else ("model",)
+            sizes[about, model] = _model_bytes(model, shapes[about], field)
         weights, mask = sizes[about, model]
         new = [key for key in lineage.keys if key in plan.to_train and key not in counted]
         counted.update(new)
@@ -195,16 +216,49 @@ def commit_bytes(plan: Plan, datasets: Sequence[ResolvedDataset], keep_weights: 
     return total
 
 
-def _model_bytes(config: Model, info: DatasetInfo) -> tuple[int, int]:
+def _model_bytes(config: Model, info: DatasetInfo, field: tuple[str | int, ...]) -> tuple[int, int]:
     """The bytes of a model's weights and of its mask."""
     try:
-        model = build_model(config, info.shape, info.classes, seed=0)
+        model = blueprint(config, info.shape, info.classes)
         if config.plugin is not None:
             check_model(config, model, info.shape, info.classes)
     except ValueError as error:
-        raise PlanError(str(error), ("model",)) from error
+        raise PlanError(str(error), field) from error
+    count = sum(tensor.numel() for tensor in model.state_dict().values())
+    if count > MAX_WEIGHTS:
+        raise PlanError(
+            f"{config.name} has {count:,} weights for {'x'.join(map(str, info.shape))} images, and "
+            f"at most {MAX_WEIGHTS:,} are allowed; choose a smaller one",
+            field,
+        )
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     return weights, sum(w.numel() for w in prunable(model).values()) // 8
+
+
+def _same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
+    """Two cells that differ as written, and whose results are the same by all that decides them."""
+    values = zip(first.configs, second.configs, strict=True)
+    sections = zip(("dataset", "model", "train", "prune", "methods"), values, strict=True)
+    name, (one, other) = next(pair for pair in sections if pair[1][0] is not pair[1][1])
+    why = "the content of its files is equal; " if name == "dataset" else ""
+    numbers = [getattr(spec, name).index(value) for value in (one, other)]
+    return PlanError(f"{why}remove one", (name, numbers[1]), (name, numbers[0]))
+
+
+def _check_rows(spec: SweepSpec) -> None:
+    lengths: dict[tuple[int, int], int] = {}
+    rows = 0
+    for cell in cells(spec):
+        of = (id(cell.method), id(cell.prune))
+        if of not in lengths:
+            lengths[of] = len(cell.method.steps(cell.prune))
+        rows += lengths[of]
+        if rows > MAX_ROWS:
+            raise PlanError(
+                f"the lineages have more than {MAX_ROWS:,} iterations together; shorten "
+                "prune.iterations or axes, or divide the sweep",
+                ("methods", spec.methods.index(cell.method)),
+            )
 
 
 def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:

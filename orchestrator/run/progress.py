@@ -21,6 +21,7 @@ from rich.text import Text
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.results.rendering import decimals
 from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
 
@@ -97,6 +98,7 @@ class RunProgress:
     def on(self, cluster: Cluster, concurrent: int) -> None:
         """The run has its cluster, and room for `concurrent` lineages there."""
         self.cluster, self.concurrent = cluster, concurrent
+        self.tell([cluster.notice] if cluster.notice else [])
 
     def started(self, lineage: str, attempt: int) -> None:
         with self._lock:
@@ -112,7 +114,8 @@ class RunProgress:
             shown.density = result["density"]
         self._line(
             f"{lineage} iteration {result['iteration']}/{shown.last} "
-            f"accuracy {result['test_accuracy']:.4f} density {result['density']:.4f} "
+            f"accuracy {decimals(result['test_accuracy'], 4)} "
+            f"density {decimals(result['density'], 4, significant=3)} "
             f"({result['train_seconds']:.1f} s)"
         )
 
@@ -271,8 +274,8 @@ def _running_table(running: dict[str, Running]) -> Table:
         table.add_row(
             name,
             "–" if line.iteration is None else f"{line.iteration}/{line.last}",
-            "–" if line.density is None else f"{line.density:.4f}",
-            "–" if line.accuracy is None else f"{line.accuracy:.4f}",
+            "–" if line.density is None else decimals(line.density, 4, significant=3),
+            "–" if line.accuracy is None else decimals(line.accuracy, 4),
             str(line.attempt),
             duration(time.monotonic() - line.since),
         )

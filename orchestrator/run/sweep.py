@@ -16,6 +16,7 @@ from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.contents import dataset_lines
+from orchestrator.run.fitting import check_fit
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
     Plan,
@@ -114,12 +115,14 @@ def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSwe
     store = index.store
     _refuse_changed_defaults(spec, store)
     datasets = resolve_datasets(spec, roots)
-    plan = make_plan(sweep_lineages(spec, datasets), index.files_of)
+    lineages = sweep_lineages(spec, datasets)
+    check_fit(spec, datasets)
+    plan = make_plan(lineages, index.files_of)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
-        bytes=commit_bytes(plan, datasets, spec.store.keep_weights),
+        bytes=commit_bytes(plan, datasets, spec.store.keep_weights, spec.model),
         recorded=recorded_seconds(store, training_group),
         notices=tuple(_notices(spec, store)),
     )

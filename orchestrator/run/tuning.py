@@ -102,7 +102,7 @@ class _Trials(_NeverRestored, Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.at_work.discard(trial.trial_id)
         try:
-            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
+            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text(errors="replace"))
         except OSError:
             text = "stopped without an error message"
         text = self._timeout(trial.config) or text

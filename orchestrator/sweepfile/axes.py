@@ -119,8 +119,8 @@ def grid(kind: Any, raw: Any, path: Path = (), catalogue: Catalogue = BUILT_IN) 
     """The values that `raw` stands for where the annotation `kind` expects one; `catalogue` is what
     it can name.
 
-    Raises PydanticCustomError "axis" for an empty axis, for a value an axis holds twice and for a
-    list of names inside a mapping; its context's `path` says where in `raw`.
+    Raises PydanticCustomError "axis" for an empty axis and for a list of names inside a mapping,
+    and "listed_twice"; its context's `path` says where in `raw`.
     """
     if _depth(raw) <= _tuple_depth(kind):
         return _record(kind, raw, path, catalogue)
@@ -193,10 +193,11 @@ def _depth(raw: Any) -> int:
 
 
 def _refuse_repeats(values: list[Any], path: Path) -> None:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for i, value in enumerate(values):
         # as JSON, since 1 == True in Python, and mappings have no hash
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr)
-        if text in seen:
-            raise axis_error(f"{text} is listed twice; remove one", (*path, i))
-        seen.add(text)
+        first = seen.setdefault(text, i)
+        if first != i:
+            context = {"shown": text, "first": first, "path": (*path, i)}
+            raise PydanticCustomError("listed_twice", "listed twice", context)

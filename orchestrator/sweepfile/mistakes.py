@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.sweepfile.axes import Grid, Path
 from orchestrator.sweepfile.spec import section_grids
-from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted
+from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted, scalar_kind
 from trainables.plugins.entry import Catalogue
 
 
@@ -33,6 +34,14 @@ def written_at(path: Path, document: Document, catalogue: Catalogue) -> Path:
     return _written(path, _grids(document.data, catalogue))
 
 
+def written_apart(
+    first: Path, second: Path, document: Document, catalogue: Catalogue
+) -> tuple[Path, Path]:
+    """The paths in the YAML of what makes two values of one section two."""
+    (section, one), (_, other) = first, second
+    return _apart((section,), int(one), int(other), _grids(document.data, catalogue))
+
+
 def _grids(data: dict[str, Any], catalogue: Catalogue) -> dict[str, Grid]:
     try:
         return section_grids(data, catalogue)
@@ -46,12 +55,13 @@ def _mistake(
     context = details.get("ctx", {})
     path: Path = (*details["loc"], *context.get("at", ()))
     if details["type"] == "repeated":
-        return _repetition(path, context["first"], context["second"], grids, document)
+        one, other = _apart(path, context["first"], context["second"], grids)
+        return other, document.place(other), f"means {same_as(one, document)}; remove one"
     path = (*_written(path, grids), *context.get("path", ()))
     if details["type"] == "unknown_key":
         path = (*path, context["key"])
         return path, document.key_place(path), _unknown(context["key"], context["known"], "key")
-    return path, document.place(path), _reason(details, path)
+    return path, document.place(path), _reason(details, path, document)
 
 
 def _written(path: Path, grids: dict[str, Grid]) -> Path:
@@ -61,24 +71,30 @@ def _written(path: Path, grids: dict[str, Grid]) -> Path:
     return path
 
 
-def _repetition(
-    section: Path, first: int, second: int, grids: dict[str, Grid], document: Document
-) -> tuple[Path, Place, str]:
-    """Values that differ as written and are the same once defaults are filled in."""
+def same_as(path: Path, document: Document) -> str:
+    """Says what something is the same as, and where that is."""
+    return f"the same as {dotted(path)} at {document.place(path)}"
+
+
+def _apart(section: Path, first: int, second: int, grids: dict[str, Grid]) -> tuple[Path, Path]:
+    """Where the values `first` and `second` of a section part as written: the first axis of which
+    they take different entries."""
     choices = grids[str(section[0])].chosen
     pairs = zip(choices(first), choices(second), strict=False)
     one, other = next((one, other) for one, other in pairs if one != other)
-    path = (*section, *other)
-    return path, document.place(path), f"means the same as {dotted((*section, *one))}; remove one"
+    return (*section, *one), (*section, *other)
 
 
-def _reason(details: ErrorDetails, path: Path) -> str:
+def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     context, value = details.get("ctx", {}), details["input"]
     kind = details["type"]
     if kind == "missing":
         return f"is missing; add {path[-1]}: …"
     if kind == "axis":
         return str(context["message"])
+    if kind == "listed_twice":
+        first = (*path[:-1], context["first"])
+        return f"{context['shown']} is listed twice, first at {document.place(first)}; remove one"
     if value is None:
         return "a value is needed here, but there is none (null)"
     if kind == "unknown_name":
@@ -118,9 +134,9 @@ _NOUNS = {"methods": "method"}
 
 
 def _hint(kind: str, value: Any) -> str:
-    if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
-        return f"; write {value.strip()} without quotes"
-    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off"):
+    if isinstance(value, str) and kind in ("int_type", "float_type"):
+        return _number_hint(value.strip())
+    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return "; YAML's only truth values are true and false" if kind == "bool_type" else ""
     if isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}" if kind in ("int_type", "int_from_float") else ""
@@ -131,12 +147,13 @@ def _hint(kind: str, value: Any) -> str:
     return ""
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _number_hint(text: str) -> str:
+    if scalar_kind(text) in ("int", "float"):
+        return f"; write {text} without quotes"
+    for read in (lambda text: int(text, 0), float):  # Python's numbers, and those of YAML 1.1
+        with suppress(ValueError):
+            return f"; write {read(text)}" if isfinite(read(text)) else ""
+    return ""
 
 
 def _noun(path: Path) -> str:

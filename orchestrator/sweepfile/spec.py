@@ -20,6 +20,8 @@ from trainables.pruning import MethodConfig, Pruning
 from trainables.training.recipe import Recipe
 
 MAX_CELLS = 1_000_000
+MAX_COMPARISONS = 100_000_000
+"""Of cells with entries of `exclude`: more would take minutes."""
 SECTIONS = ("dataset", "model", "train", "prune", "methods", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
 
@@ -148,6 +150,13 @@ class SweepSpec(Config):
             raise axis_error(
                 f"the grid has {count:,} cells and at most {MAX_CELLS:,} are allowed; shorten axes",
                 (largest,),
+            )
+        rules = data.get("exclude")
+        if isinstance(rules, list) and len(rules) * count > MAX_COMPARISONS:
+            raise axis_error(
+                f"{len(rules):,} entries for {count:,} cells are too many; put values that are "
+                "excluded together in one entry, as in {seed: [0, 1]}",
+                ("exclude",),
             )
         return {**data, **{name: tuple(section.values()) for name, section in grids.items()}}
 

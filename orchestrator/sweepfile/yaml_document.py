@@ -2,6 +2,7 @@
 wrong with it where."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -9,9 +10,16 @@ from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StreamMark
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.events import (
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    NodeEvent,
+)
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.tag import Tag
 
 from orchestrator.sweepfile.axes import Path
 from orchestrator.sweepfile.secrets import ADVICE, secret_key, secret_value
@@ -121,6 +129,37 @@ def _line_and_column(before: str) -> tuple[int, int]:
 
 # --- text -> data and places
 
+CORE = {
+    "null": "null|Null|NULL|~|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": "<<",  # no part of it, and refused where it is a key
+}
+"""What plain scalars are: YAML 1.2's core schema (§10.3.2); of what is none of these, text."""
+
+
+def scalar_kind(text: str) -> str:
+    """The tag of a plain scalar."""
+    return next((kind for kind, form in CORE.items() if re.fullmatch(form, text)), "str")
+
+
+class _CoreSchema(VersionedResolver):
+    """ruamel.yaml's own resolver is of both versions of YAML and of neither: `1_000`, `0b1` and
+    `-0x1` are numbers there, and `.1e1` is none."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is ScalarNode and implicit[0]:
+            return Tag(suffix=f"tag:yaml.org,2002:{scalar_kind(value)}")
+        return super().resolve(kind, value, implicit)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _CoreSchema
+    return yaml
+
 
 def parsed(text: str, placer: Placer) -> Document:
     """The one YAML document in `text`. Raises SweepFileError."""
@@ -139,7 +178,7 @@ def parsed(text: str, placer: Placer) -> Document:
 def _composed(text: str, placer: Placer) -> Node | None:
     try:
         _refuse_floods(text, placer)
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+        node: Node | None = _yaml().compose(text)
         return node
     except SweepFileError:
         raise
@@ -170,7 +209,9 @@ def _syntax_error(text: str, error: MarkedYAMLError, placer: Placer) -> str:
 def _refuse_floods(text: str, placer: Placer) -> None:
     """Refuse what is too much as written, before any of it is kept."""
     count = depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
+    for event in _yaml().parse(text):
+        if isinstance(event, DocumentStartEvent):
+            _refuse_other_versions(event, text, placer)
         count += isinstance(event, NodeEvent)
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if count > MAX_NODES or depth > MAX_DEPTH:
@@ -178,6 +219,15 @@ def _refuse_floods(text: str, placer: Placer) -> None:
             what = "there are more than" if count > MAX_NODES else "nested deeper than"
             much = f"{MAX_NODES:,} values" if count > MAX_NODES else f"{MAX_DEPTH} levels"
             raise SweepFileError(f"{place}: {what} {much} up to here; is it a sweep file?")
+
+
+def _refuse_other_versions(event: DocumentStartEvent, text: str, placer: Placer) -> None:
+    if event.version not in (None, (1, 2)):
+        place = placer(*_line_and_column(text[: text.index("%YAML")]))
+        raise SweepFileError(
+            f"{place}: a sweep file is YAML 1.2, and other versions read some values differently, "
+            "such as no and 010; remove this line"
+        )
 
 
 def _refuse_bombs(root: Node, placer: Placer) -> None:
@@ -242,7 +292,7 @@ class _Constructor:
             raise SweepFileError(f"{place}: tag {shown} is not allowed here; write plain values")
         try:
             return _SCALARS[tag](node.value)
-        except (ValueError, KeyError):
+        except ValueError:
             shown = as_json(node.value)
             raise SweepFileError(f"{place}: {shown} cannot be read as {_KINDS[tag]}") from None
 
@@ -300,31 +350,46 @@ def _unicode(text: str) -> str:
     return text
 
 
+def _null(text: str) -> None:
+    _require("null", text)
+
+
+def _truth(text: str) -> bool:
+    return _require("bool", text).lower() == "true"
+
+
 def _integer(text: str) -> int:
-    digits = text.replace("_", "")
-    base = {"0b": 2, "0o": 8, "0x": 16}.get(digits.lstrip("+-")[:2].lower(), 10)
-    return int(digits, base)
+    return int(_require("int", text), {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def _number(text: str) -> float:
-    digits = text.replace("_", "").lower()
-    return float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+    digits = text if scalar_kind(text) == "int" else _require("float", text)
+    number = float(re.sub(r"\.(?=inf|nan)", "", digits.lower()))
+    if number == 0 and re.match(r"[^eE]*[1-9]", digits):
+        raise ValueError(f"{text} is too close to zero")
+    return number
+
+
+def _require(kind: str, text: str) -> str:
+    """`text`, which may have been given a tag: `!!int yes`. Raises ValueError."""
+    if scalar_kind(text) != kind:
+        raise ValueError(text)
+    return text
 
 
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "str": _unicode,
-    "timestamp": str,  # only text in a sweep: `name: 2026-01-31`
-    "value": str,  # a lone `=`
     "int": _integer,
     "float": _number,
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
-    "null": lambda text: None,
+    "bool": _truth,
+    "null": _null,
 }
 _KINDS = {
     "str": "Unicode text",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
+    "null": "null",
 }
 
 

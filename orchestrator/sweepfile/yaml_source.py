@@ -9,7 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.sweepfile.axes import Path
-from orchestrator.sweepfile.mistakes import first_mistake, shown, written_at
+from orchestrator.sweepfile.mistakes import (
+    first_mistake,
+    same_as,
+    shown,
+    written_apart,
+    written_at,
+)
 from orchestrator.sweepfile.published import PublishedError, read_published
 from orchestrator.sweepfile.secrets import ADVICE, secret_key, secret_value
 from orchestrator.sweepfile.spec import SweepSpec
@@ -81,16 +87,25 @@ def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> Swee
 
 
 def locate(
-    path: str | FilePath, overrides: Sequence[str], field: Path, plugins: Sequence[str] = ()
+    path: str | FilePath,
+    overrides: Sequence[str],
+    field: Path,
+    plugins: Sequence[str] = (),
+    repeats: Path | None = None,
 ) -> str:
-    """Where `field`, a path into the spec of this sweep, was written: `file:line:column: field`.
+    """Where `field`, a path into the spec of this sweep, was written: `file:line:column: field`;
+    and where an earlier value of its section was, which it `repeats`.
 
     Of what was not written, and has its default, the nearest thing around it. Raises
     SweepFileError when the file cannot be read any more.
     """
     document = _document(path, overrides)
-    written = written_at(field, document, _catalogue(document, FilePath(path), plugins))
-    return f"{document.place(written)}: {dotted(written)}"
+    catalogue = _catalogue(document, FilePath(path), plugins)
+    if repeats is None:
+        written = written_at(field, document, catalogue)
+        return f"{document.place(written)}: {dotted(written)}"
+    one, other = written_apart(repeats, field, document, catalogue)
+    return f"{document.place(other)}: {dotted(other)}: {same_as(one, document)}"
 
 
 def _document(path: str | FilePath, overrides: Sequence[str]) -> Document:

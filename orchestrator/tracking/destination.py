@@ -43,6 +43,8 @@ def destination(options: WandbOptions) -> Destination | None:
     Raises TrackingError when they have to be online and there is no key, or W&B's settings are
     wrong.
     """
+    # Told and marked as what it is, and not left to W&B to find.
+    entity = options.entity or os.environ.get("WANDB_ENTITY") or None
     told = options.mode or os.environ.get("WANDB_MODE") or None
     mode = {"dryrun": "offline", "run": "online"}.get(told or "", told)
     if mode not in (None, "offline", "online", "disabled"):
@@ -55,8 +57,8 @@ def destination(options: WandbOptions) -> Destination | None:
                 "W&B is to be online, and there is no key: set WANDB_API_KEY or call `wandb login`,"
                 " or choose mode offline, from which `prunesweep wandb-sync` sends later"
             )
-        return Destination("offline", options.project, options.entity)
-    return Destination("online", options.project, options.entity, wandb_host())
+        return Destination("offline", options.project, entity)
+    return Destination("online", options.project, entity, wandb_host())
 
 
 def overridden(options: WandbOptions, **changes: Any) -> WandbOptions:

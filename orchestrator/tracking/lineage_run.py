@@ -39,6 +39,7 @@ QUIET: dict[str, Any] = {
     "disable_code": True,
     "disable_git": True,
     "save_code": False,
+    "sagemaker_disable": True,
     "label_disable": True,
     "symlink": False,
     "x_disable_machine_info": True,
@@ -46,13 +47,18 @@ QUIET: dict[str, Any] = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""No output, no code, no system metrics: what W&B shows is what the store has."""
+"""No output, no code, no system metrics, no run of SageMaker's: what W&B shows is what the store
+has."""
 
 ROOM_BYTES = 16 << 20
 """With less free space W&B's files might be torn, of which it says nothing."""
 
 AXES = {"iteration": "iteration/*", "epoch": "epoch/*"}
 BINS = 64
+
+
+class AnotherRun(Exception):
+    """W&B has begun, or kept, another run than it was asked for."""
 
 
 class LineageRun:
@@ -145,6 +151,7 @@ class LineageRun:
             self._log_ticket(run)
         run.finish(exit_code=0 if complete else 1)
         self._require_room()
+        self._require_kept(run)
         if self._to.mode == "online":
             shutil.rmtree(self._root, ignore_errors=True)
         if self._sent:
@@ -170,7 +177,7 @@ class LineageRun:
         tags = dict.fromkeys(tag[:64] for tag in (tracking.sweep, *names, *tracking.options.tags))
         host = {"base_url": self._to.host} if self._to.host else {}
         module = wandb()
-        return module.init(
+        run = module.init(
             project=self._to.project,
             entity=self._to.entity,
             id=self._lineage,
@@ -192,6 +199,23 @@ class LineageRun:
                 stop_fn=_ignore,
             ),
         )
+        self._require_asked_for(run)
+        return run
+
+    def _require_asked_for(self, run: "Run") -> None:
+        """Raise AnotherRun unless W&B began the run it was asked for: settings from elsewhere go
+        before what it is asked for, which would show lineages as one."""
+        if run.id != self._lineage or run.sweep_id is not None:
+            of = f" of the sweep {run.sweep_id}" if run.sweep_id else ""
+            raise AnotherRun(f"W&B began the run {run.id}{of}, and not {self._lineage}")
+        if not Path(run.dir).resolve().is_relative_to(self._root.resolve()):
+            raise AnotherRun(f"W&B began a run in {run.dir}, and not in {self._root}")
+
+    def _require_kept(self, run: "Run") -> None:
+        """Raise AnotherRun when an offline run is not where it will be looked for."""
+        file = Path(run.dir).parent / f"run-{self._lineage}.wandb"
+        if self._to.mode == "offline" and not (file.is_file() and file.stat().st_size):
+            raise AnotherRun(f"W&B has left nothing at {file}")
 
     def _log(self, rows: list[dict[str, Any]], extras: dict[str, Any]) -> None:
         """A row's step is the number of epochs before it, so that a row has one step for ever: W&B

@@ -23,9 +23,26 @@ class TrackingError(UserError, ValueError):
     """W&B cannot be used as it was asked for; the message says what to do."""
 
 
+SURROUNDING = (
+    "RUN_ID", "RUN_NAME", "NAME", "RUN_GROUP", "RUN_NOTES", "NOTES", "RUN_TAGS", "TAGS",
+    "RUN_JOB_TYPE", "JOB_TYPE", "RESUME", "RESUME_FROM", "FORK_FROM", "RESUMED",
+    "SWEEP_ID", "SWEEP_PARAM_PATH", "CONFIG_PATHS",
+    "LAUNCH", "LAUNCH_CONFIG_PATH", "JOB_NAME", "JOB_SOURCE", "_RUNQUEUE_ITEM_ID",
+    "DIR", "ROOT_DIR", "USE_DOT_WANDB", "IGNORE_GLOBS", "SYNC_TENSORBOARD", "_CLI_ONLY_MODE",
+    "_FILES_DIR", "_LABEL", "_PRIMARY", "_SERVER_SIDE_DERIVED_SUMMARY", "_SKIP_TRANSACTION_LOG",
+    "_START_TIME", "_SYNC", "_SYNC_DIR_SUFFIX", "_UPDATE_FINISH_STATE",
+)  # fmt: skip
+"""W&B's variables, after `WANDB_`, that say which run something is and what it has. They are about
+whatever started this process, such as `wandb agent`, and would go before what a run is begun with.
+Those about servers, accounts, proxies and patience stay."""
+
+
 @cache
 def wandb() -> Any:
-    """The module wandb, told to be quiet and to report nothing about itself to anyone."""
+    """The module wandb, told to be quiet and to report nothing about itself to anyone, and not told
+    of a W&B run around this process."""
+    for name in SURROUNDING:
+        os.environ.pop(f"WANDB_{name}", None)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb as module

@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.sweepfile import yaml_document
 from orchestrator.sweepfile.spec import SweepSpec, cells, parameter, swept_parameters
-from orchestrator.sweepfile.yaml_document import SweepFileError
+from orchestrator.sweepfile.yaml_document import Place, SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep, locate
 from trainables.pruning.methods.one_shot import OneShot
 from trainables.pruning.methods.sap import SAP
@@ -114,7 +115,9 @@ def refused(load: Load) -> Refused:
         (b"name: !!python/object:os.system ls\n", "1:7", ["tag !!python/object:os.system"]),
         (b"name: !mine x\n", "1:7", ["tag !mine"]),
         (b"name: !!int x\n", "1:7", ['"x" cannot be read as a whole number']),
-        (b"%YAML 1.1\n---\nname: no\n", "3:7", ["true or false"]),
+        (b"# a\n%YAML 1.1\n---\nname: no\n", "2:1", ["YAML 1.2", "remove this line"]),
+        (b"name: !!bool yes\n", "1:7", ['"yes" cannot be read as true or false']),
+        (b"name: !!null x\n", "1:7", ['"x" cannot be read as null']),
         (b"name: " + b"9" * 5000, "1:7", ["whole number"]),
         (b"name: &a [*a]\n", "1:7", ["alias to itself"]),
         (BOMB.encode(), "1:1", ["100,000"]),
@@ -249,6 +252,12 @@ def test_text_that_is_no_sweep(
         ("exclude: [{train.optimizer.nesterov: 1}]", "5:38", ["no cell"]),
         ("exclude: [{train.epochs: 200, train.batch_size: 1}]", "5:49", ["no cell"]),
         (
+            f"seeds: {[*range(1000)]}\ntrain: {{epochs: {[*range(1, 1001)]}}}\n"
+            f"exclude: {[{'seed': i} for i in range(101)]}",
+            "7:10",
+            ["exclude: 101 entries for 1,000,000 cells are too many", "as in {seed: [0, 1]}"],
+        ),
+        (
             "seeds: [0, 1]\nexclude: [{seed: 0}, {seed: [1, 7]}]",
             "6:10",
             ["every cell is excluded"],
@@ -376,6 +385,57 @@ def test_numbers_as_yaml_1_2_reads_them(load: Load) -> None:
     assert spec.train[0].batch_size == 16
     assert load(SMALLEST + "seeds: 010").seeds == (10,)
     assert load(SMALLEST.replace("name: a", "name: 2026-01-31")).name == "2026-01-31"
+    assert load(SMALLEST, "train.clip_grad_norm=.1e1").train[0].clip_grad_norm == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        *((text, None) for text in ("", "~", "null", "Null", "NULL")),
+        *((text, True) for text in ("true", "True", "TRUE")),
+        *((text, False) for text in ("false", "False", "FALSE")),
+        *(("0o17", 15), ("0x1F", 31), ("010", 10), ("08", 8), ("+1", 1), ("-010", -10), ("-0", 0)),
+        *((".1e1", 1.0), ("-.5E-3", -5e-4), ("+.5", 0.5), ("1.", 1.0), ("5.e3", 5e3)),
+        *(("1e-3", 1e-3), ("1E3", 1e3), ("12e03", 12e3), ("00.5", 0.5), ("0e-999", 0.0)),
+        *((".inf", inf), ("-.Inf", -inf), ("+.INF", inf)),
+        *(("!!float 1", 1.0), ("!!str 010", "010"), ("'1'", "1"), ("!!int 0x10", 16)),
+        # numbers and truth values of YAML 1.1 and of Python, and what is nearly one of YAML 1.2
+        *((text, text) for text in ("yes", "No", "ON", "off", "y", "tRue", "nUll", "none")),
+        *((text, text) for text in ("1_000", "1_0.5", "0b11", "1:30", "1:30.5", "-0x1f", "+0o17")),
+        *((text, text) for text in ("0O17", "0X1F", "0o8", "0x", "1e", ".e1", ".", "+", "++1")),
+        *((text, text) for text in (".iNf", "-.nan", "inf", "2026-01-31", "1.0.0", "=")),
+    ],
+)
+def test_scalars_are_those_of_the_core_schema(written: str, value: Any) -> None:
+    found = yaml_document.parsed(
+        f"[a: {written}]", lambda line, column: Place(line, column, "")
+    ).data
+    assert [(type(each), each) for each in found[0].values()] == [(type(value), value)]
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("1_000", "write 1000"),
+        ("0b11", "write 3"),
+        ("-0x1f", "write -31"),
+        ("1_0.5", "write 10.5"),
+        ("'.1e1'", "write .1e1 without quotes"),
+        ("1:30", "not a number"),
+        ("inf", "not a number"),
+    ],
+)
+def test_a_number_of_another_language_is_told_how_to_be_one(
+    refused: Refused, written: str, hint: str
+) -> None:
+    message = refused(SMALLEST + f"train: {{optimizer: {{name: sgd, lr: {written}}}}}\n")
+    assert message.startswith("s.yaml:5:36: train.optimizer.lr: ")
+    assert message.endswith(hint)
+
+
+def test_a_number_that_would_become_zero_is_refused(refused: Refused) -> None:
+    message = refused(SMALLEST + "train: {optimizer: {name: sgd, weight_decay: 1e-400}}\n")
+    assert message == 's.yaml:5:46: "1e-400" cannot be read as a number'
 
 
 def test_axes_multiply_and_cells_come_in_order(load: Load) -> None:

@@ -11,20 +11,31 @@ from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
 from trainables.plugins.entry import Named, PluginError
 
-__all__ = ["MODEL", "Model", "ModelConfig", "Shape", "build_model", "model", "prunable"]
+__all__ = [
+    "MODEL",
+    "Model",
+    "ModelConfig",
+    "Shape",
+    "blueprint",
+    "build_model",
+    "model",
+    "prunable",
+]
 
 ModelConfig = Annotated[Model, Named(MODEL)]
 
 
-def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Module:
-    """The model of `config` on the CPU, its weights drawn from `seed` alone.
+def build_model(
+    config: Model, shape: Shape, classes: int, seed: int, device: str = "cpu"
+) -> nn.Module:
+    """The model of `config` on the CPU, or another `device`, its weights drawn from `seed` alone.
 
     Maps images [N, *shape] to logits [N, classes]. The global random state is left as it was. A
     model keeps the weights that it was made with; lazy ones are made here.
     Raises ValueError when images of `shape` are too small for the model, or when it has no weight
     that can be pruned.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         # torch.manual_seed would reseed the accelerators too, which fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
         built = config(shape, classes)
@@ -34,6 +45,14 @@ def build_model(config: Model, shape: Shape, classes: int, seed: int) -> nn.Modu
             _logits(config, built, shape, training=False)
     _check_prunable(config, built)
     return built
+
+
+def blueprint(config: Model, shape: Shape, classes: int) -> nn.Module:
+    """The model of `config` with the shapes of its weights and no memory for them, however large;
+    a plugged-in one, which may look at its weights, as `build_model` makes it. Raises as it does.
+    """
+    device = "meta" if config.plugged_code is None else "cpu"
+    return build_model(config, shape, classes, seed=0, device=device)
 
 
 def _check_prunable(config: Model, built: nn.Module) -> None:

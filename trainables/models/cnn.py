@@ -9,9 +9,10 @@ from torch import nn
 from trainables.config import Listed
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
-from trainables.models.shape import Shape, require_size
+from trainables.models.shape import MAX_WIDTH, Shape, require_size
 
-Channels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed, Field(min_length=1)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Channels = Annotated[tuple[Width, ...], Listed, Field(min_length=1)]
 
 
 @model

@@ -11,9 +11,9 @@ from torch import nn
 from trainables.config import Listed
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
-from trainables.models.shape import Shape
+from trainables.models.shape import MAX_WIDTH, Shape
 
-Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
+Widths = Annotated[tuple[Annotated[int, Field(gt=0, le=MAX_WIDTH)], ...], Listed]
 
 
 @model

@@ -3,6 +3,9 @@
 Shape = tuple[int, int, int]
 """Channels, height, width."""
 
+MAX_WIDTH = 1_000_000
+"""Units or channels of one layer: two such layers have more weights than memory has room for."""
+
 
 def require_size(model: str, shape: Shape, minimum: int) -> None:
     """Raise ValueError unless the image is at least `minimum` pixels high and wide."""

@@ -7,6 +7,9 @@ from pydantic import Field
 from trainables.config import Config
 from trainables.pruning.scope import Scope
 
+MAX_ITERATIONS = 1000
+"""Of one lineage, the trunk and a retraining apart."""
+
 
 class Pruning(Config):
     """How a lineage is pruned, whatever its method.
@@ -14,6 +17,6 @@ class Pruning(Config):
     With `rewind_batchnorm: false`, BatchNorm statistics stay as trained when the weights rewind.
     """
 
-    iterations: Annotated[int, Field(ge=0, le=1000)] = 30
+    iterations: Annotated[int, Field(ge=0, le=MAX_ITERATIONS)] = 30
     scope: Scope = "global"
     rewind_batchnorm: bool = True

@@ -37,7 +37,7 @@ class Examples(ScoringData):
     """Scored with examples, the same in all rounds, see `scoring_batches`."""
 
     data: Literal["real", "normal", "sparse"] = "real"
-    examples: Annotated[int, Field(gt=0)] = 256
+    examples: Annotated[int, Field(gt=0, le=1_000_000)] = 256
 
     def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
         batches = scoring_batches(data, self.data, self.examples, generator)

@@ -10,6 +10,15 @@ from torch.nn import functional as F
 
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
+
+class Unfit(ValueError):
+    """Images of this shape cannot be augmented so; `option` is to be changed."""
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 Augmented = Callable[[Tensor, Tensor, int], Tensor]
 """Of an epoch: augments images uint8 [B, C, H, W], the training examples `chosen` [B], of the
 batch of a step."""
@@ -37,6 +46,9 @@ class Augmentation(Entry):
             return drawn
 
         return augmented
+
+    def require_fit(self, shape: tuple[int, int, int]) -> None:
+        """Raises Unfit when images [C, H, W] cannot be augmented so."""
 
 
 AUGMENTATION = Kind(
@@ -69,6 +81,16 @@ class FlipAndCrop(Augmentation):
             return self.augmented(images, of_batch)
 
         return augmented
+
+    def require_fit(self, shape: tuple[int, int, int]) -> None:
+        _, height, width = shape
+        most = min(height, width) - 1
+        if self.padding_mode == "reflect" and self.crop_padding > most:
+            raise Unfit(
+                f"{height}x{width} images have no {self.crop_padding} pixels beside a border to "
+                f"reflect; choose at most {most}, or padding_mode: zeros",
+                "crop_padding",
+            )
 
     def _draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         drawn: dict[str, Tensor] = {}

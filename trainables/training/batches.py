@@ -85,6 +85,12 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return full + (rest > 1 or full == 0)
 
 
+def smallest_batch(examples: int, batch_size: int) -> int:
+    """The examples in the smallest batch of an epoch, see `steps_per_epoch`."""
+    full, rest = divmod(examples, batch_size)
+    return rest if rest > 1 or full == 0 else batch_size
+
+
 def batches(
     data: DeviceData,
     recipe: Recipe,

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from trainables.plugins.entry import Entry, Kind, PluginError
+from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 NonNegative = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -27,6 +27,16 @@ class Optimizer(Entry):
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return self.call(parameters)
+
+    def of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all parameters of a model. Raises PluginError when it is none."""
+        found = self([*model.parameters()])
+        if not isinstance(found, torch.optim.Optimizer):
+            raise PluginError(
+                f"{self.where()}: the optimizer {self.name} gives {described(found)}, no "
+                "torch.optim.Optimizer"
+            )
+        return found
 
 
 def _checked(config: type[Any]) -> None:

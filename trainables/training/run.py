@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trainables.errors import Hopeless
 from trainables.measures.masks import Masks, apply_masks
-from trainables.plugins.entry import PluginError, described
 from trainables.training.batches import (
     DeviceData,
     Examples,
@@ -114,7 +113,7 @@ class Training:
 
         Raises Diverged when the loss of an epoch, in training or on the test set, is not finite.
         """
-        optimizer, recipe = self._optimizer(), self.recipe
+        optimizer, recipe = self.recipe.optimizer.of(self.model), self.recipe
         resumed = checkpoint.load(self.model, optimizer) if checkpoint else None
         progress = resumed or Progress(epoch=self.start_step // self.steps_per_epoch)
         masked = self._masked()
@@ -136,7 +135,7 @@ class Training:
 
     def until(self, step: int) -> None:
         """Take the steps before `step`, counted over the whole run, and measure nothing."""
-        optimizer, masked = self._optimizer(), self._masked()
+        optimizer, masked = self.recipe.optimizer.of(self.model), self._masked()
         for epoch in range(math.ceil(step / self.steps_per_epoch)):
             end = min(step - epoch * self.steps_per_epoch, self.steps_per_epoch)
             self._steps(optimizer, masked, epoch, range(end))
@@ -149,16 +148,6 @@ class Training:
         """The steps of an epoch that are not before the start."""
         first = max(self.start_step - epoch * self.steps_per_epoch, 0)
         return range(first, self.steps_per_epoch)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config = self.recipe.optimizer
-        found = config([*self.model.parameters()])
-        if not isinstance(found, torch.optim.Optimizer):
-            raise PluginError(
-                f"{config.where()}: the optimizer {config.name} gives {described(found)}, no "
-                "torch.optim.Optimizer"
-            )
-        return found
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Each masked parameter with its mask as 0 and 1. A zero weight with a zero gradient has

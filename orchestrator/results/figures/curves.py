@@ -47,7 +47,8 @@ class Measure:
         return kind
 
     def tooltip(self, field: str, title: str | None = None) -> alt.Tooltip:
-        number = {None: ".4f", "d": "d"}.get(self.format, ".2%")
+        # Significant digits, and not places: there are densities of a hundredth of a percent.
+        number = {None: ".4g", "d": "d"}.get(self.format, ".4p")
         return alt.Tooltip(f"{field}:Q", title=title or self.title, format=number)
 
 
@@ -62,7 +63,7 @@ def density(rows: Sequence[Row]) -> Measure:
     decades = math.ceil(-math.log10(min((r["density"] for r in rows if r["density"]), default=0.1)))
     digits = DIGITS.get(max(1, decades), (1,))
     ticks = [round(digit * 10.0**-power, 12) for power in range(1, 13) for digit in digits]
-    return Measure("density", "Remaining weights", "~%", (1.0, *ticks))
+    return Measure("density", "Remaining weights", "~p", (1.0, *ticks))
 
 
 def mean_curves(

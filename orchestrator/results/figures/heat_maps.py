@@ -50,7 +50,7 @@ def _maps() -> alt.FacetChart:
                 alt.Tooltip("iteration:O"),
                 alt.Tooltip("p:O", format=".1f"),
                 alt.Tooltip("q:O", format=".1f"),
-                alt.Tooltip("mean(pq_index):Q", title="PQ Index", format=".4f"),
+                alt.Tooltip("mean(pq_index):Q", title="PQ Index", format=".4g"),
                 alt.Tooltip("distinct(seed):Q", title="seeds"),
             ],
         )

@@ -131,4 +131,4 @@ def _histogram(weights: Weights, masks: Weights, bound: float) -> list[Row]:
 
 
 def _group(target: float | None) -> str:
-    return "last iteration" if target is None else f"density {target:g}"
+    return "last iteration" if target is None else f"density {str(target).removesuffix('.0')}"

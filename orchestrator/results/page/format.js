@@ -6,13 +6,19 @@ const formats = {
   text: (v) => String(v),
   count: (v) => v.toLocaleString("en"),
   number: (v) => (Number.isNaN(v) ? "NaN" : Number(v.toPrecision(4)).toString()),
-  percent: (v) => (Number.isNaN(v) ? "NaN" : (100 * v).toFixed(2)),
+  percent: (v) => (Number.isNaN(v) ? "NaN" : decimals(100 * v)),
   // Densities span decades: 100, 10.7, 1.07, 0.107.
   density: (v) => (v >= 0.1 ? (100 * v).toFixed(1) : (100 * v).toPrecision(3)),
   seconds: (v) => duration(v),
   bytes: (v) => size(v),
   date: (v) => moment(v),
 };
+
+/** Two places, or the two digits that a smaller number has; less than 1e-9 is rounding. */
+function decimals(v) {
+  const small = Math.abs(v) > 1e-9 && Math.abs(v) < 0.1;
+  return small ? Number(v.toPrecision(2)).toString() : (Math.abs(v) > 1e-9 ? v : 0).toFixed(2);
+}
 
 const isMissing = (value) => value === null || value === undefined;
 

@@ -1,13 +1,15 @@
 """IMP: iterative magnitude pruning down to a density, on real or random data."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from trainables.config import canonical_json
 from trainables.pruning.amount import ratio_amount
-from trainables.pruning.config import Pruning
+from trainables.pruning.config import MAX_ITERATIONS, Pruning
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.method import Step
@@ -31,6 +33,27 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
     rewind: Rewind = Rewind()
     data: Literal["real", "random"] = "real"
 
+    @model_validator(mode="after")
+    def _few_enough_iterations(self) -> Self:
+        if self._rounds > MAX_ITERATIONS:
+            # In floats, and upwards, so that what is advised is enough.
+            least = -math.expm1(math.log(self.density) / MAX_ITERATIONS)
+            place = 10 ** (1 - math.floor(math.log10(least)))
+            raise PydanticCustomError(
+                "too_many",
+                "a ratio of {ratio} takes {rounds} iterations to the density {density}, and at "
+                "most {most} are allowed; choose a ratio of {least} or more",
+                {
+                    "ratio": f"{self.ratio:g}",
+                    "rounds": f"{self._rounds:{',.0f' if self._rounds < 1e12 else '.0e'}}",
+                    "density": f"{self.density:g}",
+                    "most": f"{MAX_ITERATIONS:,}",
+                    "least": f"{math.ceil(least * place) / place:g}",
+                    "at": ("ratio",),
+                },
+            )
+        return self
+
     def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
         return ratio_amount(kept, self.ratio)
 
@@ -53,6 +76,9 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
     @property
     def iterations(self) -> int:
         """How many prunings of a ratio P bring the density to ρ: ⌈log ρ / log(1−P)⌉, at least
-        one."""
-        rounds = math.log(self.density) / math.log(1 - self.ratio)
-        return max(1, math.ceil(rounds - 1e-9))
+        one, and at most MAX_ITERATIONS."""
+        return max(1, math.ceil(self._rounds - 1e-9))
+
+    @property
+    def _rounds(self) -> float:
+        return math.log(self.density) / math.log1p(-self.ratio)

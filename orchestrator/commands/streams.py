@@ -1,0 +1,66 @@
+"""Standard output and error: whatever their encoding, and whether or not anyone reads them."""
+
+import codecs
+import os
+import sys
+from contextlib import suppress
+
+PLAIN = {
+    "…": "...", "−": "-", "–": "-", "—": "-", "‑": "-", "·": "*", "•": "*", "±": "+-", "×": "x",
+    "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≠": "!=", "∞": "inf", "²": "^2", "⁴": "^4",
+    "α": "alpha", "β": "beta", "γ": "gamma", "η": "eta", "θ": "theta", "ρ": "rho", "χ": "chi",
+    "Σ": "sum", "∂": "d", "ℓ": "l", "§": "section ", "‖": "||", "⊙": "*", "⌊": "floor(", "⌋": ")",
+    "⌈": "ceil(", "⌉": ")", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
+}  # fmt: skip
+"""What is printed, for streams that cannot encode it. Any other character is escaped, since it may
+be of a name."""
+
+
+def prepare_streams() -> None:
+    """Let no character that a stream cannot encode end a command, and none that is closed."""
+    codecs.register_error("prunesweep", _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us: without one, files would take its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="prunesweep")
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to standard output as it is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def takes_unicode() -> bool:
+    """Whether standard output can encode every character."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+
+
+def complain(text: str) -> None:
+    """A line on standard error, if there is anyone to read it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def leave_stdout() -> None:
+    """Write what is left to standard output, if it still takes it: else Python would try when it
+    exits, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(each, _escaped(each)) for each in characters), error.end
+
+
+def _escaped(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode()

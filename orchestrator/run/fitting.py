@@ -1,0 +1,101 @@
+"""Fitting: whether what a sweep puts together can be trained, as far as that shows before it is."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from orchestrator.run.planning import PlanError, ResolvedDataset
+from orchestrator.sweepfile.spec import SweepSpec, cells
+from trainables.data import DatasetInfo, DatasetOptions
+from trainables.models import Model, blueprint
+from trainables.plugins.entry import Entry, PluginError
+from trainables.training.augmentation import Unfit
+from trainables.training.batches import smallest_batch
+from trainables.training.recipe import Recipe
+
+
+def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    """Raise PlanError when a recipe cannot train on a dataset, or a model on a recipe's batches."""
+    info = {dataset.config: dataset.info for dataset in datasets}
+    every = cells(spec)
+    distinct = dict.fromkeys((cell.dataset, cell.model, cell.train) for cell in every)
+    for dataset, recipe in dict.fromkeys((dataset, recipe) for dataset, _, recipe in distinct):
+        _check_recipe(recipe, info[dataset], dataset.name, ("train", spec.train.index(recipe)))
+    for dataset, model, recipe in distinct:
+        field = ("train", spec.train.index(recipe))
+        _check_batches(spec, model, recipe, dataset, info[dataset])
+        if _is_plugged(recipe.optimizer):
+            with _mistakes(recipe.optimizer, (*field, "optimizer")):
+                recipe.optimizer.of(blueprint(model, info[dataset].shape, info[dataset].classes))
+
+
+Field = tuple[str | int, ...]
+
+
+def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field) -> None:
+    augment, loss, schedule = recipe.augment, recipe.loss, recipe.lr_schedule
+    try:
+        augment.require_fit(info.shape)
+    except Unfit as error:
+        at = (*field, "augment", error.option)
+        raise PlanError(f"{dataset}: {error}", at) from error
+    if _is_plugged(augment):
+        with _mistakes(augment, (*field, "augment")):
+            images = torch.zeros(2, *info.shape, dtype=torch.uint8)
+            epoch = augment.epoch(2, torch.Generator().manual_seed(0), torch.device("cpu"))
+            epoch(images, torch.arange(2), 0)
+    if _is_plugged(loss):
+        with _mistakes(loss, (*field, "loss")):
+            loss.mean(torch.zeros(2, info.classes), torch.zeros(2, dtype=torch.int64))
+    if _is_plugged(schedule):
+        with _mistakes(schedule, (*field, "lr_schedule")):
+            for epoch in (0, recipe.epochs - 1):
+                recipe.rate(epoch)
+
+
+def _check_batches(
+    spec: SweepSpec, model: Model, recipe: Recipe, dataset: DatasetOptions, info: DatasetInfo
+) -> None:
+    """A batch of one example is what BatchNorm cannot take where images have become one pixel."""
+    if smallest_batch(info.train_examples, recipe.batch_size) > 1:
+        return
+    built = blueprint(model, info.shape, info.classes)
+    device = next(built.parameters()).device
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            built.train()(torch.zeros(1, *info.shape, device=device))
+    except Exception as error:  # whatever a network raises
+        field: Field = ("train", spec.train.index(recipe), "batch_size")
+        advice = "choose a larger batch_size"
+        if info.train_examples == 1:
+            field = ("dataset", spec.dataset.index(dataset), "subset")
+            advice = "choose a larger subset"
+        raise PlanError(
+            f"{model.name} cannot be trained on a batch of one image of {dataset.name} "
+            f"({_first_line(error)}); {advice}",
+            field,
+        ) from error
+
+
+def _is_plugged(entry: Entry) -> bool:
+    return entry.plugged_code is not None
+
+
+@contextmanager
+def _mistakes(entry: Entry, field: Field) -> Iterator[None]:
+    """Makes whatever a plugged-in entry raises when it is tried a PlanError."""
+    try:
+        yield
+    except PluginError as error:
+        raise PlanError(str(error), field) from error
+    except Exception as error:
+        raise PlanError(
+            f"{entry.where()}: the {entry.kind.name} {entry.name} cannot be used: "
+            f"{type(error).__name__}: {_first_line(error)}",
+            field,
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no reason given")
