@@ -87,8 +87,8 @@ class RunProgress:
             beat.join()
             self._write("ended")
 
-    def tell(self, facts: Iterable[str], notices: Iterable[str]) -> None:
-        """Show what the user should know before the run."""
+    def tell(self, notices: Iterable[str], facts: Iterable[str] = ()) -> None:
+        """Show what the user should know before the run, and what is good to know."""
         for fact in facts:
             with suppress(OSError):
                 self.console.print(fact, highlight=False, soft_wrap=True, markup=False)

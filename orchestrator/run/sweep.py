@@ -154,7 +154,7 @@ def run_sweep(
         planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
-    progress.tell(planned.dataset_lines, planned.notices)
+    progress.tell(planned.notices, planned.dataset_lines)
     _begin_records(planned, store, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:

@@ -106,11 +106,10 @@ class TestCrops:
         )
 
     def test_the_shorter_side_of_an_image_counts(self, planned: Planned) -> None:
-        for split in ("train", "test"):
-            for label in ("a", "b"):
-                folder = Path("wide", split, label)
-                folder.mkdir(parents=True)
-                Image.fromarray(np.full((4, 9), 7, np.uint8)).save(folder / "x.png")
+        for shade, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+            folder = Path("wide", place)
+            folder.mkdir(parents=True)
+            Image.fromarray(np.full((4, 9), shade, np.uint8)).save(folder / "x.png")
         wide = {"dataset": "{name: image_folder, path: wide}\ndata_root: ."}
         assert planned(**wide, train="{augment: {crop_padding: 3}}")[0] == 0
         code, said = planned(**wide, train="{augment: {crop_padding: 4}}")
