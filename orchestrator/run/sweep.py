@@ -116,13 +116,15 @@ def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSwe
     _refuse_changed_defaults(spec, store)
     datasets = resolve_datasets(spec, roots)
     lineages = sweep_lineages(spec, datasets)
-    check_fit(spec, datasets)
     plan = make_plan(lineages, index.files_of)
+    size = commit_bytes(plan, datasets, spec.store.keep_weights, spec.model)
+    # Of models that can be built: that they can, the size has shown.
+    check_fit(spec, datasets)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
-        bytes=commit_bytes(plan, datasets, spec.store.keep_weights, spec.model),
+        bytes=size,
         recorded=recorded_seconds(store, training_group),
         notices=tuple(_notices(spec, store)),
     )
