@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-os.environ["WANDB_MODE"] = "offline"  # whatever login this machine has
+# Whatever login this machine has. W&B takes seconds of every worker: tests of it turn it on.
+os.environ["WANDB_MODE"] = "disabled"
+# Hundreds of processes import the same modules, and need not compile them each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A shell that starts the tests in its background has them ignore Ctrl-C, and all they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run beside each other; Ray would let its workers have what time the others leave.
