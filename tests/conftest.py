@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,16 +25,6 @@ def oracles() -> Path:
     if not shared:
         pytest.skip("PRUNESWEEP_SHARED is not set: it names the folder that holds oracles/")
     return Path(shared) / "oracles"
-
-
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of sweeps/quickstart.yaml, run by the command; only to be read."""
-    storage = tmp_path_factory.mktemp("quickstart") / "store"
-    command = [str(Path(sys.executable).with_name("prunesweep")), "run"]
-    file = Path(__file__).parents[1] / "sweeps/quickstart.yaml"
-    subprocess.run([*command, str(file), "--storage", str(storage)], check=True, timeout=240)
-    return storage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
