@@ -2,13 +2,16 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-os.environ["WANDB_MODE"] = "offline"  # whatever login this machine has
+# Whatever login this machine has. W&B takes seconds of every worker: tests of it turn it on.
+os.environ["WANDB_MODE"] = "disabled"
+# Hundreds of processes import the same modules, and need not compile them each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A shell that starts the tests in its background has them ignore Ctrl-C, and all they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run beside each other; Ray would let its workers have what time the others leave.
@@ -22,16 +25,6 @@ def oracles() -> Path:
     if not shared:
         pytest.skip("PRUNESWEEP_SHARED is not set: it names the folder that holds oracles/")
     return Path(shared) / "oracles"
-
-
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of sweeps/quickstart.yaml, run by the command; only to be read."""
-    storage = tmp_path_factory.mktemp("quickstart") / "store"
-    command = [str(Path(sys.executable).with_name("prunesweep")), "run"]
-    file = Path(__file__).parents[1] / "sweeps/quickstart.yaml"
-    subprocess.run([*command, str(file), "--storage", str(storage)], check=True, timeout=240)
-    return storage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

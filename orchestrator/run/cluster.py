@@ -24,9 +24,11 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_prestart_worker_first_driver": "0",
 }
-"""Ray's environment: no chatter, no log files of its own, no state that is never read, and no
-signal handler in the place of ours."""
+"""Ray's environment: no chatter, no log files of its own, no state that is never read, no signal
+handler in the place of ours, and no workers in advance, which Tune's trials never use: they ask for
+workers with an environment of their own."""
 
 
 class ClusterError(UserError):

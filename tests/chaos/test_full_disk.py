@@ -57,11 +57,11 @@ def _write_for_ever(file: BinaryIO) -> None:
         file.write(bytes(4096))
 
 
-def run(tmp_path: Path, storage: Path) -> subprocess.Popen[str]:
+def run(tmp_path: Path, storage: Path, *options: str) -> subprocess.Popen[str]:
     file = tmp_path / "full.yaml"
     file.write_text(json.dumps(SWEEP))
     return subprocess.Popen(
-        [COMMAND, "run", str(file), "--storage", str(storage)],
+        [COMMAND, "run", str(file), "--storage", str(storage), *options],
         cwd=tmp_path, env=os.environ | {"COLUMNS": "150"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -92,7 +92,8 @@ def test_a_disk_that_fills_up_costs_what_was_in_flight(disk: Path, tmp_path: Pat
     assert process.returncode == 1, err
     assert "is full" in err
     filler.unlink()
-    process = run(tmp_path, storage)
+    # For one worker: a second one takes seconds to start.
+    process = run(tmp_path, storage, "--set", "resources.max_concurrent=1")
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert doubled_rows(storage, "full") == []

@@ -1,4 +1,4 @@
-"""Commands that only read, asked in the test's own process."""
+"""Commands that train nothing, asked in the test's own process."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from orchestrator.commands import cli
 
 
 def ask(folder: Path, *arguments: str, expect: int = 0) -> str:
-    """What a command that only reads prints. In this process, which has imported all it needs."""
+    """What a command that trains nothing prints. In this process, which has imported it all."""
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), chdir(folder):
         patch.setattr(sys, "argv", ["prunesweep", *arguments])

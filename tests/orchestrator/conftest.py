@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-pytest.register_assert_rewrite("mirrored")
+pytest.register_assert_rewrite("mirrored", "sweeping")
 
 Open: TypeAlias = Callable[..., Page]
 

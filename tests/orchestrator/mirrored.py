@@ -27,7 +27,9 @@ SWEEP: dict[str, Any] = {
     "prune": {"iterations": 2},
     "methods": ["lottery_ticket", {"name": "sap", "p": 0.5}],
     "wandb": {"project": "pruning", "tags": ["mine"]},
+    "resources": {"max_concurrent": 1},
 }
+"""One lineage after the other: a second worker takes seconds to start, and seconds for W&B."""
 ONE = SWEEP | {"name": "one", "methods": ["one_shot"], "prune": {"iterations": 1}}
 LONGER = SWEEP | {"name": "longer", "train": {"epochs": 20, "batch_size": 10}}
 """Long enough (about 1 s an iteration) to be interrupted in the middle."""

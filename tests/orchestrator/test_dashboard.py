@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from asking import ask as command
 from measured import SOME_METRICS, measured, sweep_file
 from playwright.sync_api import Browser, Page, expect
 
@@ -254,7 +255,9 @@ def test_a_page_whose_dashboard_has_ended_says_so(results: Results, bare_page: P
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_ended(results: Results, signal_number: int) -> None:
+def test_the_command_serves_until_it_is_ended(
+    results: Results, signal_number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     process = subprocess.Popen(
         [COMMAND, "dashboard", "--storage", results.store.location, "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -266,12 +269,9 @@ def test_the_command_serves_until_it_is_ended(results: Results, signal_number: i
     connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=120)
     connection.request("GET", "/")
     assert connection.getresponse().status == 200
-    taken = subprocess.run(
-        [COMMAND, "dashboard", "--storage", results.store.location, "--port", found[1]],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert taken.returncode == 2
-    assert taken.stderr.startswith(f"prunesweep: port {found[1]} is taken")
+    same = ("dashboard", "--storage", results.store.location, "--port", found[1])
+    command(Path.cwd(), *same, expect=2)
+    assert capsys.readouterr().err.startswith(f"prunesweep: port {found[1]} is taken")
     process.send_signal(signal_number)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err

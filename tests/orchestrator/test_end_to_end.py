@@ -1,22 +1,16 @@
-"""Whole sweeps on `digits` through the command: real Ray processes, real files, real signals."""
+"""A whole sweep on `digits` through the command: real Ray processes, real files."""
 
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import ask
+from sweeping import ONE_AT_A_TIME, SWEEP, commits, comparable, planned, run, store_of, table, write
 
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.run.planning import sweep_lineages
@@ -29,86 +23,6 @@ from trainables.lineage.loop import run_lineage
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import MASK, WEIGHTS
 from trainables.training.batches import DeviceData
-
-COMMAND = str(Path(sys.executable).with_name("prunesweep"))
-TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
-"""What two runs of one sweep may differ in."""
-
-SWEEP: dict[str, Any] = {
-    "name": "small",
-    "dataset": "digits",
-    "model": {"name": "mlp", "hidden": [32]},
-    "seeds": [0, 1],
-    "train": {"epochs": 2, "batch_size": 50},
-    "prune": {"iterations": 2},
-    "methods": ["one_shot", {"name": "sap", "p": [0.5, 0.9]}],
-}
-LONGER = SWEEP | {
-    "name": "longer",
-    "seeds": [0],
-    "train": {"epochs": 40, "batch_size": 10},
-    "methods": ["one_shot", "lottery_ticket"],
-}
-"""Long enough (about 2 s an iteration) to be interrupted in the middle."""
-
-ONE_AT_A_TIME = ("--set", f"resources.cpus_per_lineage={os.cpu_count()}")
-"""For tests of something else than concurrency: a second worker takes seconds to start."""
-
-
-def write(folder: Path, sweep: dict[str, Any]) -> Path:
-    """A sweep file; JSON is YAML too."""
-    file = folder / f"{sweep['name']}.yaml"
-    file.write_text(json.dumps(sweep))
-    return file
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"COLUMNS": "60"}
-    return subprocess.Popen(
-        [COMMAND, *arguments], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def command(folder: Path, *arguments: str, expect: int = 0) -> str:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == expect, f"exit code {process.returncode}\n{out}\n{err}"
-    return out
-
-
-def run(folder: Path, sweep: dict[str, Any], *arguments: str, expect: int = 0) -> dict[str, Any]:
-    """Run `sweep` with the default, relative, storage of `folder`; the summary."""
-    out = command(folder, "run", str(write(folder, sweep)), "--json", *arguments, expect=expect)
-    return json.loads(out)
-
-
-def planned(folder: Path, sweep: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(ask(folder, "plan", str(write(folder, sweep)), "--json"))
-
-
-def store_of(folder: Path) -> Store:
-    return Store(str(folder / "prunesweep-store"))
-
-
-def table(folder: Path, sweep: str, name: str) -> pa.Table:
-    return pq.read_table(store_of(folder).absolute(table_path(name, sweep)))
-
-
-def comparable(folder: Path, sweep: str, name: str) -> list[dict[str, Any]]:
-    read = table(folder, sweep, name)
-    return read.drop_columns(sorted(TIMES & set(read.column_names))).to_pylist()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def commits(folder: Path) -> set[str]:
-    return set(store_of(folder).committed("iterations"))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +56,7 @@ def test_the_tables_are_complete(finished: Path) -> None:
 def test_a_second_run_trains_nothing(finished: Path) -> None:
     before = commits(finished)
     manifests = {key: (store_of(finished).manifest(iteration_path(key))) for key in before}
-    assert run(finished, SWEEP)["planned"] == 0
+    assert json.loads(ask(finished, "run", "small.yaml", "--json"))["planned"] == 0
     assert manifests == {k: store_of(finished).manifest(iteration_path(k)) for k in before}
 
 
@@ -212,117 +126,6 @@ def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
     assert sum(int((weight != 0).sum()) for weight in weights) == kept
 
 
-def test_a_failing_lineage_stops_nothing_else(tmp_path: Path) -> None:
-    sweep = SWEEP | {
-        "name": "half",
-        "seeds": [0],
-        "train": {"epochs": 2, "optimizer": [
-            {"name": "sgd", "lr": 0.1}, {"name": "sgd", "lr": 1e30},
-        ]},
-        "methods": ["one_shot", "lottery_ticket"],
-    }  # fmt: skip
-    summary = run(tmp_path, sweep, *ONE_AT_A_TIME, expect=1)
-    failures = summary["failures"]
-    assert len(failures) == 2
-    assert [failure["attempt"] for failure in failures] == [1, 0]
-    assert all("Diverged" in failure["traceback"] for failure in failures)
-    assert "which it shares with" in failures[1]["traceback"]
-    assert len(table(tmp_path, "half", "iterations")) == 2 * 3
-    assert len(json.loads(ask(tmp_path, "status", "half", "--json"))["failures"]) == 2
-
-
-def test_an_interrupted_sweep_resumes_to_the_same_tables(
-    tmp_path: Path, uninterrupted: Path
-) -> None:
-    process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
-    wait_for(lambda: len(commits(tmp_path)) >= 2)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 130, err
-    assert "the same command resumes" in out
-    done = commits(tmp_path)
-    assert 2 <= len(done) < 5
-    assert run(tmp_path, LONGER)["planned"] == 5 - len(done)
-    assert_equal_results(tmp_path, uninterrupted, "longer")
-
-
-def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
-    endless = SWEEP | {"name": "endless", "train": {"epochs": 100_000, "batch_size": 10}}
-    with start(tmp_path, "run", str(write(tmp_path, endless))) as process:
-        try:
-            wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
-            of_the_run = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGINT)
-            assert process.stderr
-            assert process.stderr.readline().endswith("press Ctrl-C again to stop now\n")
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 130, err
-    assert err == "interrupted; everything committed is safe, run again to resume\n"
-    _, alive = psutil.wait_procs(of_the_run, timeout=240)
-    assert alive == []
-    assert commits(tmp_path) == set()
-
-
-def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted: Path) -> None:
-    process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
-    wait_for(lambda: len(commits(tmp_path)) >= 2)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "Trainable" in " ".join(child.cmdline())
-    ]
-    assert workers
-    workers[0].kill()
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert "will be tried again" in err
-    assert_equal_results(tmp_path, uninterrupted, "longer")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    run(folder, LONGER)
-    return folder
-
-
-def assert_equal_results(one: Path, other: Path, sweep: str) -> None:
-    """Weights, masks and tables are equal bit for bit, times apart."""
-    for name in TABLES:
-        assert comparable(one, sweep, name) == comparable(other, sweep, name), name
-    for key in commits(other):
-        for file in (WEIGHTS, MASK):
-            path = iteration_path(key)
-            assert store_of(one).read(path, file) == store_of(other).read(path, file)
-
-
-def test_fractions_of_a_gpu_are_scheduled_and_zero_is_the_cpu(tmp_path: Path) -> None:
-    """Ray believes in two GPUs that are not there: quarters of them run eight at a time at most,
-    and what runs finds no CUDA and uses the CPU."""
-    code = """
-import json, sys
-import ray
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster
-from orchestrator.sweepfile.spec import Resources
-cluster = Cluster(cpus=16, gpus=2)
-for asked in ("auto", 0.0, 0.25, 0.5, 1.0):
-    resources = Resources(gpus_per_lineage=asked)
-    print(asked, gpus_per_lineage(resources, cluster), concurrency(resources, cluster))
-"""
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.splitlines() == [
-        "auto 0.25 8",
-        "0.0 0.0 16",
-        "0.25 0.25 8",
-        "0.5 0.5 4",
-        "1.0 1.0 2",
-    ]
-
-
 DAMAGE: list[tuple[str, str]] = [
     ("flipped", "weights.safetensors"),
     ("flipped", "mask.safetensors"),
@@ -364,7 +167,7 @@ def test_all_damage_is_found_named_and_healed_at_once(finished: Path, tmp_path: 
         assert "rebuilds it" in about
     assert any(snapshot.name in line and "to rewind to" in line for line in found)
 
-    summary = run(folder, SWEEP)
+    summary = run(folder, SWEEP, *ONE_AT_A_TIME)
     assert summary["planned"] == len(DAMAGE)
     # What has no manifest was never a commit; the rest is, and the snapshot.
     assert len(summary["healed"]) == len(DAMAGE) - 1 + 1
@@ -415,56 +218,11 @@ def test_tables_of_an_older_sweep_file_are_not_shown_for_the_new_one(
     store = store_of(folder)
     old = store.absolute(table_path("iterations", "small"))
     kept = Path(old).read_bytes()
-    run(folder, SWEEP | {"seeds": [1, 0]})
+    ask(folder, "run", str(write(folder, SWEEP | {"seeds": [1, 0]})))
     Path(old).write_bytes(kept)
     sql = "SELECT seed FROM iterations LIMIT 1"
     rows = json.loads(ask(folder, "results", "small", "--sql", sql, "--format", "json"))
     assert rows == [{"seed": 1}]
-
-
-def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> None:
-    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
-    record = tmp_path / "prunesweep-store/sweeps/small/run.json"
-    wait_for(record.exists)  # written just before Ray is started
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 130, err
-    assert commits(tmp_path) == set()
-
-
-def test_runs_at_once_train_each_iteration_once(tmp_path: Path) -> None:
-    """Two of the same sweep, and one that shares its trunk and a part of its lineages."""
-    sweep = LONGER | {"train": {"epochs": 15, "batch_size": 20}}
-    other = sweep | {"name": "other", "methods": ["lottery_ticket", "sap"]}
-    files = [write(tmp_path, sweep), write(tmp_path, sweep), write(tmp_path, other)]
-    processes = [start(tmp_path, "run", str(file)) for file in files]
-    trained: list[str] = []
-    for process in processes:
-        _, err = process.communicate(timeout=280)
-        assert process.returncode == 0, err
-        trained += [line for line in err.splitlines() if " iteration " in line]
-    assert len(trained) == len(commits(tmp_path)) == 1 + 3 * 2
-    assert store_of(tmp_path).names("claims") == store_of(tmp_path).names("quarantine") == []
-    for name in ("longer", "other"):
-        assert len(table(tmp_path, name, "iterations")) == 2 * 3
-    assert json.loads(ask(tmp_path, "verify", "--json"))["damage"] == []
-
-
-def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_path: Path) -> None:
-    sweep = SWEEP | {
-        "name": "hung",
-        "seeds": [0],
-        "train": {"epochs": [1, 100_000]},
-        "methods": ["one_shot"],
-        "resources": {"timeout_minutes": 0.25, "retries": 0},
-    }
-    (failure,) = run(tmp_path, sweep, expect=1)["failures"]
-    assert failure["iteration"] == 0
-    assert "longer than resources.timeout_minutes: 0.25" in failure["traceback"]
-    assert "training/run.py" in failure["traceback"]  # where it was
-    assert len(commits(tmp_path)) == 3
-    assert store_of(tmp_path).names("claims")[1:] == []  # what the ended worker left is void
-    assert run(tmp_path, sweep | {"train": {"epochs": 1}})["planned"] == 0
 
 
 def test_a_disk_too_full_for_tables_costs_no_lineage(finished: Path, tmp_path: Path) -> None:
@@ -486,16 +244,3 @@ def test_a_disk_too_full_for_tables_costs_no_lineage(finished: Path, tmp_path: P
     rows = json.loads(ask(folder, "results", "small", "--sql", "SELECT key FROM iterations",
                               "--format", "json"))  # fmt: skip
     assert len(rows) == 6 * 4
-
-
-def test_a_broken_progress_view_costs_no_lineage(tmp_path: Path) -> None:
-    """Its heartbeat cannot be written, and nobody reads its lines any more."""
-    folder = tmp_path / "prunesweep-store/sweeps/small"
-    (folder / "run.json").mkdir(parents=True)
-    process = start(tmp_path, "run", str(write(tmp_path, SWEEP)), *ONE_AT_A_TIME)
-    assert process.stderr
-    process.stderr.close()
-    assert process.stdout
-    out = process.stdout.read()
-    assert process.wait(timeout=240) == 0, out
-    assert len(commits(tmp_path)) == 14

@@ -1,14 +1,19 @@
-"""The Python API on a real sweep's results, and that docs/results.md tells it as it is."""
+"""The Python API on a real sweep's results, as docs/results.md and the notebook show it."""
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import polars
 import pyarrow as pa
 import pytest
 from measured import measured, sweep_file
+from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 import orchestrator
 from orchestrator.records.sweep import NoSuchSweep
@@ -18,8 +23,20 @@ from orchestrator.results.sweep_tables import QueryError
 from orchestrator.results.tables import SCHEMAS, TABLES
 from trainables.store import Damaged, StoreError
 
-DOCS = Path(__file__).parents[2] / "docs/results.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs/results.md"
+NOTEBOOK = ROOT / "examples/analysis.ipynb"
 METHODS = ["one_shot", "lottery_ticket", "sap p=0.5 q=1.0", "sap p=1.0 q=2.0"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of sweeps/quickstart.yaml, run by the command; only to be read."""
+    storage = tmp_path_factory.mktemp("quickstart") / "store"
+    command = [str(Path(sys.executable).with_name("prunesweep")), "run"]
+    file = ROOT / "sweeps/quickstart.yaml"
+    subprocess.run([*command, str(file), "--storage", str(storage)], check=True, timeout=240)
+    return storage
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +181,43 @@ def test_the_examples_run(
     assert isinstance(names["results"].iterations, pa.Table)
     assert names["compared"].test in ("paired t", "Welch t", None)
     assert names["table"].rows == tuple(METHODS[1:])
+
+
+# --- examples/analysis.ipynb, in a kernel
+
+
+def executed(storage: Path, monkeypatch: pytest.MonkeyPatch) -> list[NotebookNode]:
+    monkeypatch.setenv("PRUNESWEEP_STORAGE", str(storage))
+    monkeypatch.delenv("PRUNESWEEP_SWEEP", raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=240, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
+    )
+    client.execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shown(cell: NotebookNode) -> str:
+    [output] = cell.outputs
+    return output["text"] if output.output_type == "stream" else output["data"]["text/plain"]
+
+
+def test_the_notebook_runs(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, pivot, layers, statistics, compared, figure, table = executed(quickstart, monkeypatch)
+    assert "'sap p=0.5 q=1.0'" in shown(opened)
+    assert [*shown(pivot).splitlines()[0].split()][:3] == ["label", "one_shot", "lottery_ticket"]
+    assert len(shown(pivot).splitlines()) == 2 + 7
+    assert len(shown(layers).splitlines()) == 1 + 4 * 3
+    assert len(shown(statistics).splitlines()) == 1 + 4
+    assert "difference=" in shown(compared)
+    [drawn] = figure.outputs
+    page = drawn["data"]["text/html"]
+    assert "vegaEmbed" in page
+    assert page.count('"label": "one_shot"') == 7
+    assert "lottery_ticket [(0." in shown(table)
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code"] == [[]] * 7

@@ -59,7 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.py").write_text(BROKEN)
     file = folder / "sweep.yaml"
     file.write_text(file.read_text().replace("method.py]", "method.py, broken.py]").rstrip() + MORE)
-    done = run(folder, "--json")
+    # For one worker: a second one takes seconds to start.
+    done = run(folder, "--json", "--set", "resources.max_concurrent=1")
     assert done.returncode == 1, done.stderr
     (folder / "summary.json").write_text(done.stdout)
     return folder

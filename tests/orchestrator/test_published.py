@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask
 
 from orchestrator.results.opening import open_results
 from orchestrator.sweepfile.published import COLUMNS, OPTIONAL, PublishedError, read_published
@@ -130,12 +131,13 @@ def test_a_run_keeps_the_values_of_its_cells(tmp_path: Path) -> None:
     file = written(tmp_path / "values", HEADER, SNIP, SYNFLOW, RANDOM)
 
     def prunesweep(*arguments: str) -> str:
-        command = [COMMAND, *arguments, "--storage", str(tmp_path / "store")]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return ask(tmp_path, *arguments, "--storage", "store")
 
-    prunesweep("run", "s.yaml")
+    done = subprocess.run(
+        [COMMAND, "run", "s.yaml", "--storage", "store"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     file.unlink()
     [row] = json.loads(prunesweep("results", "s", "--layout", "paper", "--format", "json"))
     accuracy = open_results(tmp_path / "store", "s").iterations["test_accuracy"][0].as_py()

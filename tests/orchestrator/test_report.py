@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from asking import ask
 from measured import measured, sweep_file
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -509,37 +510,38 @@ def load_benchmark() -> ModuleType:
     return module
 
 
-def command(*arguments: str, expect: int = 0) -> str:
-    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=240)
-    assert done.returncode == expect, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if expect == 0 else done.stderr
-
-
 def test_the_command_writes_one_file(results: Results, tmp_path: Path) -> None:
     file = tmp_path / "out.html"
-    out = command("report", "s", "--storage", results.store.location, "--output", str(file))
-    assert out == f"{file}\n"
+    command = [COMMAND, "report", "s", "--storage", results.store.location, "--output", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{file}\n"
+    assert "Traceback" not in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["out.html"]
     assert file.read_text().startswith("<!doctype html>")
 
 
 def test_a_report_that_cannot_be_written_or_made_is_one_message(
-    results: Results, tmp_path: Path
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = results.store.location
+    storage = ("--storage", results.store.location)
     nowhere = str(tmp_path / "missing" / "out.html")
-    assert command("report", "s", "--storage", at, "--output", nowhere, expect=2) == (
-        f"prunesweep: cannot write {nowhere}: No such file or directory\n"
-    )
-    assert "has no sweep 'other'" in command("report", "other", "--storage", at, expect=2)
+    ask(tmp_path, "report", "s", *storage, "--output", nowhere, expect=2)
+    message = f"prunesweep: cannot write {nowhere}: No such file or directory\n"
+    assert capsys.readouterr().err == message
+    ask(tmp_path, "report", "other", *storage, expect=2)
+    assert "has no sweep 'other'" in capsys.readouterr().err
 
 
 def test_a_wandb_report_without_a_key_is_one_message(
-    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: Results,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    told = command("report", "s", "--storage", results.store.location, "--wandb", expect=2)
+    ask(tmp_path, "report", "s", "--storage", results.store.location, "--wandb", expect=2)
+    told = capsys.readouterr().err
     assert told.startswith("prunesweep: W&B is to be online, and there is no key")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from ray.cloudpickle import cloudpickle
 from ray.exceptions import RayTaskError
 
 from orchestrator.records.failures import Failure
-from orchestrator.run.capacity import concurrency
+from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
@@ -214,6 +214,18 @@ def test_a_lineage_has_to_fit_on_one_node() -> None:
     assert concurrency(Resources(), nodes) == 3
     two = Cluster(cpus=8, gpus=2, nodes=((4, 1), (4, 1)))
     assert concurrency(Resources(gpus_per_lineage=1 / 3), two) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "share", "at_a_time"),
+    [("auto", 0.25, 8), (0.0, 0.0, 16), (0.25, 0.25, 8), (0.5, 0.5, 4), (1.0, 1.0, 2)],
+)
+def test_shares_of_a_gpu_are_counted_and_zero_is_the_cpu(
+    asked: Any, share: float, at_a_time: int
+) -> None:
+    resources, cluster = Resources(gpus_per_lineage=asked), Cluster(cpus=16, gpus=2)
+    assert gpus_per_lineage(resources, cluster) == share
+    assert concurrency(resources, cluster) == at_a_time
 
 
 @pytest.mark.parametrize(

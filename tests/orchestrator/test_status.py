@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 
@@ -80,11 +81,8 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
 
 
 def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:
-    done = subprocess.run(
-        [COMMAND, "status", "s", "--watch", "--storage", partial.store.location],
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
-    assert done.stdout == "s: incomplete, lineages 3/4, iterations 9/10\n"
+    told = ask(Path.cwd(), "status", "s", "--watch", "--storage", partial.store.location)
+    assert told == "s: incomplete, lineages 3/4, iterations 9/10\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

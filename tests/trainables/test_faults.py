@@ -1,60 +1,22 @@
 """Faults inside the store's operations: killed at every line, out of room, the power gone."""
 
 import errno
-import io
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import pyarrow.fs as fs
+import dying
 import pytest
+from dying import FILES, KEY, KILLED, OTHERS, RECORD, STORES
 
-import trainables.store.store
 from trainables.store import MANIFEST, Damaged, Store, StoreError, StoreFull, iteration_path
 from trainables.store.local_files import LocalFiles
-from trainables.store.object_files import ObjectFiles
-
-KEY = iteration_path("k" * 64)
-FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
-OTHERS = {"weights": b"new" * 70, "table": b"new"}
-KILLED = 9
-
-STORE_CODE = Path(trainables.store.store.__file__).parent
-
-
-def renaming(root: Path) -> Store:
-    return Store(str(root))
-
-
-class PutWhole:
-    """A folder as an object store: a file is there whole or not at all, and no folder moves."""
-
-    def __init__(self, root: Path) -> None:
-        self._files = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._files, name)
-
-    @contextmanager
-    def open_output_stream(self, path: str, compression: None) -> Iterator[io.BytesIO]:
-        written = io.BytesIO()
-        yield written
-        self._files.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._files.open_output_stream("uploading", compression=compression) as stream:
-            stream.write(written.getvalue())
-        self._files.move("uploading", path)
-
-
-def without_rename(root: Path) -> Store:
-    store = Store(str(root))
-    vars(store)["files"] = ObjectFiles(PutWhole(root), "inside")  # type: ignore[arg-type]
-    return store
 
 
 @pytest.fixture
@@ -65,47 +27,48 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=[renaming, without_rename])
-def open_store(request: pytest.FixtureRequest, folder: Path) -> Callable[[], Store]:
-    """Opens the store anew, as another process does."""
-    return lambda: request.param(folder)
+@dataclass(frozen=True)
+class Place:
+    """A folder, and how a store lies in it."""
+
+    kind: str
+    folder: Path
+
+    def open(self) -> Store:
+        """The store opened anew, as another process does."""
+        return STORES[self.kind](self.folder)
 
 
-def killed_at_every_line(prepare: Callable[[], None], act: Callable[[], Any]) -> Iterator[int]:
-    """Do `act` in a process that is gone before the n-th line of the store's code, for every n.
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest, folder: Path) -> Place:
+    return Place(request.param, folder)
 
-    Yields n after each such process; `prepare` comes before, in this one. Ends when `act` does.
+
+def killed_at_every_line(
+    place: Place, operation: str, prepare: Callable[[], Any]
+) -> Iterator[None]:
+    """Do `operation` in a process that is gone before the n-th line of the store's code, for
+    every n.
+
+    Yields after each such process; `prepare` comes before, in this one. Ends when the operation
+    does.
     """
-    for n in range(10_000):
-        prepare()
-        pid = os.fork()
-        if pid == 0:
-            _die_at_line(n)
-            act()
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        yield n
-        if status == 0:
-            assert n > 20
-            return
-        assert status == KILLED
+    with subprocess.Popen(
+        [sys.executable, dying.__file__], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as killer:
+        assert killer.stdin
+        assert killer.stdout
+        for n in range(10_000):
+            prepare()
+            print(json.dumps([place.kind, str(place.folder), operation, n]), file=killer.stdin)
+            killer.stdin.flush()
+            status = int(killer.stdout.readline())
+            yield
+            if status == 0:
+                assert n > 20
+                return
+            assert status == KILLED
     raise AssertionError("the operation has no end")
-
-
-def _die_at_line(n: int) -> None:
-    lines = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal lines
-        if Path(frame.f_code.co_filename).parent != STORE_CODE:
-            return None
-        if event == "line":
-            if lines == n:
-                os._exit(KILLED)  # nothing is cleaned up, flushed or closed
-            lines += 1
-        return trace
-
-    sys.settrace(trace)
 
 
 def held(store: Store) -> dict[str, bytes] | None:
@@ -115,20 +78,21 @@ def held(store: Store) -> dict[str, bytes] | None:
     return {name: store.read(KEY, name) for name in store.manifest(KEY)["files"]}
 
 
-def empty(open_store: Callable[[], Store]) -> Callable[[], None]:
-    def prepare() -> None:
-        for folder in ("iterations", "quarantine", "tmp", "sweeps"):
-            open_store().remove(folder)
-
-    return prepare
+def empty(place: Place) -> None:
+    for folder in ("iterations", "quarantine", "tmp", "sweeps"):
+        place.open().remove(folder)
 
 
-def test_a_commit_killed_anywhere_is_whole_or_never_happened(
-    open_store: Callable[[], Store],
-) -> None:
+def committed(place: Place) -> None:
+    """The commit, and nothing beside it."""
+    empty(place)
+    place.open().commit(KEY, FILES)
+
+
+def test_a_commit_killed_anywhere_is_whole_or_never_happened(place: Place) -> None:
     seen = set()
-    for _ in killed_at_every_line(empty(open_store), lambda: open_store().commit(KEY, FILES)):
-        store = open_store()
+    for _ in killed_at_every_line(place, "commit", lambda: empty(place)):
+        store = place.open()
         found = held(store)
         assert found in (None, FILES)
         assert set(store.committed("iterations")) == (set() if found is None else {"k" * 64})
@@ -141,14 +105,10 @@ def test_a_commit_killed_anywhere_is_whole_or_never_happened(
     assert seen == {True, False}
 
 
-def test_a_commit_replaced_is_the_old_one_or_the_new_one(open_store: Callable[[], Store]) -> None:
-    def prepare() -> None:
-        empty(open_store)()
-        open_store().commit(KEY, FILES)
-
+def test_a_commit_replaced_is_the_old_one_or_the_new_one(place: Place) -> None:
     seen = []
-    for _ in killed_at_every_line(prepare, lambda: open_store().replace(KEY, OTHERS)):
-        store = open_store()
+    for _ in killed_at_every_line(place, "replace", lambda: committed(place)):
+        store = place.open()
         seen.append(held(store))
         assert seen[-1] in (FILES, OTHERS)
         assert list(store.damage(KEY)) == []
@@ -160,31 +120,24 @@ def test_a_commit_replaced_is_the_old_one_or_the_new_one(open_store: Callable[[]
     assert seen[-1] == OTHERS
 
 
-def test_a_file_dropped_is_there_or_not(open_store: Callable[[], Store]) -> None:
-    def prepare() -> None:
-        empty(open_store)()
-        open_store().commit(KEY, FILES)
-
-    for _ in killed_at_every_line(prepare, lambda: open_store().drop_file(KEY, "weights")):
-        store = open_store()
-        rest = {name: data for name, data in FILES.items() if name != "weights"}
+def test_a_file_dropped_is_there_or_not(place: Place) -> None:
+    rest = {name: data for name, data in FILES.items() if name != "weights"}
+    for _ in killed_at_every_line(place, "drop a file", lambda: committed(place)):
+        store = place.open()
         assert held(store) in (FILES, rest)
         assert list(store.damage(KEY)) == []
         store.drop_file(KEY, "weights")
         assert held(store) == rest
 
 
-def test_a_damaged_commit_set_aside_is_never_lost(open_store: Callable[[], Store]) -> None:
+def test_a_damaged_commit_set_aside_is_never_lost(place: Place) -> None:
     def prepare() -> None:
-        empty(open_store)()
-        store = open_store()
-        store.commit(KEY, FILES)
-        weights = next(path for path in Path(root(store)).rglob("weights"))
-        weights.write_bytes(b"damaged")
+        committed(place)
+        next(place.folder.rglob("weights")).write_bytes(b"damaged")
 
-    for _ in killed_at_every_line(prepare, lambda: open_store().set_aside(KEY)):
-        store = open_store()
-        kept = [path.read_bytes() for path in Path(root(store)).rglob("weights")]
+    for _ in killed_at_every_line(place, "set aside", prepare):
+        store = place.open()
+        kept = [path.read_bytes() for path in place.folder.rglob("weights")]
         assert b"damaged" in kept
         if store.is_committed(KEY):
             with pytest.raises(Damaged):
@@ -194,20 +147,12 @@ def test_a_damaged_commit_set_aside_is_never_lost(open_store: Callable[[], Store
         assert held(store) == FILES
 
 
-def root(store: Store) -> str:
-    return store.location
-
-
 def test_a_file_written_is_the_old_one_or_the_new_one(folder: Path) -> None:
-    def prepare() -> None:
-        renaming(folder).write("sweeps/s/a.json", b"old")
-
+    place = Place("renaming", folder)
     seen = set()
-    for _ in killed_at_every_line(
-        prepare, lambda: renaming(folder).write("sweeps/s/a.json", b"new")
-    ):
-        store = renaming(folder)
-        seen.add(store.peek("sweeps/s/a.json"))
+    for _ in killed_at_every_line(place, "write", lambda: place.open().write(RECORD, b"old")):
+        store = place.open()
+        seen.add(store.peek(RECORD))
         assert store.names("sweeps/s") == ["a.json"]
         store.remove_leftovers()
         assert store.names("tmp") == []

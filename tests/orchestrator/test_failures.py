@@ -1,0 +1,68 @@
+"""Lineages that fail, and a view that breaks: the other lineages go on, through real Ray."""
+
+import json
+from pathlib import Path
+
+from asking import ask
+from sweeping import ONE_AT_A_TIME, SWEEP, commits, planned, run, start, store_of, table, write
+
+STUCK = """
+import time
+from prunesweep import loss
+
+@loss
+def stuck(logits, labels):
+    time.sleep(100_000)
+"""
+
+
+def test_a_failing_lineage_stops_nothing_else(tmp_path: Path) -> None:
+    sweep = SWEEP | {
+        "name": "half",
+        "seeds": [0],
+        "train": {"epochs": 2, "optimizer": [
+            {"name": "sgd", "lr": 0.1}, {"name": "sgd", "lr": 1e30},
+        ]},
+        "methods": ["one_shot", "lottery_ticket"],
+    }  # fmt: skip
+    summary = run(tmp_path, sweep, *ONE_AT_A_TIME, expect=1)
+    failures = summary["failures"]
+    assert len(failures) == 2
+    assert [failure["attempt"] for failure in failures] == [1, 0]
+    assert all("Diverged" in failure["traceback"] for failure in failures)
+    assert "which it shares with" in failures[1]["traceback"]
+    assert len(table(tmp_path, "half", "iterations")) == 2 * 3
+    assert len(json.loads(ask(tmp_path, "status", "half", "--json"))["failures"]) == 2
+
+
+def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_path: Path) -> None:
+    sweep = SWEEP | {
+        "name": "hung",
+        "plugins": ["stuck.py"],
+        "seeds": [0],
+        "train": {"epochs": 1, "loss": ["stuck", "cross_entropy"]},
+        "methods": ["one_shot"],
+        "resources": {"timeout_minutes": 0.25, "retries": 0},
+    }
+    (tmp_path / "stuck.py").write_text(STUCK)
+    (failure,) = run(tmp_path, sweep, expect=1)["failures"]
+    assert failure["iteration"] == 0
+    assert "longer than resources.timeout_minutes: 0.25" in failure["traceback"]
+    assert "training/run.py" in failure["traceback"]  # where it was
+    assert len(commits(tmp_path)) == 3
+    assert store_of(tmp_path).names("claims")[1:] == []  # what the ended worker left is void
+    assert planned(tmp_path, sweep | {"train": {"epochs": 1}})["to_train"] == 0
+
+
+def test_a_broken_progress_view_costs_no_lineage(tmp_path: Path) -> None:
+    """Its heartbeat cannot be written, and nobody reads its lines any more."""
+    folder = tmp_path / "prunesweep-store/sweeps/small"
+    (folder / "run.json").mkdir(parents=True)
+    sweep = SWEEP | {"seeds": [0], "methods": ["one_shot"]}
+    process = start(tmp_path, "run", str(write(tmp_path, sweep)))
+    assert process.stderr
+    process.stderr.close()
+    assert process.stdout
+    out = process.stdout.read()
+    assert process.wait(timeout=240) == 0, out
+    assert len(commits(tmp_path)) == 3
