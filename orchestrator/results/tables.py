@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
@@ -198,7 +199,9 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
     """What is known of every iteration of the sweep before it is measured: the columns of its
     cell, as `iterations` has them, `lineage` and `iteration`."""
     planned = [(line, t) for line in sweep.lineages for t in line.iterations]
-    identity = {line.id: identity_row(sweep.name, line) for line in sweep.lineages}
+    identity = {
+        line.id: identity_row(part.name, line) for part in sweep.parts for line in part.lineages
+    }
     rows = [identity[line.id] | {"iteration": t} for line, t in planned]
     schema = IDENTITY_SCHEMA.append(LINEAGE_SCHEMA.field("iteration"))
     whole = pa.Table.from_pylist(rows, schema)
@@ -208,8 +211,10 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
 def _with_swept(table: pa.Table, sweep: SweepRecord, lines: Sequence[LineageRecord]) -> pa.Table:
     """`table`, whose rows are of `lines`, with one more column for each swept parameter."""
     for name in sweep.swept:
-        values = pa.array([_plain(line.swept.get(name)) for line in lines])
-        table = table.append_column(name.replace(".", "_"), values)
+        column = name.replace(".", "_")
+        if column not in table.column_names:
+            values = pa.array([_plain(line.swept.get(name)) for line in lines])
+            table = table.append_column(column, values)
     return table
 
 
@@ -244,28 +249,72 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def open_tables(store: Store, sweeps: Sequence[str]) -> duckdb.DuckDBPyConnection:
+def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
+    """The rows of a table of `sweep`; of one that is joined, those of its parts' lineages, with a
+    column for each parameter that is swept in the whole."""
+    if not sweep.joined:
+        return _checked(store, table, sweep.name)
+    schema = SCHEMAS[table]
+    whole = pa.concat_tables(
+        _checked(store, table, part.name).select(schema.names).filter(_of(part))
+        for part in sweep.joined
+    )
+    if table != "iterations":
+        return whole
+    lines = {line.id: line for line in sweep.lineages}
+    return _with_swept(whole, sweep, [lines[id] for id in whole["lineage"].to_pylist()])
+
+
+def _checked(store: Store, table: str, sweep: str) -> pa.Table:
+    return pq.read_table(
+        store.absolute(table_path(table, sweep)),
+        filesystem=store.filesystem,
+        page_checksum_verification=True,
+    )
+
+
+def _of(part: SweepRecord) -> pc.Expression:
+    """Whether a row is of a lineage of `part`."""
+    return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
+
+
+def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`.
 
-    Several sweeps are read together; a column that one of them lacks is null there. Raises Damaged
-    when a table is missing.
+    Raises Damaged when a table is missing.
     """
     connection = duckdb.connect()
+    for table in TABLES:
+        found = [(part, _dataset(store, table, part.name)) for part in sweep.parts]
+        if not sweep.joined:
+            connection.register(table, found[0][1])
+        elif table == "iterations":
+            connection.register(table, read_rows(store, sweep, table))
+        else:
+            _register_joined(connection, table, found)
+    return connection
+
+
+def _register_joined(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    found: Sequence[tuple[SweepRecord, ds.Dataset]],
+) -> None:
+    """A view of the rows of each part, and one of them all: Arrow has no union of filtered data."""
+    names = [f"{table} of {part.name}" for part, _ in found]
+    for name, (part, rows) in zip(names, found, strict=True):
+        connection.register(name, rows.filter(_of(part)))
+    connection.sql(" UNION ALL ".join(f'FROM "{name}"' for name in names)).create_view(table)
+
+
+def _dataset(store: Store, table: str, sweep: str) -> ds.Dataset:
+    path = table_path(table, sweep)
+    if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
+        raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
-    for table in TABLES:
-        paths = [table_path(table, sweep) for sweep in sweeps]
-        for path in paths:
-            if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
-                raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
-        found = [
-            ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
-            for path in paths
-        ]
-        schema = pa.unify_schemas([each.schema for each in found])
-        connection.register(table, ds.dataset([each.replace_schema(schema) for each in found]))
-    return connection
+    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
 
 
 def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
