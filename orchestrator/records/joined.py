@@ -13,7 +13,8 @@ SECTIONS = ("dataset", "model", "train", "prune", "method")
 NAMES = frozenset(f"{section}.name" for section in SECTIONS)
 """Labels have these anyway."""
 
-SWEEP = "sweep"
+ITERATIONS, SWEEP = "prune.iterations", "sweep"
+"""Told where labels would be the same without."""
 
 Values = Mapping[str, Mapping[str, Any]]
 """By the dotted name of a parameter and the id of a lineage."""
@@ -31,14 +32,23 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     lines = [line for part in parts for line in part.lineages]
     swept = [name for part in parts for name in part.swept]
     differing = [name for section in SECTIONS for name in _differing(section, lines)]
-    names = [name for name in dict.fromkeys([*swept, *differing]) if name not in NAMES]
+    names = [n for n in dict.fromkeys([*swept, *differing]) if n not in (*NAMES, ITERATIONS)]
     joined = _joined(parts, {name: _values(name, lines) for name in names})
-    called = labels(joined)
-    if max(Counter((called[line.id], line.config["seed"]) for line in lines).values()) > 1:
+    lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
+    if len({label for label, _ in lengths}) < len(lengths):
+        # Their last iterations are not to be averaged.
+        joined = _joined(joined.joined, {ITERATIONS: _values(ITERATIONS, lines)})
+    seeds = Counter((label, line.config["seed"]) for label, line in _labelled(joined))
+    if max(seeds.values()) > 1:
         # One config has several keys where another version of prunesweep trained it.
         whose = {line.id: part.name for part in parts for line in part.lineages}
-        return _joined(joined.joined, {SWEEP: whose})
+        joined = _joined(joined.joined, {SWEEP: whose})
     return joined
+
+
+def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:
+    found = labels(record)
+    return ((found[line.id], line) for line in record.lineages)
 
 
 def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
@@ -94,22 +104,14 @@ def _values(name: str, lines: Sequence[LineageRecord]) -> dict[str, Any]:
 
 def _at(name: str, line: LineageRecord) -> Any:
     """What the config of `line` has at a dotted name; None where it has nothing."""
-    value: Any = _sections(line)
+    value: Any = line.config
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def _sections(line: LineageRecord) -> dict[str, Any]:
-    """The config, without the number of iterations where a density says when to stop."""
-    config = line.config
-    if config["method"].get("density") is None:
-        return config
-    return config | {"prune": {n: v for n, v in config["prune"].items() if n != "iterations"}}
-
-
 def _differing(section: str, lines: Sequence[LineageRecord]) -> Iterator[str]:
-    yield from _differing_in(section, [_sections(line)[section] for line in lines])
+    yield from _differing_in(section, [line.config[section] for line in lines])
 
 
 def _differing_in(name: str, values: Sequence[Any]) -> Iterator[str]:
