@@ -23,7 +23,7 @@ from orchestrator.records.provenance import read_provenance
 from orchestrator.records.status import LineageStatus, State, lineage_statuses, status_of
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
-from orchestrator.results.figures.rows import Row, cell_columns
+from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import Packed, pack
@@ -202,6 +202,8 @@ def _iterations(results: Results) -> Packed:
     """The rows of `iterations`; `lineage` and `key` as numbers, `finished_at` in seconds."""
     table = results.iterations
     place = {line.id: number for number, line in enumerate(results.record.lineages)}
+    lines = {line.id: line for line in results.record.lineages}
+    whose = zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)
     keys = table["key"].dictionary_encode().combine_chunks()
     columns: dict[str, list[Any]] = {
         "lineage": [place[name] for name in table["lineage"].to_pylist()],
@@ -210,6 +212,7 @@ def _iterations(results: Results) -> Packed:
         .cast(pa.int64()).to_pylist(),
     }  # fmt: skip
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
+    columns["outcome"] = [is_outcome(lines[lineage], t) for lineage, t in whose]
     return pack(columns, len(table))
 
 

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import vl_convert
+from measured import measured, sweep_file
 from playwright.sync_api import Page, sync_playwright
 
 from orchestrator.errors import ExportError
-from orchestrator.records.sweep import record_sweep, write_sweep
+from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.curves import ITERATION
 from orchestrator.results.figures.kept import BINS, uniform_norm
@@ -460,6 +461,39 @@ def test_the_chart_averages_the_rows_it_has(
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         assert found[key] == pytest.approx(values, abs=1e-12)
+
+
+TO_DENSITIES: dict[str, Any] = {
+    "prune": {"iterations": 2, "scope": ["global", "layer"]},
+    "methods": [
+        "one_shot",
+        {"name": "imp", "density": [0.5, 0.1], "ratio": 0.5, "data": ["real", "random"]},
+        {"name": "magnitude", "density": [0.5, 0.1]},
+    ],
+    "exclude": [{"method": ["imp", "magnitude"], "scope": "layer"}],
+}
+
+
+@pytest.mark.parametrize("name", ["trade-off", "scope-trade-off"])
+def test_a_method_that_aims_at_a_density_is_judged_by_its_end(
+    page: Page, tmp_path: Path, name: str
+) -> None:
+    def on_the_way(line: LineageRecord, t: int) -> dict[str, Any]:
+        ends = t == line.iterations[-1]
+        target = line.config["method"].get("density")
+        return {
+            "density": target if ends and target else 0.5**t,
+            "density_target": target if ends else None,
+            "test_accuracy": 0.9 if ends or target is None else 0.1,
+        }
+
+    results = measured(tmp_path, sweep_file(tmp_path, **TO_DENSITIES), on_the_way)
+    page.evaluate(DRAW, draw(results, name).to_dict())
+    ends = [mark for mark in page.evaluate(MARKS, "mean") if "one_shot" not in mark["curve"]]
+    assert {mark["mean"] for mark in ends} == {0.9}
+    found = sorted((mark["curve"], mark["x"]) for mark in ends)
+    methods = ["imp data=random", "imp data=real", *(["magnitude"] if name == "trade-off" else [])]
+    assert found == [(method, density) for method in methods for density in (0.1, 0.5)]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ _FIGURES = (
         "trade-off",
         "Accuracy against density",
         "Accuracy of the retrained models against their remaining weights; a curve goes through a "
-        f"method's iterations, or through its densities. {BANDS}",
+        "method's iterations, or through what it ends with at the densities that it aims at. "
+        f"{BANDS}",
         "SAP Figure 4a, sketching paper Tables 1–4",
         "an iteration with weights pruned",
         trade_off.trade_off,

@@ -31,7 +31,7 @@ def iteration_rows(results: Results) -> list[Row]:
     """One row for each iteration of each lineage; `p`, `q`, `eta` and `gamma` are SAP's.
 
     `accuracy_difference` and `pq_index_difference` are what pruning took: the model that was
-    pruned less the pruned model (SAP Figures 2b and 3b).
+    pruned less the pruned model (SAP Figures 2b and 3b). `outcome` is as of `is_outcome`.
     """
     cells = cell_columns(results)
     lines = {line.id: line for line in results.record.lineages}
@@ -45,6 +45,7 @@ def iteration_rows(results: Results) -> list[Row]:
     at = {(row["lineage"], row["iteration"]): row for row in rows}
     for row in rows:
         row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), lines)
+        row["outcome"] = is_outcome(lines[row["lineage"]], row["iteration"])
     return rows
 
 
@@ -123,6 +124,12 @@ def cell_columns(results: Results) -> dict[str, Row]:
         }
         for line in record.lineages
     }
+
+
+def is_outcome(line: LineageRecord, iteration: int) -> bool:
+    """Whether a method is judged by `iteration`: by any where it aims at no density, else by its
+    last. On the way to a density the model may be trained on noise, to find a mask alone."""
+    return line.config["method"].get("density") is None or iteration == line.iterations[-1]
 
 
 def iterative(rows: Sequence[Row]) -> list[Row]:
