@@ -191,6 +191,7 @@ def test_every_row_says_whose_it_is(everything: Results, drawn: Drawn, name: str
             ("train_loss", "train_accuracy", "test_loss", "test_accuracy"),
         ),
         ("pq-heat-maps", "sparsity", ("lineage", "iteration", "p", "q"), ("pq_index",)),
+        ("pq-heat-maps-pruned", "sparsity", ("lineage", "iteration", "p", "q"), ("pq_index",)),
     ],
 )  # fmt: skip
 def test_values_are_those_of_the_tables(
@@ -204,7 +205,8 @@ def test_values_are_those_of_the_tables(
     found = everything.table(table).to_pylist()
     if table == "sparsity":
         long = {row["lineage"] for row in everything.iterations.to_pylist() if row["iteration"] > 1}
-        wanted = {"scope": "global", "state": "retrained"}
+        state = "pruned" if name == "pq-heat-maps-pruned" else "retrained"
+        wanted = {"scope": "global", "state": state}
         found = [row for row in found if row["lineage"] in long and wanted.items() <= row.items()]
     expected = {tuple(row[k] for k in keys): [row[v] for v in values] for row in found}
     rows = rows_of(drawn, name)

@@ -124,6 +124,15 @@ _FIGURES = (
         heat_maps.p_q_heat_maps,
     ),
     Figure(
+        "pq-heat-maps-pruned",
+        "PQ Index for all p and q, pruned models",
+        "PQ Index of all weights of the pruned models, before they are retrained, for p = 0.1…1.0 "
+        "and q = 1.0…2.0, by method and iteration. Means over seeds.",
+        "SAP Figures 7–10, by their text",
+        "a lineage of two iterations or more",
+        heat_maps.p_q_heat_maps_pruned,
+    ),
+    Figure(
         "kept-weights",
         "Initial weights kept",
         "Histograms of the initial weights that the masks of the last iterations keep, at each "

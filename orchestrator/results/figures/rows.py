@@ -8,7 +8,7 @@ those of the tables; what is not finite is None.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 
@@ -17,6 +17,8 @@ from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.opening import Results
 
 Row = dict[str, Any]
+State = Literal["retrained", "pruned"]
+"""Of a model: as it was trained, or as it was pruned, before that."""
 
 
 LAYERS = 6
@@ -78,22 +80,28 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
-def sparsity_rows(results: Results, count: int) -> list[Row]:
-    """The global PQ Index of the retrained models for each p and q.
+def sparsity_rows(results: Results, count: int, state: State = "retrained") -> list[Row]:
+    """The global PQ Index of the retrained, or the pruned, models for each p and q.
 
-    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread.
+    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread. The
+    dense model was not pruned.
     """
     cells = cell_columns(results)
     there: dict[str, list[int]] = {}
     for row in results.iterations.select(["lineage", "iteration"]).to_pylist():
         there.setdefault(row["lineage"], []).append(row["iteration"])
-    chosen = {line: set(spread(sorted(ts), count)) for line, ts in there.items() if len(ts) > 1}
+    first = 0 if state == "retrained" else 1
+    chosen = {
+        line: set(spread(sorted(t for t in ts if t >= first), count))
+        for line, ts in there.items()
+        if len(ts) > 1
+    }
     if not chosen:
         return []
     # The table is by far the largest, and most of it is not needed: it is not read as a whole.
     found = results.sql(
         f"""SELECT lineage, iteration, p, q, pq_index FROM sparsity
-        WHERE state = 'retrained' AND scope = 'global'
+        WHERE state = '{state}' AND scope = 'global'
         AND iteration IN ({", ".join(str(t) for t in sorted(set().union(*chosen.values())))})
         ORDER BY lineage, iteration, p, q"""
     )
