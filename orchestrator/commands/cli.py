@@ -153,7 +153,9 @@ def results(
     ] = False,
     sql: Annotated[
         str | None,
-        Parameter(help="A query over iterations, layers, epochs, sparsity instead of a layout."),
+        Parameter(
+            help="A query over iterations, layers, epochs, sparsity, scores instead of a layout."
+        ),
     ] = None,
     format: Annotated[
         Literal["table", "csv", "json", "parquet", "latex", "markdown"], Parameter()

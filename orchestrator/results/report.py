@@ -262,8 +262,8 @@ def _runs(results: Results, part: SweepRecord, run: Heartbeat | None) -> list[di
     life."""
     runs = read_provenance(results.store, part.name)
     starts = [datetime.fromisoformat(each.started_at) for each in runs]
-    table = results.iterations
-    signs = table.filter(pc.equal(table["sweep"], part.name))["finished_at"].to_pylist()
+    own = results.iterations.filter(pc.field("sweep") == part.name)
+    signs = own["finished_at"].to_pylist()
     if run is not None:
         signs.append(datetime.fromisoformat(run.heartbeat))
     bounds = pairwise([*starts, datetime.max.replace(tzinfo=UTC)])

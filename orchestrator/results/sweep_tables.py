@@ -58,6 +58,11 @@ class SweepTables:
         return self.table("sparsity")
 
     @cached_property
+    def scores(self) -> pa.Table:
+        """Scores of some weights at initialization; empty unless `store.keep_scores` kept them."""
+        return self.table("scores")
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """For each lineage id, its method with what tells it from the sweep's other methods, such
         as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
@@ -76,7 +81,7 @@ class SweepTables:
         return tuple(value for values in found for value in values)
 
     def table(self, name: str) -> pa.Table:
-        """`iterations`, `layers`, `epochs` or `sparsity`."""
+        """`iterations`, `layers`, `epochs`, `sparsity` or `scores`."""
         return read_rows(self.store, self.record, name)
 
     def pandas(self, name: str = "iterations") -> "pandas.DataFrame":
@@ -91,7 +96,7 @@ class SweepTables:
         return frame
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the four tables as views, and `labels`: for each lineage its label,
+        """A connection with the tables as views, and `labels`: for each lineage its label,
         its label without dataset and model (`variant`) and the position of its cell."""
         connection = open_tables(self.store, self.record)
         lines = self.record.lineages
@@ -106,7 +111,7 @@ class SweepTables:
         return connection
 
     def sql(self, query: str) -> pa.Table:
-        """The rows of `query` over the four tables; raises QueryError."""
+        """The rows of `query` over the tables; raises QueryError."""
         with query_errors():
             relation = self.duckdb().sql(query)
             if relation is None:

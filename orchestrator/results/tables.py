@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
-from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, read_table
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
+"""Those of every sweep; one whose commits have scores has `scores` too."""
 READERS = 8
 
 IDENTITY_SCHEMA = pa.schema(
@@ -61,6 +62,7 @@ FILE_SCHEMAS = {
     LAYERS: LAYER_SCHEMA,
     EPOCHS: EPOCH_SCHEMA,
     SPARSITY: SPARSITY_SCHEMA,
+    SCORES: SCORE_SCHEMA,
 }
 """The columns of a commit's tables."""
 
@@ -81,15 +83,29 @@ SCHEMAS: dict[str, pa.Schema] = {
     "layers": _joined(LINEAGE_SCHEMA, LAYER_SCHEMA),
     "epochs": _joined(LINEAGE_SCHEMA, EPOCH_SCHEMA),
     "sparsity": _joined(LINEAGE_SCHEMA, SPARSITY_SCHEMA),
+    "scores": _joined(LINEAGE_SCHEMA, SCORE_SCHEMA),
 }
 """The columns of every table; `iterations` has one more for each swept parameter."""
+
+
+FILES = {
+    "iterations": METRICS,
+    "layers": LAYERS,
+    "epochs": EPOCHS,
+    "sparsity": SPARSITY,
+    "scores": SCORES,
+}
+"""Of every table, the file of a commit that it is made of."""
+
+Committed = Mapping[str, Collection[str]]
+"""The keys of iterations, each with the names of its commit's files."""
 
 
 def table_path(table: str, sweep: str) -> str:
     return f"tables/{table}-{sweep}.parquet"
 
 
-def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> list[Damaged]:
+def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
     """Rebuild the tables of `sweep` from its commits, of the iterations that are `committed`;
     returns the damage that was met.
 
@@ -98,12 +114,15 @@ def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> lis
     """
     rows = _rows(sweep, committed)
     keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
-    files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
+    scored = [key for key in keys if SCORES in committed[key]]
     damage: dict[str, Damaged] = {}
     written: dict[str, str] = {}
     store.delete_file(_manifest_path(sweep.name))
-    for table, file in files.items():
-        parts = _read_parts(store, keys, file, damage)
+    for table, file in FILES.items():
+        if table not in TABLES and not scored:
+            store.delete_file(table_path(table, sweep.name))
+            continue
+        parts = _read_parts(store, keys if table in TABLES else scored, file, damage)
         present = [
             (line, t, parts[key])
             for line in sweep.lineages
@@ -119,7 +138,7 @@ def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> lis
     return list(damage.values())
 
 
-def is_current(store: Store, sweep: SweepRecord, committed: Collection[str]) -> bool:
+def is_current(store: Store, sweep: SweepRecord, committed: Committed) -> bool:
     """Whether the tables of `sweep` are whole, those of its record and of what is committed."""
     manifest = _table_manifest(store, sweep.name)
     if manifest is None or manifest.get("rows") != _rows(sweep, committed):
@@ -132,7 +151,7 @@ def table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
     manifest = _table_manifest(store, sweep)
     if manifest is None:
         return  # never made, or their making was broken off
-    for table in TABLES:
+    for table in (each for each in FILES if each in TABLES or each in manifest["sha256"]):
         path = table_path(table, sweep)
         data = store.peek(path)
         if data is None:
@@ -150,10 +169,10 @@ def _table_manifest(store: Store, sweep: str) -> dict[str, Any] | None:
     return manifest if valid else None
 
 
-def _rows(sweep: SweepRecord, committed: Collection[str]) -> str:
+def _rows(sweep: SweepRecord, committed: Committed) -> str:
     """A digest of the rows that the tables have to hold."""
     rows = [
-        (line.id, t, key)
+        (line.id, t, key, *({SCORES} & {*committed[key]}))
         for line in sweep.lineages
         for t, key in zip(line.iterations, line.keys, strict=True)
         if key in committed
@@ -266,6 +285,8 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
 
 
 def _checked(store: Store, table: str, sweep: str) -> pa.Table:
+    if table not in TABLES and not store.exists(table_path(table, sweep)):
+        return SCHEMAS[table].empty_table()
     return pq.read_table(
         store.absolute(table_path(table, sweep)),
         filesystem=store.filesystem,
@@ -279,12 +300,12 @@ def _of(part: SweepRecord) -> pc.Expression:
 
 
 def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`.
+    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`.
 
     Raises Damaged when a table is missing.
     """
     connection = duckdb.connect()
-    for table in TABLES:
+    for table in FILES:
         found = [(part, _dataset(store, table, part.name)) for part in sweep.parts]
         if not sweep.joined:
             connection.register(table, found[0][1])
@@ -310,6 +331,8 @@ def _register_joined(
 def _dataset(store: Store, table: str, sweep: str) -> ds.Dataset:
     path = table_path(table, sweep)
     if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
+        if table not in TABLES:
+            return ds.dataset(SCHEMAS[table].empty_table())
         raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)

@@ -127,11 +127,17 @@ def cell_columns(results: Results) -> dict[str, Row]:
             "scope": line.config["prune"]["scope"],
             "network": _network(line, record),
             "setting": f"{_network(line, record)}, {line.config['prune']['scope']} pruning",
-            "variant": _variant(line, record),
-            "curve": _variant(line, record, "method.density"),
+            "variant": variant(line, record),
+            "curve": variant(line, record, "method.density"),
         }
         for line in record.lineages
     }
+
+
+def variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
+    """The label of `line` without dataset, model, scope, and the parameters in `without`."""
+    networks = {name for name in record.swept if _is_of_network(name)}
+    return method_label(line, record, {"prune.scope", *networks, *without})
 
 
 def is_outcome(line: LineageRecord, iteration: int) -> bool:
@@ -163,11 +169,6 @@ def _network(line: LineageRecord, record: SweepRecord) -> str:
     rest = {name for name in record.swept if not _is_of_network(name)}
     named = [line.config["dataset"]["name"], line.config["model"]["name"]]
     return " ".join([*named, *options(line, record, rest)])
-
-
-def _variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
-    networks = {name for name in record.swept if _is_of_network(name)}
-    return method_label(line, record, {"prune.scope", *networks, *without})
 
 
 def _is_of_network(name: str) -> bool:
