@@ -121,8 +121,8 @@ def random_norms(weights: np.ndarray, kept: int) -> np.ndarray:
     BUCKETS weights all of it is. The more are kept, the fewer buckets it takes.
     """
     generator = np.random.default_rng(0)
-    squares = np.sort(weights**2)
-    count = max(1, min(BUCKETS, len(squares), SUMMED // kept))
+    count = max(1, min(BUCKETS, len(weights), SUMMED // kept))
+    squares = np.sort(weights**2) if count > 1 else weights**2
     buckets = np.array_split(squares, count)
     sizes = np.array([len(bucket) for bucket in buckets])
     means = np.array([bucket.mean() for bucket in buckets])
