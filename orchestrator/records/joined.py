@@ -122,7 +122,7 @@ def _differing_in(name: str, values: Sequence[Any]) -> Iterator[str]:
         if isinstance(value, dict):
             kinds.setdefault(value.get("name", ""), []).append(value)
     if len(kinds) > 1 or (kinds and not all(isinstance(value, dict) for value in values)):
-        yield f"{name}.name"
+        yield name if "" in kinds else f"{name}.name"
     for same in kinds.values():
         for key in dict.fromkeys(key for each in same for key in each):
             yield from _differing_in(f"{name}.{key}", [each.get(key) for each in same])
