@@ -33,6 +33,9 @@ app = cyclopts.App(
 
 SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
 SweepName = Annotated[str, Parameter(help="The sweep's name.")]
+SweepNames = Annotated[
+    list[str], Parameter(negative="", help="A sweep's name; several are shown as one.")
+]
 Storage = Annotated[str, Parameter(help="Where results are: a folder or a URI (s3://…).")]
 Overrides = Annotated[
     list[str] | None,
@@ -133,7 +136,7 @@ def status(
 
 @app.command
 def results(
-    name: SweepName,
+    name: SweepNames,
     *,
     storage: Storage = DEFAULT_STORAGE,
     layout: Annotated[
@@ -152,7 +155,9 @@ def results(
     ] = False,
     sql: Annotated[
         str | None,
-        Parameter(help="A query over iterations, layers, epochs, sparsity instead of a layout."),
+        Parameter(
+            help="A query over iterations, layers, epochs, sparsity, scores instead of a layout."
+        ),
     ] = None,
     format: Annotated[
         Literal["table", "csv", "json", "parquet", "latex", "markdown"], Parameter()
@@ -161,19 +166,19 @@ def results(
         Path | None, Parameter(help="A file to write to instead of the terminal.")
     ] = None,
 ) -> int:
-    """Show a sweep's results: a summary, a paper's table, or any SQL (DuckDB)."""
+    """Show results of sweeps: a summary, a paper's table, or any SQL (DuckDB)."""
     from orchestrator.commands import printing
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
-    found = answer(open_results(storage, name), sql=sql, where=where, last=last, layout=layout)
+    found = answer(open_results(storage, *name), sql=sql, where=where, last=last, layout=layout)
     printing.show_table(found, _out(), format, output)
     return OK
 
 
 @app.command
 def figures(
-    name: SweepName,
+    name: SweepNames,
     *,
     output: Annotated[Path, Parameter(help="The folder to write to.")],
     figure: Annotated[
@@ -183,11 +188,11 @@ def figures(
     format: Annotated[Literal["png", "svg", "pdf", "html", "json"], Parameter()] = "png",
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Draw the papers' figures of a sweep, one file each."""
+    """Draw the papers' figures of sweeps, one file each."""
     from orchestrator.results.figures.saving import save_figures
     from orchestrator.results.opening import open_results
 
-    results = open_results(storage, name)
+    results = open_results(storage, *name)
     for drawn, file in save_figures(results, figure or [], format, output):
         if file:
             print(file)
@@ -198,7 +203,7 @@ def figures(
 
 @app.command
 def report(
-    name: SweepName,
+    name: SweepNames,
     *,
     output: Annotated[Path | None, Parameter(help="The file; NAME.html by default.")] = None,
     wandb: Annotated[
@@ -206,16 +211,19 @@ def report(
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Write one HTML file with a sweep's figures, tables, failures, cost and provenance."""
+    """Write one HTML file with figures, tables, failures, cost and provenance of sweeps."""
+    from orchestrator.errors import ExportError
     from orchestrator.results.opening import open_results
     from orchestrator.results.report import write_report
     from orchestrator.tracking.report import build_wandb_report
 
-    results = open_results(storage, name)
+    results = open_results(storage, *name)
+    if wandb and results.record.joined:
+        raise ExportError("--wandb drafts the report of one sweep; give one name")
     if wandb:
         print(build_wandb_report(results.record))
     if output is not None or not wandb:
-        file = output or Path(f"{name}.html")
+        file = output or Path(f"{'+'.join(dict.fromkeys(name))}.html")
         write_report(results, file)
         print(file)
     return OK

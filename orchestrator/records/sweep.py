@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -71,7 +72,7 @@ class LineageRecord:
 
     def section_name(self, parameter: str) -> str:
         """The name of the dataset, model or method that has a dotted parameter, else \"\"."""
-        return self.config[parameter.partition(".")[0]].get("name", "")
+        return self.config.get(parameter.partition(".")[0], {}).get("name", "")
 
 
 class Lineages(BaseModel):
@@ -98,12 +99,21 @@ LINEAGES = RecordFile("lineages.json", TypeAdapter(Lineages))
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep as it was last run: its resolved file and its lineages."""
+    """A sweep as it was last run: its resolved file and its lineages.
+
+    One `joined` from several has neither a file nor records of its own, and these as its parts.
+    """
 
     name: str
     spec: dict[str, Any]
     swept: tuple[str, ...]
     lineages: tuple[LineageRecord, ...]
+    joined: tuple["SweepRecord", ...] = ()
+
+    @property
+    def parts(self) -> tuple["SweepRecord", ...]:
+        """The sweeps that the storage knows, each with the lineages that are taken from it."""
+        return self.joined or (self,)
 
     @cached_property
     def telling(self) -> frozenset[tuple[str, str]]:
@@ -162,9 +172,12 @@ def existing_sweep(store: Store, name: str) -> SweepRecord:
     require_ours(store)
     record = read_sweep(store, name) if name in store.names("sweeps") else None
     if record is None:
-        known = ", ".join(store.names("sweeps")) or "none"
+        names = store.names("sweeps")
+        close = get_close_matches(name, names, n=1)
+        guess = f"; did you mean {close[0]!r}? It" if close else "; it"
         raise NoSuchSweep(
-            f"storage {store.location} has no sweep {name!r}; it has: {known}. "
+            f"storage {store.location} has no sweep {name!r}{guess} has: "
+            f"{', '.join(names) or 'none'}. "
             "Choose another --storage, or run the sweep first"
         )
     return record

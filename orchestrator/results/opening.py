@@ -1,9 +1,10 @@
-"""Opening a sweep's results: its tables, and what is computed from them."""
+"""Opening the results of sweeps: their tables, and what is computed from them."""
 
 from os import PathLike
 
 import pyarrow as pa
 
+from orchestrator.records.joined import join
 from orchestrator.records.sweep import existing_sweep
 from orchestrator.results.paper_tables import LayoutName, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
@@ -13,7 +14,8 @@ from trainables.store import Store
 
 
 class Results(SweepTables):
-    """The tables of one sweep, and statistics, comparisons and a paper's table made from them."""
+    """The tables of one sweep, or of several as one, with the statistics, comparisons and paper's
+    table made from them."""
 
     def statistics(self, metric: str = "test_accuracy") -> pa.Table:
         """Mean, standard deviation, number of seeds and bootstrap interval of `metric` for every
@@ -38,14 +40,16 @@ class Results(SweepTables):
         return paper_table(self, metric=metric, layout=layout, where=where)
 
 
-def open_results(storage: "str | PathLike[str] | Store", sweep: str) -> Results:
-    """The results of `sweep` in `storage`, a folder or a URI such as `s3://bucket/folder`.
+def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: str) -> Results:
+    """The results of `sweep` in `storage`, a folder or a URI such as `s3://bucket/folder`; with
+    `others`, those of all of these sweeps as one, in which a lineage that several have counts once.
 
     Tables that lag behind the commits are rebuilt first. Raises StoreError, NoSuchSweep, Damaged.
     """
     store = storage if isinstance(storage, Store) else Store(str(storage))
-    record = existing_sweep(store, sweep)
+    records = [existing_sweep(store, name) for name in dict.fromkeys((sweep, *others))]
     committed = store.committed("iterations")
-    if not is_current(store, record, committed):
-        compact(store, record, committed)
-    return Results(store, record)
+    for record in records:
+        if not is_current(store, record, committed):
+            compact(store, record, committed)
+    return Results(store, join(records))

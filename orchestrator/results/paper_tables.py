@@ -373,7 +373,7 @@ def _notes(results: SweepTables, cells: Iterable[PaperCell]) -> tuple[str, ...]:
     sources = dict.fromkeys(f"{value.source}, table {value.table}" for value in published)
     if sources:
         notes.append(f"Published values: {'; '.join(sources)}.")
-    elif results.record.spec.get("published") and not results.published:
+    elif not results.published and any(p.spec.get("published") for p in results.record.parts):
         notes.append("No published value is about a cell of this sweep.")
     return tuple(notes)
 

@@ -1,15 +1,17 @@
-"""The report of a sweep: what its page shows, gathered as JSON values, and the page as one file."""
+"""The report of sweeps: what its page shows, gathered as JSON values, and the page as one file."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from heapq import merge
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as fs
 from ruamel.yaml import YAML
 
@@ -18,10 +20,10 @@ from orchestrator.records.failures import Failure
 from orchestrator.records.heartbeat import Heartbeat
 from orchestrator.records.labels import method_label
 from orchestrator.records.provenance import read_provenance
-from orchestrator.records.status import LineageStatus, lineage_statuses, sweep_status
+from orchestrator.records.status import LineageStatus, State, lineage_statuses, status_of
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
-from orchestrator.results.figures.rows import Row, cell_columns
+from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import Packed, pack
@@ -38,6 +40,9 @@ COLUMNS = (
 """What the page has of the table `iterations`, besides whose it is and when it was made."""
 
 
+STATES: tuple[State, ...] = ("running", "died", "incomplete", "finished")
+"""Of several sweeps, the page tells the state that comes first."""
+
 CELL_COLUMNS = ("label", "curve", "setting", "network", "scope", "seed")
 
 
@@ -53,9 +58,17 @@ def write_report(results: Results, output: Path) -> None:
 def report_payload(results: Results) -> Payload:
     """All that the page shows, as JSON values. Raises Damaged when a record cannot be read."""
     store, record = results.store, results.record
-    status = sweep_status(store, record.name)
     stored = store.committed("iterations")
-    lineages = lineage_statuses(record, stored, status.failures, status.run)
+    statuses = [status_of(store, part, stored) for part in record.parts]
+    status = min(statuses, key=lambda each: STATES.index(each.state))
+    failures = {failure.lineage: failure for each in statuses for failure in each.failures}
+    reports = [*zip(record.parts, statuses, strict=True)]
+    runs = [_runs(results, part, each.run) for part, each in reports]
+    lineages = [
+        line
+        for part, each in reports
+        for line in lineage_statuses(part, stored, [*failures.values()], each.run)
+    ]
     figures, datasets = _figures(results)
     return {
         "sweep": record.name,
@@ -69,12 +82,12 @@ def report_payload(results: Results) -> Payload:
         "figures": figures,
         "datasets": datasets,
         "paper": _paper(results),
-        "failures": [_failure(failure, results) for failure in status.failures],
+        "failures": [_failure(failure, results) for failure in failures.values()],
         "left_out": _left_out(results, set(stored)),
-        "damage": status.damage,
+        "damage": [damage for each in statuses for damage in each.damage],
         "bytes": _bytes(store, {key for line in record.lineages for key in line.keys}),
-        "runs": _runs(results, status.run),
-        "yaml": resolved_yaml(record),
+        "runs": [*merge(*runs, key=lambda run: datetime.fromisoformat(run["started_at"]))],
+        "yaml": "---\n".join(resolved_yaml(part) for part in record.parts),
     }
 
 
@@ -189,6 +202,8 @@ def _iterations(results: Results) -> Packed:
     """The rows of `iterations`; `lineage` and `key` as numbers, `finished_at` in seconds."""
     table = results.iterations
     place = {line.id: number for number, line in enumerate(results.record.lineages)}
+    lines = {line.id: line for line in results.record.lineages}
+    whose = zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)
     keys = table["key"].dictionary_encode().combine_chunks()
     columns: dict[str, list[Any]] = {
         "lineage": [place[name] for name in table["lineage"].to_pylist()],
@@ -197,6 +212,7 @@ def _iterations(results: Results) -> Packed:
         .cast(pa.int64()).to_pylist(),
     }  # fmt: skip
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
+    columns["outcome"] = [is_outcome(lines[lineage], t) for lineage, t in whose]
     return pack(columns, len(table))
 
 
@@ -241,11 +257,13 @@ def _bytes(store: Store, keys: set[str]) -> int:
     )
 
 
-def _runs(results: Results, run: Heartbeat | None) -> list[dict[str, Any]]:
-    """The provenance of every run, with `seconds` from its start to its last sign of life."""
-    runs = read_provenance(results.store, results.record.name)
+def _runs(results: Results, part: SweepRecord, run: Heartbeat | None) -> list[dict[str, Any]]:
+    """The provenance of every run of `part`, with `seconds` from its start to its last sign of
+    life."""
+    runs = read_provenance(results.store, part.name)
     starts = [datetime.fromisoformat(each.started_at) for each in runs]
-    signs = results.iterations["finished_at"].to_pylist()
+    own = results.iterations.filter(pc.field("sweep") == part.name)
+    signs = own["finished_at"].to_pylist()
     if run is not None:
         signs.append(datetime.fromisoformat(run.heartbeat))
     bounds = pairwise([*starts, datetime.max.replace(tzinfo=UTC)])

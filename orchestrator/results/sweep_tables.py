@@ -1,4 +1,4 @@
-"""The tables of one sweep as Arrow, pandas, Polars or DuckDB, with what its records say of them."""
+"""The tables of a sweep as Arrow, pandas, Polars or DuckDB, with what its records say of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import open_tables, table_path
+from orchestrator.results.tables import open_tables, read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
 from trainables.store import Store
@@ -30,7 +29,10 @@ class QueryError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The tables of one sweep, as they were when it was opened. docs/results.md has the columns."""
+    """The tables of one sweep, or of several that are joined, as they were when it was opened.
+
+    docs/results.md has the columns.
+    """
 
     store: Store
     record: SweepRecord
@@ -56,6 +58,11 @@ class SweepTables:
         return self.table("sparsity")
 
     @cached_property
+    def scores(self) -> pa.Table:
+        """Scores of some weights at initialization; empty unless `store.keep_scores` kept them."""
+        return self.table("scores")
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """For each lineage id, its method with what tells it from the sweep's other methods, such
         as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
@@ -64,20 +71,18 @@ class SweepTables:
     @cached_property
     def failed(self) -> frozenset[str]:
         """The ids of the lineages that failed in the sweep's last run. Raises Damaged."""
-        return frozenset(each.lineage for each in read_failures(self.store, self.record.name))
+        found = (read_failures(self.store, part.name) for part in self.record.parts)
+        return frozenset(failure.lineage for failures in found for failure in failures)
 
     @cached_property
     def published(self) -> tuple[PublishedValue, ...]:
         """What the sweep's `published:` file had for its cells when it was last run."""
-        return recorded_published(self.store, self.record.name)
+        found = (recorded_published(self.store, part.name) for part in self.record.parts)
+        return tuple(value for values in found for value in values)
 
     def table(self, name: str) -> pa.Table:
-        """`iterations`, `layers`, `epochs` or `sparsity`."""
-        return pq.read_table(
-            self.store.absolute(table_path(name, self.record.name)),
-            filesystem=self.store.filesystem,
-            page_checksum_verification=True,
-        )
+        """`iterations`, `layers`, `epochs`, `sparsity` or `scores`."""
+        return read_rows(self.store, self.record, name)
 
     def pandas(self, name: str = "iterations") -> "pandas.DataFrame":
         return self.table(name).to_pandas()
@@ -91,9 +96,9 @@ class SweepTables:
         return frame
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the four tables as views, and `labels`: for each lineage its label,
+        """A connection with the tables as views, and `labels`: for each lineage its label,
         its label without dataset and model (`variant`) and the position of its cell."""
-        connection = open_tables(self.store, [self.record.name])
+        connection = open_tables(self.store, self.record)
         lines = self.record.lineages
         positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
         columns = {
@@ -106,7 +111,7 @@ class SweepTables:
         return connection
 
     def sql(self, query: str) -> pa.Table:
-        """The rows of `query` over the four tables; raises QueryError."""
+        """The rows of `query` over the tables; raises QueryError."""
         with query_errors():
             relation = self.duckdb().sql(query)
             if relation is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
@@ -16,12 +17,13 @@ import pyarrow.parquet as pq
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
+from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
-from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, read_table
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, read_table
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
+"""Those of every sweep; one whose commits have scores has `scores` too."""
 READERS = 8
 
 IDENTITY_SCHEMA = pa.schema(
@@ -60,6 +62,7 @@ FILE_SCHEMAS = {
     LAYERS: LAYER_SCHEMA,
     EPOCHS: EPOCH_SCHEMA,
     SPARSITY: SPARSITY_SCHEMA,
+    SCORES: SCORE_SCHEMA,
 }
 """The columns of a commit's tables."""
 
@@ -80,15 +83,29 @@ SCHEMAS: dict[str, pa.Schema] = {
     "layers": _joined(LINEAGE_SCHEMA, LAYER_SCHEMA),
     "epochs": _joined(LINEAGE_SCHEMA, EPOCH_SCHEMA),
     "sparsity": _joined(LINEAGE_SCHEMA, SPARSITY_SCHEMA),
+    "scores": _joined(LINEAGE_SCHEMA, SCORE_SCHEMA),
 }
 """The columns of every table; `iterations` has one more for each swept parameter."""
+
+
+FILES = {
+    "iterations": METRICS,
+    "layers": LAYERS,
+    "epochs": EPOCHS,
+    "sparsity": SPARSITY,
+    "scores": SCORES,
+}
+"""Of every table, the file of a commit that it is made of."""
+
+Committed = Mapping[str, Collection[str]]
+"""The keys of iterations, each with the names of its commit's files."""
 
 
 def table_path(table: str, sweep: str) -> str:
     return f"tables/{table}-{sweep}.parquet"
 
 
-def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> list[Damaged]:
+def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
     """Rebuild the tables of `sweep` from its commits, of the iterations that are `committed`;
     returns the damage that was met.
 
@@ -97,12 +114,15 @@ def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> lis
     """
     rows = _rows(sweep, committed)
     keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
-    files = {"iterations": METRICS, "layers": LAYERS, "epochs": EPOCHS, "sparsity": SPARSITY}
+    scored = [key for key in keys if SCORES in committed[key]]
     damage: dict[str, Damaged] = {}
     written: dict[str, str] = {}
     store.delete_file(_manifest_path(sweep.name))
-    for table, file in files.items():
-        parts = _read_parts(store, keys, file, damage)
+    for table, file in FILES.items():
+        if table not in TABLES and not scored:
+            store.delete_file(table_path(table, sweep.name))
+            continue
+        parts = _read_parts(store, keys if table in TABLES else scored, file, damage)
         present = [
             (line, t, parts[key])
             for line in sweep.lineages
@@ -118,7 +138,7 @@ def compact(store: Store, sweep: SweepRecord, committed: Collection[str]) -> lis
     return list(damage.values())
 
 
-def is_current(store: Store, sweep: SweepRecord, committed: Collection[str]) -> bool:
+def is_current(store: Store, sweep: SweepRecord, committed: Committed) -> bool:
     """Whether the tables of `sweep` are whole, those of its record and of what is committed."""
     manifest = _table_manifest(store, sweep.name)
     if manifest is None or manifest.get("rows") != _rows(sweep, committed):
@@ -131,7 +151,7 @@ def table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
     manifest = _table_manifest(store, sweep)
     if manifest is None:
         return  # never made, or their making was broken off
-    for table in TABLES:
+    for table in (each for each in FILES if each in TABLES or each in manifest["sha256"]):
         path = table_path(table, sweep)
         data = store.peek(path)
         if data is None:
@@ -149,10 +169,10 @@ def _table_manifest(store: Store, sweep: str) -> dict[str, Any] | None:
     return manifest if valid else None
 
 
-def _rows(sweep: SweepRecord, committed: Collection[str]) -> str:
+def _rows(sweep: SweepRecord, committed: Committed) -> str:
     """A digest of the rows that the tables have to hold."""
     rows = [
-        (line.id, t, key)
+        (line.id, t, key, *({SCORES} & {*committed[key]}))
         for line in sweep.lineages
         for t, key in zip(line.iterations, line.keys, strict=True)
         if key in committed
@@ -198,7 +218,9 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
     """What is known of every iteration of the sweep before it is measured: the columns of its
     cell, as `iterations` has them, `lineage` and `iteration`."""
     planned = [(line, t) for line in sweep.lineages for t in line.iterations]
-    identity = {line.id: identity_row(sweep.name, line) for line in sweep.lineages}
+    identity = {
+        line.id: identity_row(part.name, line) for part in sweep.parts for line in part.lineages
+    }
     rows = [identity[line.id] | {"iteration": t} for line, t in planned]
     schema = IDENTITY_SCHEMA.append(LINEAGE_SCHEMA.field("iteration"))
     whole = pa.Table.from_pylist(rows, schema)
@@ -208,8 +230,10 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
 def _with_swept(table: pa.Table, sweep: SweepRecord, lines: Sequence[LineageRecord]) -> pa.Table:
     """`table`, whose rows are of `lines`, with one more column for each swept parameter."""
     for name in sweep.swept:
-        values = pa.array([_plain(line.swept.get(name)) for line in lines])
-        table = table.append_column(name.replace(".", "_"), values)
+        column = name.replace(".", "_")
+        if column not in table.column_names:
+            values = pa.array([_plain(line.swept.get(name)) for line in lines])
+            table = table.append_column(column, values)
     return table
 
 
@@ -244,28 +268,76 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def open_tables(store: Store, sweeps: Sequence[str]) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`.
+def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
+    """The rows of a table of `sweep`; of one that is joined, those of its parts' lineages, with a
+    column for each parameter that is swept in the whole."""
+    if not sweep.joined:
+        return _checked(store, table, sweep.name)
+    schema = SCHEMAS[table]
+    whole = pa.concat_tables(
+        _checked(store, table, part.name).select(schema.names).filter(_of(part))
+        for part in sweep.joined
+    )
+    if table != "iterations":
+        return whole
+    lines = {line.id: line for line in sweep.lineages}
+    return _with_swept(whole, sweep, [lines[id] for id in whole["lineage"].to_pylist()])
 
-    Several sweeps are read together; a column that one of them lacks is null there. Raises Damaged
-    when a table is missing.
+
+def _checked(store: Store, table: str, sweep: str) -> pa.Table:
+    if table not in TABLES and not store.exists(table_path(table, sweep)):
+        return SCHEMAS[table].empty_table()
+    return pq.read_table(
+        store.absolute(table_path(table, sweep)),
+        filesystem=store.filesystem,
+        page_checksum_verification=True,
+    )
+
+
+def _of(part: SweepRecord) -> pc.Expression:
+    """Whether a row is of a lineage of `part`."""
+    return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
+
+
+def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`.
+
+    Raises Damaged when a table is missing.
     """
     connection = duckdb.connect()
+    for table in FILES:
+        found = [(part, _dataset(store, table, part.name)) for part in sweep.parts]
+        if not sweep.joined:
+            connection.register(table, found[0][1])
+        elif table == "iterations":
+            connection.register(table, read_rows(store, sweep, table))
+        else:
+            _register_joined(connection, table, found)
+    return connection
+
+
+def _register_joined(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    found: Sequence[tuple[SweepRecord, ds.Dataset]],
+) -> None:
+    """A view of the rows of each part, and one of them all: Arrow has no union of filtered data."""
+    names = [f"{table} of {part.name}" for part, _ in found]
+    for name, (part, rows) in zip(names, found, strict=True):
+        connection.register(name, rows.filter(_of(part)))
+    connection.sql(" UNION ALL ".join(f'FROM "{name}"' for name in names)).create_view(table)
+
+
+def _dataset(store: Store, table: str, sweep: str) -> ds.Dataset:
+    path = table_path(table, sweep)
+    if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
+        if table not in TABLES:
+            return ds.dataset(SCHEMAS[table].empty_table())
+        raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
-    for table in TABLES:
-        paths = [table_path(table, sweep) for sweep in sweeps]
-        for path in paths:
-            if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
-                raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
-        found = [
-            ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
-            for path in paths
-        ]
-        schema = pa.unify_schemas([each.schema for each in found])
-        connection.register(table, ds.dataset([each.replace_schema(schema) for each in found]))
-    return connection
+    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
 
 
 def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:

@@ -14,21 +14,25 @@ from statistics import fmean, pvariance, stdev
 from typing import Any, TypeAlias
 
 import altair as alt
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import vl_convert
 from asking import ask
+from measured import measured, sweep_file
 from playwright.sync_api import Page, sync_playwright
+from scipy.stats import ks_2samp
 
 from orchestrator.errors import ExportError
-from orchestrator.records.sweep import record_sweep, write_sweep
+from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.curves import ITERATION
-from orchestrator.results.figures.kept import BINS, uniform_norm
+from orchestrator.results.figures.kept import BINS, MASKS, random_norms, uniform_norm
 from orchestrator.results.figures.rows import spread
 from orchestrator.results.figures.saving import save_figures, write_chart
+from orchestrator.results.figures.scores import EVERY, HIGHEST, RANDOMIZED
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import table_path
 from orchestrator.run.planning import sweep_lineages
@@ -46,6 +50,7 @@ PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 Drawn: TypeAlias = dict[str, dict[str, Any]]
 """Charts as JSON values, by the name of the figure."""
 
+SCORES = 200
 EVERYTHING: dict[str, Any] = {
     "name": "everything",
     "dataset": "digits",
@@ -60,6 +65,7 @@ EVERYTHING: dict[str, Any] = {
         {"name": "magnitude", "density": [0.2, 0.05]},
     ],
     "exclude": [{"method": "magnitude", "scope": "layer"}],
+    "store": {"keep_scores": SCORES},
 }
 AT_INIT = EVERYTHING | {
     "name": "at-init",
@@ -79,7 +85,7 @@ def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
     data = DeviceData.of(load_dataset(spec.dataset[0], roots), torch.device("cpu"))
     lineages = sweep_lineages(spec, resolve_datasets(spec, roots))
     for lineage in lineages:
-        list(run_lineage(lineage, Bench(store, data, torch.device("cpu"))))
+        list(run_lineage(lineage, Bench(store, data, torch.device("cpu"), keeping=spec.store)))
     write_sweep(store, record_sweep(spec, lineages))
     return open_results(store, spec.name)
 
@@ -191,6 +197,7 @@ def test_every_row_says_whose_it_is(everything: Results, drawn: Drawn, name: str
             ("train_loss", "train_accuracy", "test_loss", "test_accuracy"),
         ),
         ("pq-heat-maps", "sparsity", ("lineage", "iteration", "p", "q"), ("pq_index",)),
+        ("pq-heat-maps-pruned", "sparsity", ("lineage", "iteration", "p", "q"), ("pq_index",)),
     ],
 )  # fmt: skip
 def test_values_are_those_of_the_tables(
@@ -204,7 +211,8 @@ def test_values_are_those_of_the_tables(
     found = everything.table(table).to_pylist()
     if table == "sparsity":
         long = {row["lineage"] for row in everything.iterations.to_pylist() if row["iteration"] > 1}
-        wanted = {"scope": "global", "state": "retrained"}
+        state = "pruned" if name == "pq-heat-maps-pruned" else "retrained"
+        wanted = {"scope": "global", "state": state}
         found = [row for row in found if row["lineage"] in long and wanted.items() <= row.items()]
     expected = {tuple(row[k] for k in keys): [row[v] for v in values] for row in found}
     rows = rows_of(drawn, name)
@@ -277,10 +285,79 @@ def test_magnitude_keeps_more_than_uniform_masks_and_never_more_than_all(drawn: 
         assert row["uniform_high"] < row["init_norm_kept"] < whole
 
 
+@pytest.mark.parametrize(("total", "kept"), [(3, 2), (50, 7), (2_000, 300), (2_000, 1_999)])
+def test_norms_of_random_masks_are_those_of_masks_drawn_one_by_one(total: int, kept: int) -> None:
+    generator = np.random.default_rng(1)
+    weights = generator.standard_normal(total)
+    one_by_one = [
+        np.linalg.norm(generator.choice(weights, kept, replace=False)) for _ in range(2_000)
+    ]
+    found = random_norms(weights, kept)
+    assert found.shape == (MASKS,)
+    tested: Any = ks_2samp(found, one_by_one)
+    assert tested.pvalue > 0.01
+    norm, _ = uniform_norm(kept, total, (weights**2).sum(), (weights**4).sum())
+    assert (found**2).mean() == pytest.approx(norm**2, rel=0.01)
+    assert (random_norms(weights, kept) == found).all()
+
+
+def test_norms_of_many_kept_weights_have_the_variance_of_such_masks() -> None:
+    weights = np.random.default_rng(1).uniform(-1, 1, 100_000)
+    norm, deviation = uniform_norm(40_000, 100_000, (weights**2).sum(), (weights**4).sum())
+    found = random_norms(weights, 40_000)
+    assert found.mean() == pytest.approx(norm, rel=1e-4)
+    assert found.std() == pytest.approx(deviation, rel=0.03)
+
+
+def test_random_norms_stand_beside_those_of_the_last_masks(drawn: Drawn) -> None:
+    rows = rows_of(drawn, "random-norms")
+    kept = {(r["lineage"], r["iteration"], r["layer"]): r for r in rows_of(drawn, "kept-norms")}
+    assert {row["iteration"] for row in rows} == {2}
+    assert {row["variant"].split()[0] for row in rows} == {"one_shot", "sap"}
+    shares: dict[tuple[str, str], float] = {}
+    for row in rows:
+        other = kept[row["lineage"], row["iteration"], row["layer"]]
+        assert row["init_norm_kept"] == other["init_norm_kept"]
+        assert row["norm"] == pytest.approx(other["uniform_norm"], rel=0.3)
+        at = row["lineage"], row["layer"]
+        shares[at] = shares.get(at, 0) + row["share"]
+    assert [*shares.values()] == pytest.approx([1.0] * len(shares))
+
+
+def test_scores_are_of_all_and_of_those_that_are_kept(everything: Results, drawn: Drawn) -> None:
+    shares: dict[tuple[str, str], float] = {}
+    for row in rows_of(drawn, "scores"):
+        at = row["lineage"], row["weights"]
+        shares[at] = shares.get(at, 0) + row["share"]
+    sql = "SELECT lineage, count(*) AS n, avg(kept::int) AS kept FROM scores GROUP BY ALL"
+    found = everything.sql(sql).to_pylist()
+    assert {row["n"] for row in found} == {SCORES}
+    expected = {(row["lineage"], EVERY): 1.0 for row in found}
+    expected |= {(row["lineage"], HIGHEST): row["kept"] for row in found}
+    assert shares == pytest.approx(expected)
+
+
+def test_a_randomized_mask_has_scores_of_its_own(tmp_path: Path) -> None:
+    sampled = AT_INIT | {
+        "seeds": [0],
+        "methods": [{"name": "snip", "density": 0.2, "selection": ["threshold", "sampled"]}],
+    }
+    results = make(Store(str(tmp_path / "store")), tmp_path, sampled)
+    rows = rows_of({"": draw(results, "scores").to_dict()}, "")
+    assert {row["criterion"] for row in rows} == {"snip"}
+    kinds = {row["label"]: set() for row in rows}
+    for row in rows:
+        kinds[row["label"]].add(row["weights"])
+    assert kinds == {
+        "snip selection=threshold": {EVERY, HIGHEST},
+        "snip selection=sampled": {EVERY, HIGHEST, RANDOMIZED},
+    }
+
+
 def test_a_sweep_without_what_a_figure_needs(folder: Path, everything: Results) -> None:
     at_init = make(everything.store, folder, AT_INIT)
     there = {name for name, figure in FIGURES.items() if figure.draw(at_init)}
-    assert there == {"trade-off", "kept-weights", "kept-norms", "training"}
+    assert there == {"trade-off", "kept-weights", "kept-norms", "scores", "training"}
     dense = make(everything.store, folder, DENSE)
     assert {name for name, figure in FIGURES.items() if figure.draw(dense)} == {"training"}
     with pytest.raises(ExportError, match="'retrained': it needs a lineage of two"):
@@ -320,7 +397,7 @@ def test_what_is_damaged_is_left_out(everything: Results, folder: Path, tmp_path
     assert {row["lineage"] for row in rows} == every - {lineage.id}
     for snapshot in (tmp_path / "store" / "snapshots").rglob(WEIGHTS):
         flip(snapshot)
-    for name in ("kept-weights", "kept-norms"):
+    for name in ("kept-weights", "kept-norms", "random-norms"):
         assert FIGURES[name].draw(open_results(store, "everything")) is None
 
 
@@ -459,6 +536,39 @@ def test_the_chart_averages_the_rows_it_has(
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         assert found[key] == pytest.approx(values, abs=1e-12)
+
+
+TO_DENSITIES: dict[str, Any] = {
+    "prune": {"iterations": 2, "scope": ["global", "layer"]},
+    "methods": [
+        "one_shot",
+        {"name": "imp", "density": [0.5, 0.1], "ratio": 0.5, "data": ["real", "random"]},
+        {"name": "magnitude", "density": [0.5, 0.1]},
+    ],
+    "exclude": [{"method": ["imp", "magnitude"], "scope": "layer"}],
+}
+
+
+@pytest.mark.parametrize("name", ["trade-off", "scope-trade-off"])
+def test_a_method_that_aims_at_a_density_is_judged_by_its_end(
+    page: Page, tmp_path: Path, name: str
+) -> None:
+    def on_the_way(line: LineageRecord, t: int) -> dict[str, Any]:
+        ends = t == line.iterations[-1]
+        target = line.config["method"].get("density")
+        return {
+            "density": target if ends and target else 0.5**t,
+            "density_target": target if ends else None,
+            "test_accuracy": 0.9 if ends or target is None else 0.1,
+        }
+
+    results = measured(tmp_path, sweep_file(tmp_path, **TO_DENSITIES), on_the_way)
+    page.evaluate(DRAW, draw(results, name).to_dict())
+    ends = [mark for mark in page.evaluate(MARKS, "mean") if "one_shot" not in mark["curve"]]
+    assert {mark["mean"] for mark in ends} == {0.9}
+    found = sorted((mark["curve"], mark["x"]) for mark in ends)
+    methods = ["imp data=random", "imp data=real", *(["magnitude"] if name == "trade-off" else [])]
+    assert found == [(method, density) for method in methods for density in (0.1, 0.5)]
 
 
 @pytest.mark.parametrize(

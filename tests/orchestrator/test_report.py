@@ -106,6 +106,21 @@ def test_the_best_method_at_each_density(page: Page) -> None:
     assert [text.split(" ")[0] for text in best] == ["62.00", "85.00"]
 
 
+def test_what_a_method_ends_with_counts_and_not_how_it_found_its_mask(
+    tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    """IMP on noise has masks at 50 and 25 % from models that are no better than chance."""
+
+    def found(line: LineageRecord, t: int) -> dict[str, Any]:
+        return {"density": max(0.5**t, 0.25), "test_accuracy": 0.9 if t == 3 else 0.1}
+
+    imp = {"name": "imp", "density": 0.25, "ratio": 0.5, "data": "random"}
+    results = measured(tmp_path, sweep_file(tmp_path, methods=[imp]), found)
+    write_report(results, tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    assert rows(page, "glance") == [["imp", "1/1", "90.00\nat 25.0 %"]]
+
+
 def test_every_lineage_with_its_state_and_last_measures(page: Page) -> None:
     head = page.locator('[data-table="lineages"] thead th').all_inner_texts()
     found = [dict(zip(head, row, strict=True)) for row in rows(page, "lineages")]

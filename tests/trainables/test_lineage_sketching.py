@@ -21,6 +21,7 @@ from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
     LAYERS,
     MASK,
+    SCORES,
     WEIGHTS,
     decode_masks,
     decode_table,
@@ -193,3 +194,79 @@ def test_retired_weights_leave_branch_points_alone(data: DeviceData, tmp_path: P
     # The trunk, the branch point and the end.
     assert with_weights(dense) == [True, False, False, True, True]
     assert with_weights(sparse) == [True, False, False, True, False, False, True]
+
+
+def scores_of(root: Path, key: str) -> list[dict[str, Any]]:
+    return decode_table(Store(str(root)).read(iteration_path(key), SCORES)).to_pylist()
+
+
+@pytest.mark.parametrize("name", AT_INIT)
+def test_kept_scores_are_of_weights_drawn_from_the_whole_network(
+    name: str, data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage(name, density=0.1)
+    run(one, data, tmp_path, keeping=StoreOptions(keep_scores=1_000))
+    rows, masks = scores_of(tmp_path, one.keys[0]), masks_of(tmp_path, one.keys[0])
+    assert len({(row["layer"], row["index"]) for row in rows}) == len(rows) == 1_000
+    shares = {layer: mask.numel() / PRUNABLE for layer, mask in masks.items()}
+    for layer, share in shares.items():
+        assert sum(row["layer"] == layer for row in rows) == pytest.approx(1_000 * share, rel=0.2)
+    for row in rows:
+        assert (
+            row["kept"] == row["kept_by_threshold"] == masks[row["layer"]].flatten()[row["index"]]
+        )
+    lowest_kept = min(row["score"] for row in rows if row["kept"])
+    if name != "synflow":  # which has scored more than once
+        assert lowest_kept > max(row["score"] for row in rows if not row["kept"])
+
+
+def test_scores_are_those_of_the_network_before_it_is_pruned(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage("magnitude", density=0.1, rounds=3)
+    run(one, data, tmp_path, keeping=StoreOptions(keep_scores=10**6))
+    snapshot = Store(str(tmp_path)).read(snapshot_path(snapshot_key(one.trunk, 0)), WEIGHTS)
+    initial = decode_tensors(snapshot)
+    rows = scores_of(tmp_path, one.keys[0])
+    assert len(rows) == PRUNABLE
+    for layer in masks_of(tmp_path, one.keys[0]):
+        found = [row["score"] for row in rows if row["layer"] == layer]
+        assert found == pytest.approx(initial[layer].abs().flatten().tolist())
+
+
+def test_a_randomized_mask_keeps_other_weights_than_the_highest(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    threshold, sampled = (
+        lineage("snip", density=0.1, selection=each) for each in ("threshold", "sampled")
+    )
+    for one in (threshold, sampled):
+        run(one, data, tmp_path, keeping=StoreOptions(keep_scores=1_000))
+    plain, drawn = (scores_of(tmp_path, one.keys[0]) for one in (threshold, sampled))
+    assert [row["kept"] for row in plain] == [row["kept_by_threshold"] for row in drawn]
+    masks = masks_of(tmp_path, sampled.keys[0])
+    assert [row["kept"] for row in drawn] == [
+        bool(masks[row["layer"]].flatten()[row["index"]]) for row in drawn
+    ]
+    assert any(row["kept"] != row["kept_by_threshold"] for row in drawn)
+
+
+def test_keeping_scores_changes_nothing_else(data: DeviceData, tmp_path: Path) -> None:
+    one = lineage("synflow", density=0.1, selection="sampled", sampled_rounds="every")
+    found = []
+    for folder, options in (("with", {"keeping": StoreOptions(keep_scores=9)}), ("without", {})):
+        run(one, data, tmp_path / folder, **options)
+        path = iteration_path(one.keys[0])
+        store = Store(str(tmp_path / folder))
+        found.append([store.read(path, file) for file in (WEIGHTS, MASK, LAYERS)])
+        assert (SCORES in store.manifest(path)["files"]) == (folder == "with")
+    assert found[0] == found[1]
+
+
+def test_who_does_not_score_at_initialization_keeps_no_scores(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage("imp", density=0.5, ratio=0.5)
+    run(one, data, tmp_path, keeping=StoreOptions(keep_scores=9))
+    manifests = [Store(str(tmp_path)).manifest(iteration_path(key)) for key in one.keys]
+    assert all(SCORES not in manifest["files"] for manifest in manifests)

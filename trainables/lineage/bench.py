@@ -14,10 +14,14 @@ from trainables.training.batches import DeviceData
 
 
 class StoreOptions(Config):
-    """Which iterations keep their weights, and how often a running one saves its state."""
+    """What iterations keep, and how often a running one saves its state.
+
+    `keep_scores` is of how many weights pruning at initialization keeps the scores.
+    """
 
     keep_weights: Literal["all", "last", "none"] = "all"
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
+    keep_scores: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from torch import Tensor, nn
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import METRICS_SCHEMA, Measured, Metrics, metrics_of
+from trainables.measures.masks import Masks
 from trainables.measures.weights import Sparsity, kept_magnitude, measure_sparsity
 from trainables.models import prunable
+from trainables.pruning.score_sample import ScoreSample
 from trainables.store import iteration_path
 from trainables.store.artifacts import (
     EPOCHS,
     LAYERS,
     MASK,
     METRICS,
+    SCORES,
     SPARSITY,
     WEIGHTS,
     encode_masks,
@@ -51,6 +54,16 @@ LAYER_SCHEMA = pa.schema(
     ]
 )
 
+SCORE_SCHEMA = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("index", pa.int64()),
+        ("score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("kept_by_threshold", pa.bool_()),
+    ]
+)
+
 
 def commit_iteration(
     iteration: Iteration,
@@ -78,6 +91,8 @@ def commit_iteration(
         EPOCHS: encode_table(pa.Table.from_pylist(made.progress.rows, EPOCH_SCHEMA)),
         SPARSITY: encode_table(_sparsity_table(sparsity, made.pruned_sparsity)),
     }
+    if made.scores is not None and made.scores.scores is not None:
+        files[SCORES] = encode_table(_score_table(made.scores, made.masks))
     store, path = iteration.bench.store, iteration_path(iteration.key)
     if claim is not None:
         claim.require()
@@ -95,6 +110,18 @@ def _sparsity_table(retrained: Sparsity, pruned: Sparsity | None) -> pa.Table:
         grid.add_column(0, "state", pa.array([state] * len(grid), pa.string()))
         for state, grid in states
     )
+
+
+def _score_table(sample: ScoreSample, masks: Masks) -> pa.Table:
+    columns = {
+        "layer": [name for name, index in sample.index.items() for _ in index],
+        "index": [place for index in sample.index.values() for place in index.tolist()],
+        "score": sample.scores,
+        "kept": sample.of(masks),
+        "kept_by_threshold": sample.highest,
+    }
+    arrays = [each.numpy() if isinstance(each, Tensor) else each for each in columns.values()]
+    return pa.table(dict(zip(columns, arrays, strict=True)), SCORE_SCHEMA)
 
 
 def prunable_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,11 +14,13 @@ from trainables.measures.masks import Masks, apply_masks, dense_masks
 from trainables.measures.weights import measure_sparsity
 from trainables.models import build_model, prunable
 from trainables.pruning import Network
+from trainables.pruning.score_sample import ScoreSample
 from trainables.store import snapshot_path
 from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
 from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
 from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.randomness import stream
 from trainables.training.run import Progress, State, Training, evaluate
 
 
@@ -67,7 +69,9 @@ class IterationRun(Iteration):
         """The state to train from, and the masks with the pruned model's measures."""
         scored = self._load_scored(model)
         masks = self._parent_masks() if self.step.has_parent else self._all(model)
-        made = self._measured_pruned(model, self._masks(model, masks))
+        sample = self._score_sample(masks)
+        made = self._measured_pruned(model, self._masks(model, masks, sample))
+        made.scores = sample
         rewound = self._rewound_state()
         if scored is not None and not self.lineage.cell.prune.rewind_batchnorm:
             buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
@@ -86,7 +90,11 @@ class IterationRun(Iteration):
         model.load_state_dict(scored)
         return scored
 
-    def _masks(self, model: nn.Module, masks: Masks) -> Masks:
+    def _score_sample(self, masks: Masks) -> ScoreSample | None:
+        count, seed = self.bench.keeping.keep_scores, self.lineage.cell.seed
+        return ScoreSample(masks, count, stream(seed, "kept scores")) if count else None
+
+    def _masks(self, model: nn.Module, masks: Masks, sample: ScoreSample | None) -> Masks:
         cell = self.lineage.cell
         return cell.method(
             Network(
@@ -97,6 +105,7 @@ class IterationRun(Iteration):
                 iteration=self.step.iteration,
                 scope=cell.prune.scope,
                 density=self.step.density,
+                sample=sample,
             )
         )
 

@@ -4,15 +4,18 @@ from dataclasses import dataclass, field
 
 from trainables.measures.masks import Masks
 from trainables.measures.weights import Sparsity
+from trainables.pruning.score_sample import ScoreSample
 from trainables.training.run import Evaluation, Progress
 
 
 @dataclass
 class Made:
-    """The masks of an iteration, the measures of the model as it was pruned, and its training."""
+    """The masks of an iteration, the measures of the model as it was pruned, its training, and the
+    scores that are kept."""
 
     masks: Masks
     prune_seconds: float = 0.0
     pruned: Evaluation | None = None
     pruned_sparsity: Sparsity | None = None
     progress: Progress = field(default_factory=Progress)
+    scores: ScoreSample | None = None

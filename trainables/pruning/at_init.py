@@ -53,6 +53,9 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
         scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
         for round_, count in enumerate(counts, start=1):
             scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
+            if network.sample is not None:
+                network.sample.add_scores(scores)
+                network.sample.add_highest(keep_highest(scores, masks, count))
             if self._draws(round_):
                 masks = sampled(scores, masks, count, selection)
             else:

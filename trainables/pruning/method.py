@@ -14,6 +14,7 @@ from trainables.plugins.entry import Entry, Kind, PluginError, described
 from trainables.pruning.config import Pruning
 from trainables.pruning.parts import PARTS
 from trainables.pruning.scope import Scope
+from trainables.pruning.score_sample import ScoreSample
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import Inputs
 from trainables.training.batches import DeviceData
@@ -58,7 +59,8 @@ class Network:
     """A network as a method finds it when it has to prune.
 
     `model` has the weights that the method scores, and `masks` are what is kept of them so far.
-    `density` is to be met exactly, where there is one.
+    `density` is to be met exactly, where there is one. Who scores at initialization tells the
+    `sample` of it, where some scores are to be kept.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Network:
     iteration: int
     scope: Scope = "global"
     density: float | None = None
+    sample: ScoreSample | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ METRICS = "metrics.parquet"
 LAYERS = "layers.parquet"
 EPOCHS = "epochs.parquet"
 SPARSITY = "sparsity.parquet"
+SCORES = "scores.parquet"
+"""Only where scores were kept."""
 
 SHAPE = "shape/"
 

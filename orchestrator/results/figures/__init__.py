@@ -10,6 +10,7 @@ from orchestrator.results.figures import (
     initialization,
     iterations,
     scopes,
+    scores,
     trade_off,
     training,
 )
@@ -60,7 +61,8 @@ _FIGURES = (
         "trade-off",
         "Accuracy against density",
         "Accuracy of the retrained models against their remaining weights; a curve goes through a "
-        f"method's iterations, or through its densities. {BANDS}",
+        "method's iterations, or through what it ends with at the densities that it aims at. "
+        f"{BANDS}",
         "SAP Figure 4a, sketching paper Tables 1–4",
         "an iteration with weights pruned",
         trade_off.trade_off,
@@ -123,6 +125,15 @@ _FIGURES = (
         heat_maps.p_q_heat_maps,
     ),
     Figure(
+        "pq-heat-maps-pruned",
+        "PQ Index for all p and q, pruned models",
+        "PQ Index of all weights of the pruned models, before they are retrained, for p = 0.1…1.0 "
+        "and q = 1.0…2.0, by method and iteration. Means over seeds.",
+        "SAP Figures 7–10, by their text",
+        "a lineage of two iterations or more",
+        heat_maps.p_q_heat_maps_pruned,
+    ),
+    Figure(
         "kept-weights",
         "Initial weights kept",
         "Histograms of the initial weights that the masks of the last iterations keep, at each "
@@ -138,9 +149,31 @@ _FIGURES = (
         "Norm of the initial weights that masks keep of a layer, against the layer's remaining "
         "weights. Grey: uniformly random masks, root mean square ± two standard deviations. "
         f"{BANDS}",
-        "Sketching paper Figure 2",
+        "Sketching paper Figure 2a",
         "an iteration with weights pruned, and the snapshots of the initial weights",
         initialization.kept_norms,
+    ),
+    Figure(
+        "random-norms",
+        "Norms of winning tickets and of random masks",
+        "Norm of the initial weights that the masks of the last iterations keep of a layer "
+        "(upright lines, means over seeds), beside the norms under 10,000 uniformly random masks "
+        "that keep as many weights. Of a deep network, six layers from the first to the last. "
+        f"{BANDS}",
+        "Sketching paper Figure 2b",
+        "a lineage of two iterations or more with weights pruned, and the snapshots of the initial "
+        "weights",
+        initialization.random_norms,
+    ),
+    Figure(
+        "scores",
+        "Scores at initialization",
+        "Histograms of the scores of weights drawn uniformly at random over the network, before "
+        "it was pruned: of all of them, of those that a mask of the highest scores keeps, and of "
+        f"those that a randomized mask keeps, as shares of all. {BANDS}",
+        "Sketching paper Figure 1b",
+        "pruning at initialization with scores that were kept (store.keep_scores)",
+        scores.scores,
     ),
     Figure(
         "training",

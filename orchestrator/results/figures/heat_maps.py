@@ -3,7 +3,7 @@
 import altair as alt
 
 from orchestrator.results.figures.curves import block, blocks, by_iteration, side_by_side
-from orchestrator.results.figures.rows import Row, distinct, sparsity_rows
+from orchestrator.results.figures.rows import Row, State, distinct, sparsity_rows
 from orchestrator.results.figures.style import ORDERED, heading
 from orchestrator.results.opening import Results
 
@@ -15,7 +15,16 @@ TICKS = [0.1, 0.5, 1.0, 1.5, 2.0]
 
 def p_q_heat_maps(results: Results) -> alt.TopLevelMixin | None:
     """The global PQ Index of the retrained models, a map for each method and iteration."""
-    rows = sparsity_rows(results, ITERATIONS)
+    return _heat_maps(results, "retrained")
+
+
+def p_q_heat_maps_pruned(results: Results) -> alt.TopLevelMixin | None:
+    """The same of the pruned models, before they were retrained."""
+    return _heat_maps(results, "pruned")
+
+
+def _heat_maps(results: Results, state: State) -> alt.TopLevelMixin | None:
+    rows = sparsity_rows(results, ITERATIONS, state)
     if not rows:
         return None
     return blocks(rows, [_block(rows, setting) for setting in distinct(rows, "setting")])

@@ -1,9 +1,9 @@
-"""The initial weights that methods keep: the sketching paper's Figures 1a and 2."""
+"""The initial weights that methods keep: the sketching paper's Figures 1a, 2a and 2b."""
 
 import altair as alt
 
 from orchestrator.results.figures.curves import Measure, block, blocks, density, mean_curves
-from orchestrator.results.figures.kept import histogram_rows, norm_rows
+from orchestrator.results.figures.kept import histogram_rows, norm_rows, random_norm_rows
 from orchestrator.results.figures.rows import Row, distinct
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -11,6 +11,8 @@ from orchestrator.results.opening import Results
 WEIGHT = Measure("weight", "Initial weight")
 SHARE = Measure("share", "Share of kept weights", "%", fraction=True)
 NORM = Measure("init_norm_kept", "Norm of kept weights")
+RANDOM_NORM = Measure("norm", "Norm of kept weights")
+MASKS_SHARE = Measure("share", "Share of random masks", "%", fraction=True)
 
 
 def kept_weights(results: Results) -> alt.TopLevelMixin | None:
@@ -33,6 +35,44 @@ def kept_norms(results: Results) -> alt.TopLevelMixin | None:
     settings = distinct(rows, "setting")
     charts = [_norms(rows, look, setting, setting == settings[0]) for setting in settings]
     return blocks(rows, charts)
+
+
+def random_norms(results: Results) -> alt.TopLevelMixin | None:
+    """Norms that random masks keep of each layer, and that of the lineage's own mask."""
+    rows = random_norm_rows(results)
+    if not rows:
+        return None
+    charts = [
+        _random_norms([row for row in rows if row["setting"] == setting], f"chosen{i}")
+        for i, setting in enumerate(distinct(rows, "setting"))
+    ]
+    return blocks(rows, charts, shared=False)
+
+
+def _random_norms(shown: list[Row], key: str) -> alt.ConcatChart:
+    """The rows `shown` of one setting: a panel for each variant, with all layers."""
+    look = Look("layer", tuple(distinct(shown, "layer")), "layer", True, True, key)
+    own = (
+        alt.Chart()
+        .transform_aggregate(own="mean(init_norm_kept)", groupby=["layer"])
+        .mark_rule(size=2)
+        .encode(
+            alt.X("own:Q"),
+            look.colour(),
+            look.dash(),
+            opacity=alt.condition(look.chosen(), alt.value(1.0), alt.value(0.1)),
+            tooltip=[alt.Tooltip("layer:N"), alt.Tooltip("own:Q", title="norm", format=".4f")],
+        )
+    )
+    panels = []
+    for variant in distinct(shown, "variant"):
+        curves = mean_curves(RANDOM_NORM, MASKS_SHARE, look, ("label", "norm"))
+        if not panels:
+            curves = curves.add_params(look.chosen())
+        layers = alt.LayerChart(layer=[curves, own])
+        panels.append(block([layers], variant, alt.datum.variant == variant))
+    setting = shown[0]["setting"]
+    return block(panels, heading(setting), alt.datum.setting == setting, columns=2)
 
 
 def _histograms(rows: list[Row], look: Look, network: str, listening: bool) -> alt.ConcatChart:

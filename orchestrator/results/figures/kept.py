@@ -3,19 +3,23 @@
 What is damaged is left out, as in the tables; `prunesweep verify` names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from orchestrator.records.sweep import LineageRecord
-from orchestrator.results.figures.rows import Row, cell_columns, layer_rows
+from orchestrator.results.figures.rows import Row, cell_columns, iterative, layer_rows
 from orchestrator.results.opening import Results
 from trainables.lineage.identity import snapshot_key, trunk_key
 from trainables.store import Damaged, iteration_path, snapshot_path
 from trainables.store.artifacts import read_masks, read_tensors
 
 BINS = 61
+NORM_BINS = 31
+MASKS = 10_000
+BUCKETS, SUMMED = 64, 16_000
+"""At most as many buckets, and so few that as many kept weights share one."""
 
 Weights = dict[str, np.ndarray]
 """By layer, flat; float64."""
@@ -83,6 +87,59 @@ def uniform_norm(kept: int, total: int, second: float, fourth: float) -> tuple[f
     of_squares = fourth / total - (second / total) ** 2
     variance = max(0.0, of_squares) * kept * (total - kept) / max(1, total - 1)
     return norm, variance**0.5 / (2 * norm) if norm > 0 else 0.0
+
+
+def random_norm_rows(results: Results) -> list[Row]:
+    """Histograms of the norms that uniformly random masks keep of a layer, beside the norm that the
+    last mask of each lineage keeps; of lineages of more than one iteration.
+
+    One row for each bin: `norm`, its middle, and `share`, of MASKS masks that keep as many weights.
+    `init_norm_kept` is the lineage's own. Lineages that differ in their seed alone have the same
+    bins.
+    """
+    there = iterative(layer_rows(results))
+    last = {row["lineage"]: row["iteration"] for row in there}
+    ends: dict[str, list[Row]] = {}
+    for row in there:
+        if row["iteration"] == last[row["lineage"]] and 0 < row["kept"] < row["total"]:
+            ends.setdefault(row["lineage"], []).append(row)
+    sampled: dict[tuple[str, str], list[tuple[Row, np.ndarray]]] = {}
+    for weights, lines in _beginnings(results):
+        for row in (row for line in lines for row in ends.get(line.id, ())):
+            norms = random_norms(weights[row["layer"]], row["kept"])
+            sampled.setdefault((row["label"], row["layer"]), []).append((row, norms))
+    return [row for each in sampled.values() for row in _norm_histograms(each)]
+
+
+def random_norms(weights: np.ndarray, kept: int) -> np.ndarray:
+    """Norms of `weights` under MASKS masks that are drawn uniformly from those that keep `kept`;
+    the same every time.
+
+    The sorted squares are cut into buckets. How many of each bucket a mask keeps is drawn as it is
+    for such masks (multivariate hypergeometric); their sum is then taken as normal, with the mean
+    and the variance that it has. So mean and variance of the squared norm are exact, and up to
+    BUCKETS weights all of it is. The more are kept, the fewer buckets it takes.
+    """
+    generator = np.random.default_rng(0)
+    count = max(1, min(BUCKETS, len(weights), SUMMED // kept))
+    squares = np.sort(weights**2) if count > 1 else weights**2
+    buckets = np.array_split(squares, count)
+    sizes = np.array([len(bucket) for bucket in buckets])
+    means = np.array([bucket.mean() for bucket in buckets])
+    variances = np.array([bucket.var() for bucket in buckets])
+    drawn = generator.multivariate_hypergeometric(sizes, kept, MASKS, method="marginals")
+    rest = drawn * (sizes - drawn) / np.maximum(1, sizes - 1) @ variances
+    sums = drawn @ means + np.sqrt(rest) * generator.standard_normal(MASKS)
+    return np.sqrt(sums.clip(0))
+
+
+def _norm_histograms(sampled: Sequence[tuple[Row, np.ndarray]]) -> Iterator[Row]:
+    every = np.concatenate([norms for _, norms in sampled])
+    edges = np.linspace(every.min(), every.max(), NORM_BINS + 1)
+    for row, norms in sampled:
+        shares = np.histogram(norms, edges)[0] / len(norms)
+        for norm, share in zip((edges[:-1] + edges[1:]) / 2, shares, strict=True):
+            yield row | {"norm": float(norm), "share": float(share)}
 
 
 def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]]]:

@@ -8,7 +8,7 @@ those of the tables; what is not finite is None.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 
@@ -17,6 +17,8 @@ from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.opening import Results
 
 Row = dict[str, Any]
+State = Literal["retrained", "pruned"]
+"""Of a model: as it was trained, or as it was pruned, before that."""
 
 
 LAYERS = 6
@@ -31,7 +33,7 @@ def iteration_rows(results: Results) -> list[Row]:
     """One row for each iteration of each lineage; `p`, `q`, `eta` and `gamma` are SAP's.
 
     `accuracy_difference` and `pq_index_difference` are what pruning took: the model that was
-    pruned less the pruned model (SAP Figures 2b and 3b).
+    pruned less the pruned model (SAP Figures 2b and 3b). `outcome` is as of `is_outcome`.
     """
     cells = cell_columns(results)
     lines = {line.id: line for line in results.record.lineages}
@@ -45,6 +47,7 @@ def iteration_rows(results: Results) -> list[Row]:
     at = {(row["lineage"], row["iteration"]): row for row in rows}
     for row in rows:
         row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), lines)
+        row["outcome"] = is_outcome(lines[row["lineage"]], row["iteration"])
     return rows
 
 
@@ -77,22 +80,28 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
-def sparsity_rows(results: Results, count: int) -> list[Row]:
-    """The global PQ Index of the retrained models for each p and q.
+def sparsity_rows(results: Results, count: int, state: State = "retrained") -> list[Row]:
+    """The global PQ Index of the retrained, or the pruned, models for each p and q.
 
-    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread.
+    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread. The
+    dense model was not pruned.
     """
     cells = cell_columns(results)
     there: dict[str, list[int]] = {}
     for row in results.iterations.select(["lineage", "iteration"]).to_pylist():
         there.setdefault(row["lineage"], []).append(row["iteration"])
-    chosen = {line: set(spread(sorted(ts), count)) for line, ts in there.items() if len(ts) > 1}
+    first = 0 if state == "retrained" else 1
+    chosen = {
+        line: set(spread(sorted(t for t in ts if t >= first), count))
+        for line, ts in there.items()
+        if len(ts) > 1
+    }
     if not chosen:
         return []
     # The table is by far the largest, and most of it is not needed: it is not read as a whole.
     found = results.sql(
         f"""SELECT lineage, iteration, p, q, pq_index FROM sparsity
-        WHERE state = 'retrained' AND scope = 'global'
+        WHERE state = '{state}' AND scope = 'global'
         AND iteration IN ({", ".join(str(t) for t in sorted(set().union(*chosen.values())))})
         ORDER BY lineage, iteration, p, q"""
     )
@@ -118,11 +127,23 @@ def cell_columns(results: Results) -> dict[str, Row]:
             "scope": line.config["prune"]["scope"],
             "network": _network(line, record),
             "setting": f"{_network(line, record)}, {line.config['prune']['scope']} pruning",
-            "variant": _variant(line, record),
-            "curve": _variant(line, record, "method.density"),
+            "variant": variant(line, record),
+            "curve": variant(line, record, "method.density"),
         }
         for line in record.lineages
     }
+
+
+def variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
+    """The label of `line` without dataset, model, scope, and the parameters in `without`."""
+    networks = {name for name in record.swept if _is_of_network(name)}
+    return method_label(line, record, {"prune.scope", *networks, *without})
+
+
+def is_outcome(line: LineageRecord, iteration: int) -> bool:
+    """Whether a method is judged by `iteration`: by any where it aims at no density, else by its
+    last. On the way to a density the model may be trained on noise, to find a mask alone."""
+    return line.config["method"].get("density") is None or iteration == line.iterations[-1]
 
 
 def iterative(rows: Sequence[Row]) -> list[Row]:
@@ -148,11 +169,6 @@ def _network(line: LineageRecord, record: SweepRecord) -> str:
     rest = {name for name in record.swept if not _is_of_network(name)}
     named = [line.config["dataset"]["name"], line.config["model"]["name"]]
     return " ".join([*named, *options(line, record, rest)])
-
-
-def _variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
-    networks = {name for name in record.swept if _is_of_network(name)}
-    return method_label(line, record, {"prune.scope", *networks, *without})
 
 
 def _is_of_network(name: str) -> bool:

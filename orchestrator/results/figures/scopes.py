@@ -31,10 +31,10 @@ from orchestrator.results.opening import Results
 def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy against remaining weights, a panel for each scope."""
     rows = iteration_rows(results)
-    shown = iterative(rows)
+    shown = [row for row in iterative(rows) if row["outcome"]]
     if len(distinct(shown, "scope")) < 2:
         return None
-    look = Look("variant", tuple(distinct(shown, "variant")))
+    look = Look("curve", tuple(distinct(shown, "curve")))
     networks = distinct(shown, "network")
     charts: list[Chart] = []
     for network in networks:
@@ -42,7 +42,8 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
         if network == networks[0]:
             panel = panel.add_params(look.chosen())
         panels = side_by_side(panel, _scope())
-        charts.append(block([panels], heading(network), alt.datum.network == network))
+        where = (alt.datum.network == network) & alt.datum.outcome
+        charts.append(block([panels], heading(network), where))
     return blocks(rows, charts)
 
 

@@ -11,8 +11,8 @@ from orchestrator.results.opening import Results
 def trade_off(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy against remaining weights, through a method's iterations or densities."""
     rows = iteration_rows(results)
-    shown = [row for row in rows if row["density"] < 1]
-    if not shown:
+    shown = [row for row in rows if row["outcome"]]
+    if all(row["density"] == 1 for row in shown):
         return None
     look = Look("curve", tuple(distinct(rows, "curve")))
     settings = distinct(shown, "setting")
@@ -21,5 +21,6 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
         panel = mean_curves(density(shown), ACCURACY, look, size=(380, 240))
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
-        charts.append(block([panel], heading(setting), alt.datum.setting == setting))
+        where = (alt.datum.setting == setting) & alt.datum.outcome
+        charts.append(block([panel], heading(setting), where))
     return blocks(rows, charts)

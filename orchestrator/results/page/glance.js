@@ -37,7 +37,10 @@ function glanceCell(rows, column) {
 /** Rows are methods, columns densities. Accuracies of different networks do not compete. */
 function glanceTable(lineages, iterations, swatch) {
   const place = (each) => `${each.network}\n${each.group}`;
-  const rowsOf = groupBy(iterations, place);
+  const rowsOf = groupBy(
+    iterations.filter((row) => row.outcome),
+    place,
+  );
   const methods = [...groupBy(lineages, place)].map(([name, of]) => ({
     of,
     network: of[0].network,

@@ -1,0 +1,130 @@
+"""Several sweeps as one: their lineages, each once, told apart by what differs among them all."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.records.labels import labels
+from orchestrator.records.sweep import LineageRecord, SweepRecord
+from trainables.config import canonical_json
+
+SECTIONS = ("dataset", "model", "train", "prune", "method")
+NAMES = frozenset(f"{section}.name" for section in SECTIONS)
+"""Labels have these anyway."""
+
+ITERATIONS, SWEEP = "prune.iterations", "sweep"
+"""Told where labels would be the same without."""
+
+Values = Mapping[str, Mapping[str, Any]]
+"""By the dotted name of a parameter and the id of a lineage."""
+
+
+def join(records: Sequence[SweepRecord]) -> SweepRecord:
+    """The sweeps `records` as one, in their order; a single one as it is.
+
+    A lineage that several have is there once, at its longest. What differs between lineages of the
+    same dataset, model or method counts as swept, whichever sweep they are of.
+    """
+    if len(records) == 1:
+        return records[0]
+    parts = _without_repetitions(records)
+    lines = [line for part in parts for line in part.lineages]
+    swept = [name for part in parts for name in part.swept]
+    differing = [name for section in SECTIONS for name in _differing(section, lines)]
+    names = [n for n in dict.fromkeys([*swept, *differing]) if n not in (*NAMES, ITERATIONS)]
+    joined = _joined(parts, {name: _values(name, lines) for name in names})
+    lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
+    if len({label for label, _ in lengths}) < len(lengths):
+        # Their last iterations are not to be averaged.
+        joined = _joined(joined.joined, {ITERATIONS: _values(ITERATIONS, lines)})
+    seeds = Counter((label, line.config["seed"]) for label, line in _labelled(joined))
+    if max(seeds.values()) > 1:
+        # One config has several keys where another version of prunesweep trained it.
+        whose = {line.id: part.name for part in parts for line in part.lineages}
+        joined = _joined(joined.joined, {SWEEP: whose})
+    return joined
+
+
+def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:
+    found = labels(record)
+    return ((found[line.id], line) for line in record.lineages)
+
+
+def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
+    """`records`, each lineage in one of them alone: where it is longest, else in the first."""
+    longest: dict[str, LineageRecord] = {}
+    for line in (line for record in records for line in record.lineages):
+        if line.id not in longest or len(line.keys) > len(longest[line.id].keys):
+            longest[line.id] = line
+    # What a method makes nothing of, such as the scope, is in ids and in no key.
+    once = {line.keys: line for line in reversed(longest.values())}
+    kept = {id(line) for line in once.values()}
+    return [
+        replace(record, lineages=tuple(line for line in record.lineages if id(line) in kept))
+        for record in records
+    ]
+
+
+def _joined(parts: Sequence[SweepRecord], values: Values) -> SweepRecord:
+    """`parts` as one sweep, in which their lineages have `values` besides those they have."""
+
+    def swept(line: LineageRecord) -> dict[str, Any]:
+        return line.swept | {name: found[line.id] for name, found in values.items()}
+
+    names = tuple(dict.fromkeys([*(name for part in parts for name in part.swept), *values]))
+    telling = tuple(
+        replace(
+            part,
+            swept=names,
+            lineages=tuple(replace(line, swept=swept(line)) for line in part.lineages),
+        )
+        for part in parts
+    )
+    return SweepRecord(
+        name=" + ".join(part.name for part in parts),
+        spec={},
+        swept=names,
+        lineages=tuple(line for part in telling for line in part.lineages),
+        joined=telling,
+    )
+
+
+def _values(name: str, lines: Sequence[LineageRecord]) -> dict[str, Any]:
+    """The parameter `name` of each line, by its id: equal where configs have it equal, and as a
+    sweep wrote it, since configs leave out some defaults."""
+    known = {line.id: (line.section_name(name), canonical_json(_at(name, line))) for line in lines}
+    shown: dict[tuple[str, str], Any] = {}
+    for line in lines:
+        value = line.swept.get(name, _at(name, line))
+        if shown.get(known[line.id]) is None:
+            shown[known[line.id]] = value
+    return {id: shown[config] for id, config in known.items()}
+
+
+def _at(name: str, line: LineageRecord) -> Any:
+    """What the config of `line` has at a dotted name; None where it has nothing."""
+    value: Any = line.config
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _differing(section: str, lines: Sequence[LineageRecord]) -> Iterator[str]:
+    yield from _differing_in(section, [line.config[section] for line in lines])
+
+
+def _differing_in(name: str, values: Sequence[Any]) -> Iterator[str]:
+    """The dotted names from `name` on under which `values` differ; mappings are compared with those
+    of the same `name`, as in `swept_parameters`."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for value in values:
+        if isinstance(value, dict):
+            kinds.setdefault(value.get("name", ""), []).append(value)
+    if len(kinds) > 1 or (kinds and not all(isinstance(value, dict) for value in values)):
+        yield name if "" in kinds else f"{name}.name"
+    for same in kinds.values():
+        for key in dict.fromkeys(key for each in same for key in each):
+            yield from _differing_in(f"{name}.{key}", [each.get(key) for each in same])
+    if len({canonical_json(value) for value in values if not isinstance(value, dict)}) > 1:
+        yield name

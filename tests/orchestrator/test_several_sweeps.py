@@ -1,0 +1,216 @@
+"""Several sweeps shown as one: what is counted once, and what tells lineages apart."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import ask
+from measured import measured, sweep_file
+
+from orchestrator.records.joined import join
+from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.results.figures import FIGURES
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.report import report_payload
+
+AT_INIT: dict[str, Any] = {
+    "name": "at-init",
+    "seeds": [0, 1],
+    "methods": [
+        {"name": "synflow", "density": [0.5, 0.1], "selection": ["threshold", "sampled"]},
+        {"name": "random", "density": 0.1},
+    ],
+}
+IMP: dict[str, Any] = {
+    "name": "imp",
+    "seeds": [0, 1, 2],
+    "methods": [
+        {"name": "imp", "density": 0.1, "ratio": 0.5},
+        {"name": "random", "density": 0.1},
+    ],
+}
+
+
+def measures(line: LineageRecord, t: int) -> dict[str, Any]:
+    density = line.config["method"].get("density")
+    return {"density": density or 1.0, "density_target": density, "test_accuracy": 0.5 + t / 100}
+
+
+def stored(folder: Path, *sweeps: dict[str, Any]) -> list[Results]:
+    return [measured(folder, sweep_file(folder, **sweep), measures) for sweep in sweeps]
+
+
+def opened(folder: Path, *sweeps: dict[str, Any]) -> Results:
+    """The sweeps as one, once they are stored."""
+    one = stored(folder, *sweeps)[0]
+    return open_results(one.store, *(sweep["name"] for sweep in sweeps))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("several")
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> Results:
+    return opened(folder, AT_INIT, IMP)
+
+
+def seeds_of(results: Results) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for line in results.record.lineages:
+        found.setdefault(results.labels[line.id], []).append(line.config["seed"])
+    return found
+
+
+def test_a_lineage_of_both_sweeps_counts_once(both: Results) -> None:
+    assert seeds_of(both) == {
+        "synflow density=0.5 selection=threshold": [0, 1],
+        "synflow density=0.5 selection=sampled": [0, 1],
+        "synflow density=0.1 selection=threshold": [0, 1],
+        "synflow density=0.1 selection=sampled": [0, 1],
+        "random": [0, 1, 2],
+        "imp": [0, 1, 2],
+    }
+    rows = both.sql("SELECT lineage, iteration FROM iterations").to_pylist()
+    planned = [(line.id, t) for line in both.record.lineages for t in line.iterations]
+    assert sorted((row["lineage"], row["iteration"]) for row in rows) == sorted(planned)
+    assert both.iterations.num_rows == len(planned)
+
+
+def test_the_sweep_of_a_row_is_the_first_that_has_it(both: Results) -> None:
+    sql = "SELECT sweep, seed FROM iterations WHERE method = 'random' ORDER BY seed"
+    found = [(row["sweep"], row["seed"]) for row in both.sql(sql).to_pylist()]
+    assert found == [("at-init", 0), ("at-init", 1), ("imp", 2)]
+
+
+def test_what_one_sweep_alone_sweeps_is_a_column_of_all(both: Results) -> None:
+    sql = "SELECT method, method_density AS density FROM iterations GROUP BY ALL ORDER BY ALL"
+    found = [(row["method"], row["density"]) for row in both.sql(sql).to_pylist()]
+    assert found == [("imp", 0.1), ("random", 0.1), ("synflow", 0.1), ("synflow", 0.5)]
+
+
+@pytest.mark.parametrize("table", ["layers", "epochs", "sparsity"])
+def test_every_table_is_read_and_queried_alike(both: Results, table: str) -> None:
+    names = both.table(table).column_names
+    assert both.sql(f"SELECT * FROM {table}").column_names == names
+    assert names == open_results(both.store, "imp").table(table).column_names
+
+
+def test_one_sweep_is_as_it_is(both: Results) -> None:
+    alone = open_results(both.store, "imp")
+    assert join([alone.record]) is alone.record
+    twice = open_results(both.store, "imp", "imp")
+    assert twice.record == alone.record
+    assert twice.iterations.equals(alone.iterations)
+
+
+CLIPPED = {"clip_grad_norm": 1.0}
+ONE_SHOT: dict[str, Any] = {
+    "name": "a", "train": CLIPPED, "prune": {"iterations": 2}, "methods": ["one_shot"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ({"train": CLIPPED | {"epochs": 7}}, {"one_shot epochs=200", "one_shot epochs=7"}),
+        ({"seeds": [0, 1]}, {"one_shot"}),
+        ({"prune": {"iterations": 3}}, {"one_shot"}),
+        ({"prune": {"iterations": 3}, "seeds": 1},
+         {"one_shot iterations=2", "one_shot iterations=3"}),
+        ({"train": CLIPPED | {"clip_before_mask": [True, False]}, "seeds": 1},
+         {"one_shot clip_before_mask=false", "one_shot clip_before_mask=true"}),
+        ({"dataset": {"name": "digits", "normalize": {"mean": [0.5], "std": [1.0]}}},
+         {"one_shot", "one_shot normalize={'mean': [0.5], 'std': [1.0]}"}),
+        ({"methods": [{"name": "one_shot", "criterion": "snip"}]},
+         {"one_shot", "one_shot criterion=snip"}),
+        ({"methods": ["lottery_ticket"]}, {"one_shot", "lottery_ticket"}),
+        ({"model": {"name": "mlp", "hidden": [8]}},
+         {"one_shot hidden=[128, 256]", "one_shot hidden=[8]"}),
+        ({"model": "cnn"}, {"mlp one_shot", "cnn one_shot"}),
+    ],
+)  # fmt: skip
+def test_labels_say_what_differs(tmp_path: Path, changes: dict[str, Any], labels: set[str]) -> None:
+    results = opened(tmp_path, ONE_SHOT, ONE_SHOT | {"name": "b"} | changes)
+    assert set(results.labels.values()) == labels
+    found = [(results.labels[line.id], line.config["seed"]) for line in results.record.lineages]
+    assert len(found) == len(set(found))
+
+
+def test_a_longer_lineage_takes_the_place_of_a_shorter_one(tmp_path: Path) -> None:
+    longer = ONE_SHOT | {"name": "b", "prune": {"iterations": 3}}
+    results = opened(tmp_path, ONE_SHOT, longer)
+    assert [line.iterations for line in results.record.lineages] == [(0, 1, 2, 3)]
+    assert results.iterations.num_rows == 4
+    assert set(results.iterations["sweep"].to_pylist()) == {"b"}
+
+
+def test_where_nothing_else_differs_the_sweeps_name_does(tmp_path: Path) -> None:
+    """The same config under other keys, as after a change of what the code computes."""
+    (one,) = stored(tmp_path, ONE_SHOT)
+    (line,) = one.record.lineages
+    again = replace(line, id=f"{line.id}-again", keys=tuple(f"{key}x" for key in line.keys))
+    other = SweepRecord("b", one.record.spec, one.record.swept, (again,))
+    joined = Results(one.store, join([one.record, other]))
+    assert [*joined.labels.values()] == ["one_shot sweep=a", "one_shot sweep=b"]
+
+
+def test_a_papers_table_of_both(folder: Path, both: Results) -> None:
+    table = both.paper_table()
+    assert table.title.startswith("at-init + imp, digits, mlp: ")
+    assert table.rows == (
+        "synflow selection=threshold", "synflow selection=sampled", "random", "imp",
+    )  # fmt: skip
+    assert [column.names for column in table.columns] == [("50 %",), ("10 %",)]
+    cells = {row: cells[1] for row, cells in zip(table.rows, table.cells, strict=True)}
+    assert {row: cell and cell.seeds for row, cell in cells.items()} == {
+        "synflow selection=threshold": 2, "synflow selection=sampled": 2, "random": 3, "imp": 3,
+    }  # fmt: skip
+
+
+def test_the_commands_take_both(folder: Path, both: Results) -> None:
+    shown = ask(folder, "results", "at-init", "imp", "--layout", "paper", "--storage", "store",
+                "--format", "json")  # fmt: skip
+    assert {row["method"] for row in json.loads(shown)} == set(both.paper_table().rows)
+    shown = ask(folder, "results", "at-init", "imp", "--storage", "store", "--format", "csv")
+    assert '"random",1,10,51,0,,3' in shown.splitlines()
+    drawn = ask(folder, "figures", "at-init", "imp", "--figure", "trade-off", "--format", "json",
+                "--output", "out", "--storage", "store")  # fmt: skip
+    assert drawn == "out/trade-off.json\n"
+    assert ask(folder, "report", "at-init", "imp", "--storage", "store") == "at-init+imp.html\n"
+
+
+def test_a_report_of_both(both: Results) -> None:
+    payload = report_payload(both)
+    assert payload["sweep"] == "at-init + imp"
+    assert payload["state"] == "finished"
+    assert payload["lineages"]["rows"] == len(both.record.lineages)
+    assert payload["yaml"].count("---\n") == 1
+    assert {"name: at-init", "name: imp"} <= set(payload["yaml"].splitlines())
+
+
+def test_figures_of_both_have_every_lineage(both: Results) -> None:
+    chart = FIGURES["trade-off"].draw(both)
+    assert chart is not None
+    (rows,) = chart.to_dict()["datasets"].values()
+    assert {row["lineage"] for row in rows} == {line.id for line in both.record.lineages}
+
+
+def test_an_unknown_name_is_one_message(
+    folder: Path, both: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(folder, "figures", "at-init", "im", "--output", "x", "--storage", "store", expect=2)
+    told = capsys.readouterr().err
+    assert "has no sweep 'im'; did you mean 'imp'? It has: at-init, imp." in told
+    assert len(told.splitlines()) == 1
+
+
+def test_wandb_has_reports_of_one_sweep(
+    folder: Path, both: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(folder, "report", "at-init", "imp", "--wandb", "--storage", "store", expect=2)
+    told = capsys.readouterr().err
+    assert told == "prunesweep: --wandb drafts the report of one sweep; give one name\n"
