@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.records.columns import selection_name
 from orchestrator.sweepfile.published import PublishedValue, read_published
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.config import canonical
 from trainables.lineage.keys import Cell
 from trainables.pruning.parts import ToDensity
 
@@ -36,8 +38,10 @@ def main() -> int:
     for name in ("dataset", "model", "method"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--density", type=float)
-    parser.add_argument("--seeds", type=int, help="only so many of the sweep's")
-    parser.add_argument("--epochs", type=int, help="another number than the paper's")
+    parser.add_argument(
+        "--seeds", type=positive, help="only so many of the sweep's; a verdict takes two at least"
+    )
+    parser.add_argument("--epochs", type=positive, help="another number than the paper's")
     parser.add_argument("--storage", default="prunesweep-store")
     parser.add_argument("--set", action="append", default=[], help="as of `prunesweep run`")
     parser.add_argument("--plan", action="store_true", help="say what would be trained, and end")
@@ -56,6 +60,14 @@ def main() -> int:
         return done.returncode
     show = [COMMAND, "results", sweep["name"], "--storage", given.storage, "--layout", "paper"]
     return subprocess.run(show).returncode
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def chosen(values: Sequence[PublishedValue], given: argparse.Namespace) -> list[PublishedValue]:
@@ -84,6 +96,8 @@ def sweep_of(wanted: Sequence[PublishedValue], given: argparse.Namespace) -> dic
         parts.append(f"{given.density:g}")
     if given.method is not None:
         parts.append(given.method)
+    if given.seeds is not None:
+        parts.append(f"{given.seeds}-seeds")
     if given.epochs is not None:
         parts.append(f"{given.epochs}-epochs")
         train["epochs"] = given.epochs
@@ -107,7 +121,8 @@ def about(spec: SweepSpec, wanted: Sequence[PublishedValue]) -> list[Cell]:
 def _published(cell: Cell) -> tuple[Any, ...]:
     method = cell.method
     density = method.target if isinstance(method, ToDensity) else None
-    data, selection = getattr(method, "data", None), getattr(method, "selection", "threshold")
+    selection = selection_name(canonical(method))
+    data = getattr(method, "data", None)
     return cell.dataset.name, cell.model.name, method.name, data, selection, density
 
 

@@ -23,6 +23,7 @@ from prunesweep import (
 )
 from trainables.data.decoding import Encoded, Source, decode
 from trainables.data.labels import class_numbers
+from trainables.data.roots import expanded
 
 __version__ = "1"
 
@@ -72,12 +73,12 @@ def _read(roots: DataRoots, path: str) -> Any:
         raise ValueError(
             "saved_dataset needs the library datasets: pip install 'prunesweep[datasets]'"
         ) from error
-    places = [root / Path(path).expanduser() for root in roots.candidates]
+    places = [root / expanded(path) for root in roots.candidates]
     for place in places:
         if (place / "dataset_dict.json").is_file():
             try:
                 return load_from_disk(str(place))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{place} cannot be read: {error}") from error
     looked = "\n".join(f"  {place}" for place in places)
     raise DatasetNotFound(
@@ -94,7 +95,7 @@ def _check_columns(where: str, split: Any, image: str, label: str) -> None:
             raise ValueError(f"{where}: no column {column}; it has {', '.join(split.features)}")
     if not isinstance(split.features[image], Image):
         raise ValueError(f"{where}: the column {image} is {split.features[image]}, no Image()")
-    if "int" not in split.features[label].dtype:
+    if "int" not in getattr(split.features[label], "dtype", ""):
         raise ValueError(f"{where}: labels must be integers, they are {split.features[label]}")
     if not len(split):
         raise ValueError(f"{where}: it has no examples")

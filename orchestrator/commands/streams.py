@@ -35,8 +35,8 @@ def write_bytes(data: bytes) -> None:
 
 
 def takes_unicode() -> bool:
-    """Whether standard output can encode every character."""
-    return codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+    """Whether standard output is UTF-8."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
 def complain(text: str) -> None:

@@ -17,14 +17,15 @@ def identity_row(sweep: str, line: LineageRecord) -> dict[str, Any]:
         "method": config["method"]["name"],
         "scope": config["prune"]["scope"],
         "data": config["method"].get("data"),
-        "selection": _selection(config["method"]),
+        "selection": selection_name(config["method"]),
         "seed": config["seed"],
         "config": json.dumps(config, sort_keys=True),
     }
 
 
-def _selection(method: Mapping[str, Any]) -> str:
-    """`sampled` alone means that the last of several scoring rounds was sampled."""
+def selection_name(method: Mapping[str, Any]) -> str:
+    """What the column `selection` says of a method's config: `sampled` alone means that the last of
+    several scoring rounds was sampled."""
     selection = method.get("selection", "threshold")
     every = selection == "sampled" and method.get("sampled_rounds") == "every"
     return "sampled at every round" if every else selection

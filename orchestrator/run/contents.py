@@ -1,9 +1,11 @@
 """What `plan` and `run` tell of a sweep's datasets."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orchestrator.run.planning import ResolvedDataset
 from trainables.data.dataset import Contents, SplitContents
+from trainables.data.listing import shown
 
 COLOURS = {1: "gray", 3: "RGB"}
 
@@ -44,7 +46,9 @@ def _details(contents: Contents | None) -> Iterator[str]:
 
 
 def _split(split: SplitContents) -> str:
-    smallest, largest = split.smallest, split.largest
+    smallest, largest = (
+        replace(each, name=shown(each.name)) for each in (split.smallest, split.largest)
+    )
     if smallest.examples == largest.examples:
         sizes = f"{smallest.examples:,} of each class"
     else:

@@ -282,7 +282,17 @@ def _load_datasets(planned: PlannedSweep, roots: DataRoots) -> dict[str, Dataset
         if key in wanted and key not in arrays:
             with _dataset_mistakes(number):
                 arrays[key] = load_dataset(found.config, roots)
+                _require_unchanged(found, roots)
     return arrays
+
+
+def _require_unchanged(found: ResolvedDataset, roots: DataRoots) -> None:
+    """Raise ValueError when files are others than those that the keys are made with."""
+    before = found.info.fingerprint
+    if found.config.described is None or before is None:
+        return
+    if describe_dataset(found.config, roots).fingerprint != before:
+        raise ValueError("its files changed while they were read; run again when all are there")
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from trainables.errors import UserError
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
 MAX_DEPTH = 50
+MAX_DIGITS = 1000
 
 
 class SweepFileError(UserError):
@@ -359,6 +360,8 @@ def _truth(text: str) -> bool:
 
 
 def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(text)
     return int(_require("int", text), {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from asking import ask
 from PIL import Image
+from rich.console import Console
 
 from orchestrator.records.datasets import DATASETS
+from orchestrator.run import sweep
+from orchestrator.run.planning import PlanError
+from orchestrator.run.progress import RunProgress
 from orchestrator.run.sweep import plan_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
-from trainables.data import data_roots
+from trainables.data import DataRoots, Dataset, DatasetOptions, data_roots, load_dataset
 from trainables.store import Store
 
 SWEEP = """\
@@ -74,3 +78,22 @@ def test_what_is_told_is_there_for_scripts_and_is_kept(
     store = Store(str(folder / "store"))
     DATASETS.write(store, "s", planned.datasets_record)
     assert DATASETS.read(store, "s") == planned.datasets_record
+
+
+def test_files_that_change_after_they_were_planned_are_not_trained_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their results would be stored under the keys of the files that were there before."""
+    monkeypatch.chdir(folder)
+    (folder / "s.yaml").write_text(SWEEP.replace(", {name: digits, subset: 100}, mnist", ""))
+
+    def load(config: DatasetOptions, roots: DataRoots) -> Dataset:
+        Image.new("RGB", (4, 3), "blue").save(folder / "flowers/train/rose/1.png")
+        return load_dataset(config, roots)
+
+    monkeypatch.setattr(sweep, "load_dataset", load)
+    spec, store = load_sweep(folder / "s.yaml"), Store(str(folder / "store"))
+    progress = RunProgress(store, "s", Console(stderr=True))
+    with pytest.raises(PlanError, match="its files changed while they were read"):
+        sweep.run_sweep(spec, store, data_roots(".", {}), progress, address=None, command=[])
+    assert not (folder / "store").exists()

@@ -85,6 +85,7 @@ def planned(text: str) -> tuple[int, str, str]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files())
+@example(f"name: s\ndataset: digits\nmodel: mlp\nseeds: [0x{'f' * 5000}]\nmethods: [one_shot]\n")
 @example("name: s\ndataset: {name: digits, subset: 1}\nmodel: vgg11\nmethods: [one_shot]\n")
 def test_a_sweep_file_is_planned_or_refused(text: str) -> None:
     code, out, err = planned(text)

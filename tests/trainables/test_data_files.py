@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -24,6 +25,7 @@ from trainables.data import (
     Dataset,
     DatasetConfig,
     DatasetInfo,
+    DatasetNotFound,
     DatasetOptions,
     describe_dataset,
     identity,
@@ -193,6 +195,51 @@ class TestListing:
         whole = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         assert both(roots, "image_folder")[0].fingerprint == whole
 
+    def test_a_class_that_is_a_link_to_nothing_is_refused(
+        self, roots: DataRoots, here: Path
+    ) -> None:
+        put_images(here)
+        for split in ("train", "test"):
+            (here / split / "c").symlink_to(here / "unmounted")
+        refused(roots, "image_folder", "train/c is a link to nothing")
+
+    def test_a_pipe_is_told_and_not_waited_for(self, roots: DataRoots, here: Path) -> None:
+        put_images(here)
+        os.mkfifo(here / "train/a/9.png")
+        info, _ = both(roots, "image_folder")
+        assert "left out: train/a/9.png (neither a file nor a folder)" in notes(info)
+
+    def test_names_are_on_one_line(self, roots: DataRoots, here: Path) -> None:
+        put_images(here)
+        put(here / "train/a/\n\x1b[31m.txt", b"")
+        assert r"left out: train/a/\n\x1b[31m.txt" in notes(both(roots, "image_folder")[0])
+        put(here / "train/a/\n.png", b"")
+        refused(roots, "image_folder", r"train/a/\\n\.png is not an image")
+
+    def test_images_of_several_pictures_by_their_own_suffix(
+        self, roots: DataRoots, here: Path
+    ) -> None:
+        put_images(here)
+        other = Image.fromarray(picture(41))
+        stereo = encode(picture(40), "MPO", save_all=True, append_images=[other])
+        put(here / "train/a/stereo.mpo", stereo)
+        info, _ = both(roots, "image_folder")
+        assert (info.train_examples, notes(info)) == (7, "")
+
+    def test_labels_that_change_places_change_the_fingerprint(
+        self, roots: DataRoots, here: Path
+    ) -> None:
+        """Also when neither sizes nor times do."""
+        put_images(here)
+        for category, seed in (("a", 30), ("b", 31)):
+            put(here / f"train/{category}/s.bmp", encode(picture(seed), "BMP"))
+            os.utime(here / f"train/{category}/s.bmp", ns=(10**18, 10**18))
+        before = both(roots, "image_folder")[0].fingerprint
+        (here / "train/a/s.bmp").rename(here / "s.bmp")
+        (here / "train/b/s.bmp").rename(here / "train/a/s.bmp")
+        (here / "s.bmp").rename(here / "train/b/s.bmp")
+        assert both(roots, "image_folder")[0].fingerprint != before
+
 
 class TestModes:
     def test_one_gray_image_makes_nothing_gray(self, roots: DataRoots, here: Path) -> None:
@@ -255,6 +302,20 @@ class TestModes:
         # Pillow has always turned TIFF files by itself: they are not other images than before.
         assert (info.fingerprint != self.plain_fingerprint(here)) == told
 
+    @pytest.mark.parametrize(
+        ("kind", "count", "value"), [(2, 2, b"3"), (7, 1, b"\3"), (3, 1, b"\t")]
+    )
+    def test_an_orientation_that_is_none_turns_nothing(
+        self, roots: DataRoots, here: Path, kind: int, count: int, value: bytes
+    ) -> None:
+        """Text, bytes, and 9."""
+        put_images(here)
+        entry = struct.pack("<HHHI4sI", 1, 0x0112, kind, count, value, 0)
+        exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry
+        put(here / "train/a/0.png", encode(picture(0), "PNG", exif=exif))
+        found = both(roots, "image_folder")[1].train.images[0]
+        assert np.array_equal(found, picture(0).transpose(2, 0, 1))
+
     def test_damaged_exif_data_damages_no_image(self, roots: DataRoots, here: Path) -> None:
         put_images(here)
         put(here / "train/a/0.jpg", encode(picture(80), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff"))
@@ -275,6 +336,29 @@ class TestModes:
         deep = encode(np.full((SIDE, SIDE), 4000, np.uint16), kind)
         put(here / f"train/b/deep.{suffix}", deep)
         refused(roots, "image_folder", rf"deep\.{suffix} has more than 8 bits per channel")
+
+    def test_sixteen_bits_of_colour_in_plain_formats_are_refused(
+        self, roots: DataRoots, here: Path
+    ) -> None:
+        put_images(here)
+        deep = here / "train/b/deep.ppm"
+        put(deep, b"P6 %d %d 4095\n" % (SIDE, SIDE) + b"\x0f\xff" * SIDE * SIDE * 3)
+        refused(roots, "image_folder", r"deep\.ppm has more than 8 bits per channel")
+        deep.unlink()
+        header = struct.pack(">HBBHHHHll", 474, 0, 2, 3, SIDE, SIDE, 3, 0, 65535)
+        put(here / "train/b/deep.sgi", header.ljust(512, b"\0") + b"\x0f\xff" * SIDE * SIDE * 3)
+        refused(roots, "image_folder", r"deep\.sgi has more than 8 bits per channel")
+
+    def test_five_bits_of_colour_are_read(self, roots: DataRoots, here: Path) -> None:
+        put_images(here)
+        size, row = SIDE * SIDE * 2, b"\x1f\x00" * SIDE
+        masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+        info = struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 16, 3, size, 0, 0, 0, 0)
+        put(here / "train/b/x.bmp", b"BM" + struct.pack("<IHHI", 66 + size, 0, 0, 66) + info
+            + masks + row * SIDE)  # fmt: skip
+        found = both(roots, "image_folder")[1].train.images[-1]
+        assert found[2].min() == 255
+        assert found[:2].max() == 0
 
     def test_what_is_lost_is_told(self, roots: DataRoots, here: Path) -> None:
         put_images(here)
@@ -441,10 +525,53 @@ class TestTables:
         held = max(pa.total_allocated_bytes() for _ in found)
         assert held < 30e6
 
-    @pytest.mark.parametrize("glob", ["/train-*", "**.parquet"])
+    def test_a_row_is_read_once_however_often_its_file_is_found(
+        self, roots: DataRoots, here: Path
+    ) -> None:
+        put_tables(here, [0, 1])
+        for name, seed in (("a", 60), ("sub/b", 61)):
+            table(here / f"train-more/{name}.parquet", [encode(picture(seed))], [seed % 2])
+        (here / "train-link.parquet").symlink_to(here / "train-0.parquet")
+        info, _ = both(roots, "parquet", train="train-*/**")
+        assert info.train_examples == 2
+        info, _ = both(roots, "parquet", train="train-*")
+        assert info.train_examples == 4
+        assert "left out: train-link.parquet (a second name of a file)" in notes(info)
+
+    @pytest.mark.parametrize("folder", ["_temporary/0", ".cache", "_old"])
+    def test_folders_of_what_is_no_data_are_not_read(
+        self, roots: DataRoots, here: Path, folder: str
+    ) -> None:
+        put_tables(here, [0, 1])
+        table(here / f"train/{folder}/train-9.parquet", [encode(picture(60))], [1])
+        table(here / "train/train-1.parquet", [encode(picture(s)) for s in (61, 62)], [0, 1])
+        for glob in ("train", "train/**/train-*.parquet"):
+            info, _ = both(roots, "parquet", train=glob)
+            assert info.train_examples == 2
+            assert "left out: train/" in notes(info)
+
+    def test_a_pipe_is_told_and_not_waited_for(self, roots: DataRoots, here: Path) -> None:
+        put_tables(here, [0, 1])
+        os.mkfifo(here / "train-1.parquet")
+        info, _ = both(roots, "parquet")
+        assert "left out: train-1.parquet (neither a file nor a folder)" in notes(info)
+
+    def test_two_columns_of_one_name_are_refused(self, roots: DataRoots, here: Path) -> None:
+        put_tables(here, [0, 1])
+        doubled = pa.table([[b""], [0], [1]], ["image", "label", "label"])
+        pq.write_table(doubled, here / "train-0.parquet")
+        refused(roots, "parquet", r"train-0\.parquet has several columns 'label'")
+
+    @pytest.mark.parametrize("glob", ["/train-*", "**.parquet", "."])
     def test_globs_that_are_none_are_refused(self, roots: DataRoots, here: Path, glob: str) -> None:
         put_tables(here, [0, 1])
         refused(roots, "parquet", r"is no glob of files in a folder", train=glob)
+
+
+def test_a_home_folder_that_nobody_has_is_not_found(roots: DataRoots) -> None:
+    choice = config("parquet", path="~nobody-is-called-this/birds")
+    with pytest.raises(DatasetNotFound, match="no dataset at ~nobody-is-called-this/birds"):
+        describe_dataset(choice, roots)
 
 
 def damaged(content: bytes, count: int = 40) -> list[bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -202,8 +202,15 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
         # The depth of the first component, in the marker SIZ (ISO/IEC 15444-1, A.5.1).
         at = content.find(b"\xff\x51")
         return at >= 0 and len(content) > at + 40 and (content[at + 40] & 0x7F) >= 8
-    raw = (str(tile[3]) for tile in getattr(image, "tile", ()))
-    return any(depth in args for args in raw for depth in DEEP_RAW_MODES)
+    return any(_is_deep_tile(tile[0], tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _is_deep_tile(codec: str, args: Any) -> bool:
+    """Whether one of an image's parts is stored in more than 8 bits per channel."""
+    parts = args if isinstance(args, tuple) else (args,)
+    modes = [part for part in parts if isinstance(part, str) and not part.startswith("BGR;16")]
+    too_high = codec in ("ppm", "ppm_plain") and any(isinstance(p, int) and p > 255 for p in parts)
+    return codec == "SGI16" or too_high or any(d in mode for mode in modes for d in DEEP_RAW_MODES)
 
 
 def _remarks(image: Image.Image) -> list[str]:
@@ -229,9 +236,10 @@ def _is_transparent(image: Image.Image) -> bool:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # EXIF data may be damaged where the image is not
         return 1
+    return found if found in (*UPRIGHT,) else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -32,16 +32,19 @@ def describe_files(
 ) -> DatasetInfo:
     """What is known of the dataset that `read` gives, with the fingerprint of `files`.
 
-    It is kept in `cache` until `name`, or the path, size or modification time of a file changes.
-    Raises ValueError as `read` and `contents` do.
+    It is kept in `cache` until `name` or a file changes. Raises ValueError as `read` and `contents`
+    do, and when a file changes meanwhile.
     """
-    remembered = cache / "descriptions" / digest([READING, name, stamps(files)])
+    before = stamps(files)
+    remembered = cache / "descriptions" / digest([READING, name, before])
     with suppress(OSError, ValueError):
         return DESCRIPTION.validate_json(remembered.read_bytes())
     dataset, where, as_ever = read()
     info = describe_arrays(
         dataset, fingerprint(files, cache, () if as_ever else (f"read {READING}",)), where
     )
+    if stamps(files) != before:
+        raise ValueError("its files changed while they were read; run again when all are there")
     # A read-only cache, or a name that is no text, costs reading again, nothing else.
     with suppress(OSError, ValueError):
         write_atomically(remembered, DESCRIPTION.dump_json(info))

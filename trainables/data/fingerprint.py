@@ -13,7 +13,7 @@ def fingerprint(files: Mapping[str, Path], cache: Path, marks: tuple[str, ...] =
     """SHA-256, in hex, over the names and contents of `files`, and over `marks`.
 
     The names are the keys, so that the place of the files is no part of it. The result is kept in
-    `cache` until the path, size or modification time of a file changes.
+    `cache` until a file changes.
     """
     stamped = stamps(files)
     remembered = cache / "fingerprints" / digest([*stamped, *marks])
@@ -26,8 +26,8 @@ def fingerprint(files: Mapping[str, Path], cache: Path, marks: tuple[str, ...] =
     return result
 
 
-def stamps(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]]:
-    """What changes when a file does: its name, path, size and modification time."""
+def stamps(files: Mapping[str, Path]) -> list[tuple[str | int, ...]]:
+    """What changes when a file does, also when another of its size and time takes its place."""
     return [_stamp(*item) for item in files.items()]
 
 
@@ -45,9 +45,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     os.replace(scratch, path)
 
 
-def _stamp(name: str, path: Path) -> tuple[str, str, int, int]:
-    status = path.stat()
-    return name, str(path.resolve()), status.st_size, status.st_mtime_ns
+def _stamp(name: str, path: Path) -> tuple[str | int, ...]:
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return name, str(path.resolve()), found.st_size, found.st_ino, *times
 
 
 def _content_digest(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from trainables.data.roots import DataRoots, not_found, place_it
+from trainables.data.roots import DataRoots, expanded, not_found, place_it
 
 Files = TypeVar("Files")
 
@@ -16,7 +16,7 @@ def find_folder(
 
     `look` returns None where the files are missing. Raises DatasetNotFound.
     """
-    relative = Path(path).expanduser()
+    relative = expanded(path)
     # Joining an absolute path to a root gives that path: it is then the only place.
     places = dict.fromkeys(root / relative for root in roots.candidates)
     for place in places:

@@ -13,7 +13,7 @@ from trainables.data.decoding import Encoded, Source, decode
 from trainables.data.description import Read, describe_files, with_notes
 from trainables.data.entry import described_by
 from trainables.data.folder import find_folder
-from trainables.data.listing import LeftOut, files_below, is_litter, told
+from trainables.data.listing import LeftOut, files_below, is_litter, shown, told
 from trainables.data.roots import DataRoots
 
 NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -44,7 +44,7 @@ class ImageFiles:
     def where(self, split: str, index: int) -> str:
         """The path of an example."""
         files = self.train if split == "train" else self.test
-        return str(files[index].path)
+        return shown(files[index].path)
 
 
 def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
@@ -85,7 +85,7 @@ def _look(folder: Path) -> ImageFiles | None:
     unknown = {file.category for file in test} - set(classes)
     if unknown:
         raise ValueError(
-            f"{folder}: no training images of the test class {', '.join(sorted(unknown))}; "
+            f"{folder}: no training images of the test class {shown(', '.join(sorted(unknown)))}; "
             "training needs some of every class, or the folder is to be taken out of the test "
             "images"
         )
@@ -98,6 +98,8 @@ def _split(folder: Path, left_out: list[LeftOut]) -> list[ImageFile]:
     for place in sorted(folder.iterdir(), key=lambda place: place.name):
         if is_litter(place.name):
             left_out.append(LeftOut(place, "hidden, or a system's"))
+        elif place.is_symlink() and not place.exists():
+            raise ValueError(f"{shown(place)} is a link to nothing; is all that it needs mounted?")
         elif not place.is_dir():
             left_out.append(LeftOut(place, "in no folder of a class"))
         else:
@@ -128,7 +130,9 @@ def _images(category: Path, left_out: list[LeftOut]) -> list[ImageFile]:
 @cache
 def _suffixes() -> frozenset[str]:
     """Of all formats that Pillow reads by itself."""
-    found, read = Image.registered_extensions(), Image.OPEN.keys() - NO_IMAGES
+    found = Image.registered_extensions()
+    # MPO has no opener of its own: it is opened as JPEG.
+    read = (Image.OPEN.keys() | {"MPO"}) - NO_IMAGES
     return frozenset(suffix for suffix, name in found.items() if name in read)
 
 
@@ -148,5 +152,5 @@ def _read(files: ImageFiles) -> Read:
 
 def _source(files: Sequence[ImageFile]) -> Source:
     return Source(
-        len(files), lambda: (Encoded(str(file.path), file.path.read_bytes) for file in files)
+        len(files), lambda: (Encoded(shown(file.path), file.path.read_bytes) for file in files)
     )

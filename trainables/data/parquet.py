@@ -16,7 +16,7 @@ from trainables.data.description import Read, describe_files, with_notes
 from trainables.data.entry import described_by
 from trainables.data.folder import find_folder
 from trainables.data.labels import class_numbers
-from trainables.data.listing import LeftOut, files_below, told
+from trainables.data.listing import NO_FILE, LeftOut, files_below, is_special, told
 from trainables.data.roots import DataRoots
 
 BATCH_BYTES = 64e6
@@ -107,7 +107,7 @@ def _find(
             LeftOut(other, "matches neither `train:` nor `test:`")
             for other in sorted(folder.glob("*.parquet"))
             if not any(other == file or other in file.parents for file in (*found[0], *found[1]))
-            and not other.name.startswith((".", "_"))
+            and not _is_no_data(other.name)
         ]
         splits = [[_looked_into(file, image, label) for file in files] for files in found]
         for name, files in zip((train, test), splits, strict=True):
@@ -119,19 +119,26 @@ def _find(
 
 
 def _matching(folder: Path, pattern: str, left_out: list[LeftOut]) -> list[Path]:
-    """As other readers of Parquet, without what is hidden or begins with an underscore."""
+    """As other readers of Parquet, each file once, without what is in a hidden folder or one that
+    begins with an underscore."""
     try:
         matches = sorted(folder.glob(pattern))
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, IndexError) as error:
         raise ValueError(f"{pattern!r} is no glob of files in a folder: {error}") from error
-    found = []
+    found: dict[Path, Path] = {}
     for match in matches:
         for file in files_below(match, left_out) if match.is_dir() else (match,):
-            if file.name.startswith((".", "_")):
+            if any(_is_no_data(part) for part in file.relative_to(folder).parts):
                 left_out.append(LeftOut(file, "hidden, or no data by its name"))
-            else:
-                found.append(file)
-    return found
+            elif is_special(file):
+                left_out.append(LeftOut(file, NO_FILE))
+            elif found.setdefault(file.resolve(), file) != file:
+                left_out.append(LeftOut(file, "a second name of a file"))
+    return [*found.values()]
+
+
+def _is_no_data(part: str) -> bool:
+    return part != ".." and part.startswith((".", "_"))
 
 
 def _require_apart(train: Sequence[Path], test: Sequence[Path], *patterns: str) -> None:
@@ -163,6 +170,8 @@ def _looked_into(path: Path, image: str, label: str) -> ParquetFile:
     for column in (image, label):
         if column not in schema.names:
             raise ValueError(f"{path} has no column {column!r}, only {', '.join(schema.names)}")
+        if schema.names.count(column) > 1:
+            raise ValueError(f"{path} has several columns {column!r}; write it with one")
     if not pa.types.is_integer(schema.field(label).type):
         kind = schema.field(label).type
         raise ValueError(f"{path}: labels must be integers, column {label!r} is {kind}")
@@ -199,12 +208,12 @@ def _labels(files: Sequence[ParquetFile], label: str) -> np.ndarray:
 
 def _labels_of(path: Path, label: str) -> np.ndarray:
     with _opened(path) as file:
-        column = file.read(columns=[label]).column(0)
+        column = file.read(columns=[label]).column(label)
     if column.null_count:
         raise ValueError(f"{path} has {column.null_count} rows without a label")
     try:
         return column.cast(pa.int64()).to_numpy()
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise ValueError(f"{path}: a label is no class number: {error}") from error
 
 
@@ -225,7 +234,7 @@ def table_images(file: ParquetFile, image: str) -> Iterator[Encoded]:
     with _opened(file.path) as opened:
         size = _rows_at_a_time(opened.metadata, image)
         for batch in opened.iter_batches(batch_size=size, columns=[image]):
-            column = batch.column(0)
+            column = batch.column(image)
             values = column.field("bytes") if isinstance(column, pa.StructArray) else column
             for value in values:
                 yield _encoded(f"{file.path}, row {row}", value)

@@ -23,6 +23,14 @@ class DatasetNotFound(UserError):
     """A dataset's files are in none of the places they may be, and cannot be downloaded."""
 
 
+def expanded(path: str) -> Path:
+    """With `~` as the home folder; as it is where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def data_roots(data_root: str | None, environ: Mapping[str, str]) -> DataRoots:
     """`data_root` if given, then $PRUNESWEEP_DATA if set, then the user's cache folder.
 
@@ -30,7 +38,7 @@ def data_roots(data_root: str | None, environ: Mapping[str, str]) -> DataRoots:
     """
     cache = Path(user_cache_dir("prunesweep"))
     named = (data_root, environ.get(ENVIRONMENT_VARIABLE))
-    folders = [Path(name).expanduser().absolute() for name in named if name]
+    folders = [expanded(name).absolute() for name in named if name]
     return DataRoots(candidates=(*dict.fromkeys([*folders, cache]),), cache=cache)
 
 

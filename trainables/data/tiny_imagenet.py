@@ -135,6 +135,8 @@ def _lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is damaged: {error}; unpack {FOLDERS[0]} again") from error
     if not lines:
         raise ValueError(f"{path} is missing or empty; unpack {FOLDERS[0]} again")
+    if len(set(lines)) < len(lines):
+        raise ValueError(f"{path} has a line twice; unpack {FOLDERS[0]} again")
     return lines
 
 

@@ -17,4 +17,8 @@ def imagenet_resnet50(shape: Shape, classes: int, *, init: Init = "pytorch") -> 
     torchvision's initial weights. Maps images [N, C, H, W] to logits [N, classes].
     """
     network = import_torchvision().models.resnet50(weights=None, num_classes=classes)
-    return initialized(with_channels(network, shape[0]), init)
+    stem = network.conv1
+    network = with_channels(network, shape[0])
+    if network.conv1 is not stem:
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return initialized(network, init)
