@@ -119,7 +119,7 @@ def _figures(results: Results) -> tuple[list[dict[str, Any]], dict[str, Packed]]
     datasets: dict[str, Packed] = {}
     numbers: dict[str, str] = {}
     for figure in FIGURES.values():
-        chart = figure.draw(results)
+        chart = figure.draw(results) if figure.on_page else None
         if chart is None:
             continue
         spec = chart.to_dict(validate=False)

@@ -25,7 +25,8 @@ class Figure:
 
     Every row of a chart's data has `label`, `seed` and `lineage`, and the chart itself averages
     over seeds: with rows left out, it is the figure of those that remain. Charts that need the same
-    rows have the same data set.
+    rows have the same data set. Reports and dashboards have those that are `on_page`: the others
+    take long to draw.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Figure:
     source: str
     needs: str
     draw: Draw
+    on_page: bool = True
 
 
 BANDS = "Means over seeds; bands are ± one sample standard deviation."
@@ -164,6 +166,7 @@ _FIGURES = (
         "a lineage of two iterations or more with weights pruned, and the snapshots of the initial "
         "weights",
         initialization.random_norms,
+        on_page=False,
     ),
     Figure(
         "scores",
