@@ -32,6 +32,8 @@ WAIT_SECONDS = 10.0
 """What the last W&B runs of a process may hold up its end."""
 RUN_SECONDS = 30.0
 """What `prunesweep run` spends at its end on lineages that W&B has not seen yet."""
+OFFLINE_ATTEMPTS = 2
+"""The first may still meet the service that was waiting for a server."""
 
 
 def follow(tracking: Tracking, lineage: Lineage) -> Mirror:
@@ -203,7 +205,10 @@ def send_rest(
         if sent.problem is not None:
             unsent = _unsent(_reached(record, committed), store, tracking)
             rest = replace(record, lineages=tuple(unsent))
-            send_sweep(rest, store, tracking.offline(), committed, seconds=RUN_SECONDS)
+            for _ in range(OFFLINE_ATTEMPTS):
+                kept = send_sweep(rest, store, tracking.offline(), committed, seconds=RUN_SECONDS)
+                if kept.left == 0:
+                    break
         return sent
     except (OSError, StoreError, Damaged) as error:
         lineages = len(record.lineages)

@@ -12,7 +12,9 @@ from prunesweep import loss
 
 @loss
 def stuck(logits, labels):
-    time.sleep(100_000)
+    if len(labels) > 2:  # not where it is tried before the run, with two examples
+        time.sleep(100_000)
+    return labels * logits.sum()
 """
 
 
