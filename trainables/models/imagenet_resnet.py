@@ -8,6 +8,8 @@ from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
 from trainables.torchvision_import import import_torchvision
 
+COLOURS = 3
+
 
 @model
 def imagenet_resnet50(shape: Shape, classes: int, *, init: Init = "pytorch") -> nn.Module:
@@ -17,8 +19,8 @@ def imagenet_resnet50(shape: Shape, classes: int, *, init: Init = "pytorch") -> 
     torchvision's initial weights. Maps images [N, C, H, W] to logits [N, classes].
     """
     network = import_torchvision().models.resnet50(weights=None, num_classes=classes)
-    stem = network.conv1
     network = with_channels(network, shape[0])
-    if network.conv1 is not stem:
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    if shape[0] != COLOURS:  # drawn anew, which torchvision would have done in its own way
+        stem = network.get_parameter("conv1.weight")
+        nn.init.kaiming_normal_(stem, mode="fan_out", nonlinearity="relu")
     return initialized(network, init)
