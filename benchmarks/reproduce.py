@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records.columns import selection_name
-from orchestrator.sweepfile.published import PublishedValue, read_published
+from orchestrator.sweepfile.published import (
+    PublishedCell,
+    PublishedValue,
+    cell_of,
+    read_published,
+)
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import canonical
 from trainables.lineage.keys import Cell
-from trainables.pruning.parts import ToDensity
 
 FOLDER = Path(__file__).parents[1] / "sweeps/sketching"
 PUBLISHED = FOLDER / "published.csv"
@@ -114,16 +118,22 @@ def sweep_of(wanted: Sequence[PublishedValue], given: argparse.Namespace) -> dic
 
 def about(spec: SweepSpec, wanted: Sequence[PublishedValue]) -> list[Cell]:
     """The cells of a sweep that the values are about."""
-    asked = {(v.dataset, v.model, v.method, v.data, v.selection, v.density) for v in wanted}
+    asked = {cell_of(value) for value in wanted}
     return [cell for cell in cells(spec) if _published(cell) in asked]
 
 
-def _published(cell: Cell) -> tuple[Any, ...]:
-    method = cell.method
-    density = method.target if isinstance(method, ToDensity) else None
-    selection = selection_name(canonical(method))
-    data = getattr(method, "data", None)
-    return cell.dataset.name, cell.model.name, method.name, data, selection, density
+def _published(cell: Cell) -> PublishedCell | None:
+    method = canonical(cell.method)
+    if cell.method.target is None:
+        return None
+    return PublishedCell(
+        cell.dataset.name,
+        cell.model.name,
+        cell.method.name,
+        method.get("data"),
+        selection_name(method),
+        cell.method.target,
+    )
 
 
 if __name__ == "__main__":
