@@ -27,7 +27,8 @@ def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
         _check_batches(spec, model, recipe, dataset, info[dataset])
         if _is_plugged(recipe.optimizer):
             with _mistakes(recipe.optimizer, (*field, "optimizer")):
-                recipe.optimizer.of(blueprint(model, info[dataset].shape, info[dataset].classes))
+                built = blueprint(model, info[dataset].shape, info[dataset].classes)
+                recipe.optimizer.over([*built.parameters()])
 
 
 Field = tuple[str | int, ...]

@@ -3,15 +3,16 @@
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
+from orchestrator.run.ready import UNLIMITED, Attempt, Ready
 from trainables.errors import Hopeless
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
@@ -39,28 +40,32 @@ class Observer(Protocol):
     def stopping(self) -> None: ...
 
 
+Report: TypeAlias = dict[str, Any]
+"""What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
+
+
 @dataclass(frozen=True)
-class Attempt:
-    """The `number`th attempt at a task, from 1, on a share of a GPU; 0 is the CPU."""
+class Cause:
+    """Why a lineage, or a trial, failed; trying again is no use where it is `hopeless`."""
 
-    task: Task
-    number: int
-    gpus: float
+    text: str
+    hopeless: bool = False
+    out_of_memory: bool = False
 
-    def next(self, error: BaseException | None) -> "Attempt":
-        """The one after this, which ended with `error`: what ran out of memory gets more."""
-        more = self.gpus
-        if isinstance(error, torch.OutOfMemoryError):
-            more = max(self.gpus, min(1.0, self.gpus * 2))
-        return Attempt(self.task, self.number + 1, more)
+    @classmethod
+    def of(cls, text: str, error: BaseException | None) -> "Cause":
+        """`text` says why; `error` is what was raised, where that is known."""
+        memory = isinstance(error, torch.OutOfMemoryError)
+        return cls(text, isinstance(error, Hopeless), memory)
 
 
 @dataclass(eq=False)
 class Queue:
     """Hands out the tasks whose shared iterations are committed, and again those that failed.
 
-    Each goes to a trial, named by the caller, who tells what became of it. `files_of` is
-    `make_plan`'s, but looks into the store when it is asked.
+    They go to trials, named by the caller, who tells what became of them; there is room for
+    `trials` at a time. `files_of` is `make_plan`'s, but looks into the store when it is asked.
+    `largest` says of which kinds several lineages share a trial, and how many.
     """
 
     tasks: tuple[Task, ...]
@@ -68,14 +73,22 @@ class Queue:
     gpus: float
     retries: int
     observer: Observer
+    trials: int = 1
+    largest: Mapping[Hashable, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._ready = deque(self._first(task) for task in self.tasks if task.after is None)
-        self._waiting = [task for task in self.tasks if task.after is not None]
-        self._running: dict[str, Attempt] = {}
+        self._ready = Ready(self.largest)
+        self._waiting: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            if task.after is None:
+                self._ready.add(self._first(task))
+            else:
+                self._waiting.setdefault(task.after, []).append(task)
+        self._running: dict[str, dict[str, Attempt]] = {}
         self._elsewhere: deque[Attempt] = deque()
+        self._claimed: dict[str, set[str]] = {}
         self._waiting_since: dict[str, float] = {}
         self._stopped: list[Task] = []
         self._committed: set[str] = set()
@@ -99,79 +112,140 @@ class Queue:
         self.stopping = True
         self._tell("stopping")
 
-    def hand_out(self, trial: str) -> Attempt | None:
-        """What `trial` is to do; None when there is nothing for it now."""
+    def hand_out(self, trial: str) -> tuple[Attempt, ...]:
+        """What `trial` is to do; nothing when there is nothing for it now."""
         if self.stopping:
-            return None
+            return ()
         if not (self._running or self._ready or self._elsewhere):
             # Nobody is left to commit what these wait for.
-            self._ready.extend(self._first(task) for task in self._waiting)
-            self._waiting = []
-        queue = self._ready or self._elsewhere
-        if not queue:
-            return None
-        attempt = self._running[trial] = queue.popleft()
-        self._tell("started", attempt.task.lineage.id, attempt.number)
-        return attempt
-
-    def gives_way(self, trial: str, result: dict[str, Any]) -> bool:
-        """Whether a trial whose next iteration another run trains leaves its place to others."""
-        if not result.get("claimed_elsewhere"):
-            self._waiting_since.pop(trial, None)
-            return False
-        since = self._waiting_since.setdefault(trial, time.monotonic())
-        impatient = time.monotonic() - since > PATIENCE_SECONDS
-        return bool(self._ready or (impatient and self._elsewhere))
-
-    def reported(self, trial: str, result: dict[str, Any]) -> None:
-        """`trial` goes on, having committed the iteration with `key`, if there is one."""
-        if "key" in result:
-            lineage = self._running[trial].task.lineage
-            self._tell("committed", lineage.id, result)
-            # A lineage gets there only when all before is stored, whoever trained it.
-            self._release(lineage.keys[: lineage.keys.index(result["key"]) + 1])
-
-    def ended(self, trial: str, result: dict[str, Any]) -> None:
-        """`trial` ended by itself, or because it was to; `result` is its last."""
-        self.reported(trial, result)
-        self._waiting_since.pop(trial, None)
-        attempt = self._running.pop(trial)
-        lineage = attempt.task.lineage
-        if result.get("complete"):
-            self._release(lineage.keys)
-            self._tell("finished", lineage.id)
-        elif result.get("claimed_elsewhere") and not self.stopping:
-            self._elsewhere.append(attempt)
-            self._tell("gave_way", lineage.id)
+            for tasks in self._waiting.values():
+                self._make_ready(tasks)
+            self._waiting = {}
+        if self._ready:
+            bundle = self._ready.take(self.trials - len(self._running))
+        elif self._elsewhere:
+            bundle = (self._elsewhere.popleft(),)
         else:
-            self._stopped.append(attempt.task)
+            return ()
+        self._running[trial] = {attempt.task.lineage.id: attempt for attempt in bundle}
+        for attempt in bundle:
+            self._tell("started", attempt.task.lineage.id, attempt.number)
+        return bundle
 
-    def failed(self, trial: str, text: str, error: BaseException | None) -> None:
-        """Hand the task of a failed trial out again, or give it up and what depends on it.
+    def reported(self, trial: str, reports: Mapping[str, Report]) -> bool:
+        """What became of the lineages of `trial`, each by its id; whether it is to end now, and
+        leave its place to others."""
+        for lineage, report in reports.items():
+            self._reported(trial, lineage, report)
+        self._claimed[trial] = {
+            lineage for lineage, report in reports.items() if report.get("claimed_elsewhere")
+        }
+        return self.stopping or self._gives_way(trial)
 
-        `text` says why; `error` is what was raised in the trial, where that is known.
+    def ended(self, trial: str) -> None:
+        """`trial` has ended by itself, or because it was to."""
+        self._waiting_since.pop(trial, None)
+        claimed = self._claimed.pop(trial, set())
+        for lineage, attempt in self._running.pop(trial).items():
+            if self.stopping:
+                self._stopped.append(attempt.task)
+                continue
+            if lineage in claimed:
+                self._elsewhere.append(attempt)
+            else:
+                self._ready.add(attempt)
+            self._tell("gave_way", lineage)
+
+    def failed(self, trial: str, cause: Cause, stuck: Collection[str] = ()) -> None:
+        """A trial, or its worker, failed as a whole: hand its tasks out again, or give them up and
+        what depends on them.
+
+        Of several lineages it was that one which was `stuck`; where nobody knows which, each goes
+        on alone.
         """
         self._waiting_since.pop(trial, None)
-        attempt = self._running.pop(trial)
-        task = attempt.task
-        missing = self._look(task)
-        failure = Failure(task.lineage.id, _reached(task, missing), attempt.number, text)
-        retried = attempt.number <= self.retries and not isinstance(error, Hopeless)
-        self._tell("failed", failure, retried)
-        if retried:
-            self._ready.append(attempt.next(error))
-        else:
-            self.failures.append(failure)
-            self._fail_dependents(task, missing, failure)
+        self._claimed.pop(trial, None)
+        attempts = self._running.pop(trial)
+        at_fault = attempts if len(attempts) == 1 else stuck if len(stuck) == 1 else ()
+        for lineage, attempt in attempts.items():
+            if lineage in at_fault:
+                self._failed(attempt, cause)
+            elif at_fault:
+                self._ready.add(attempt.again(counts=False, gpus=attempt.gpus, together=UNLIMITED))
+                self._tell("gave_way", lineage)
+            else:
+                self._failed(attempt, cause, counts=False, together=1)
 
     def _first(self, task: Task) -> Attempt:
         return Attempt(task, 1, self.gpus)
 
+    def _make_ready(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self._ready.add(self._first(task))
+
+    def _reported(self, trial: str, id: str, report: Report) -> None:
+        attempts = self._running[trial]
+        attempt = attempts[id]
+        lineage = attempt.task.lineage
+        if "key" in report:
+            self._tell("committed", id, report)
+            # A lineage gets there only when all before is stored, whoever trained it.
+            self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
+        if report.get("complete"):
+            del attempts[id]
+            self._release(lineage.keys)
+            self._tell("finished", id)
+        elif "failed" in report:
+            del attempts[id]
+            cause = Cause(report["failed"], report["hopeless"], report["out_of_memory"])
+            fused = report["fused"]
+            if cause.out_of_memory and fused > 1:
+                # It was too much for all of them together: no failure of one.
+                self._failed(attempt, cause, counts=False, together=fused // 2)
+            else:
+                self._failed(attempt, cause)
+
+    def _gives_way(self, trial: str) -> bool:
+        attempts, claimed = self._running[trial], self._claimed[trial]
+        if not attempts:
+            return False
+        if len(claimed) < len(attempts):
+            self._waiting_since.pop(trial, None)
+            any_ = next(each for id, each in attempts.items() if id not in claimed)
+            free = self.trials - len(self._running) + 1
+            busy = len(attempts) - len(claimed)
+            return self._ready.bundle_size(any_, busy, free) > len(attempts)
+        since = self._waiting_since.setdefault(trial, time.monotonic())
+        impatient = time.monotonic() - since > PATIENCE_SECONDS
+        return bool(self._ready or (impatient and self._elsewhere))
+
+    def _failed(
+        self,
+        attempt: Attempt,
+        cause: Cause,
+        *,
+        counts: bool = True,
+        together: int = UNLIMITED,
+    ) -> None:
+        """Hand the task out again, or give it up and what depends on it."""
+        task = attempt.task
+        missing = self._look(task)
+        failure = Failure(task.lineage.id, _reached(task, missing), attempt.number, cause.text)
+        retried = not cause.hopeless and (not counts or attempt.failures < self.retries)
+        self._tell("failed", failure, retried)
+        if retried:
+            gpus = attempt.gpus
+            if cause.out_of_memory and counts:
+                gpus = max(gpus, min(1.0, gpus * 2))
+            self._ready.add(attempt.again(counts=counts, gpus=gpus, together=together))
+        else:
+            self.failures.append(failure)
+            self._fail_dependents(task, missing, failure)
+
     def _release(self, keys: Iterable[str]) -> None:
-        self._committed.update(keys)
-        released = [task for task in self._waiting if task.after in self._committed]
-        self._waiting = [task for task in self._waiting if task.after not in self._committed]
-        self._ready.extend(self._first(task) for task in released)
+        for key in keys:
+            self._committed.add(key)
+            self._make_ready(self._waiting.pop(key, ()))
 
     def _look(self, task: Task) -> list[int]:
         """The indexes of the steps that `task` leaves to be trained; what waits for others is
@@ -190,10 +264,9 @@ class Queue:
 
     def _fail_dependents(self, task: Task, missing: list[int], cause: Failure) -> None:
         """Give up what waits for the `missing` steps of `task`, and what waits for that."""
-        lost = {task.lineage.keys[t] for t in missing}
-        dependents = [waiting for waiting in self._waiting if waiting.after in lost]
-        self._waiting = [waiting for waiting in self._waiting if waiting.after not in lost]
-        waited_for = {waiting.after for waiting in self._waiting}
+        dependents = [
+            dependent for t in missing for dependent in self._waiting.pop(task.lineage.keys[t], ())
+        ]
         for dependent in dependents:
             text = (
                 f"iteration {cause.iteration}, which it shares with {cause.lineage}, failed there:"
@@ -202,7 +275,7 @@ class Queue:
             failure = Failure(dependent.lineage.id, cause.iteration, 0, text)
             self.failures.append(failure)
             self._tell("failed", failure, False)
-            if waited_for.intersection(dependent.lineage.keys):
+            if not self._waiting.keys().isdisjoint(dependent.lineage.keys):
                 self._fail_dependents(dependent, self._look(dependent), cause)
 
     def _tell(self, event: str, *arguments: Any) -> None:

@@ -5,10 +5,11 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -22,7 +23,7 @@ from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
-from orchestrator.run.queue import Observer, Queue
+from orchestrator.run.queue import Cause, Observer, Queue
 from orchestrator.run.ray_internals import keys_kept
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
@@ -63,20 +64,20 @@ class _Search(_NeverRestored, Searcher):
         super().__init__()
 
     def suggest(self, trial_id: str) -> Any:
-        attempt = self.queue.hand_out(trial_id)
-        if attempt is None:
+        bundle = self.queue.hand_out(trial_id)
+        if not bundle:
             return Searcher.FINISHED if self.queue.exhausted else None
-        lineage = attempt.task.lineage.id
-        return {"lineage": lineage, "attempt": attempt.number, "gpus": attempt.gpus}
+        attempts = {attempt.task.lineage.id: attempt.number for attempt in bundle}
+        return {"attempts": attempts, "gpus": bundle[0].gpus}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self.queue.reported(trial_id, result)
+        """_Stop has seen it before."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if not error:  # else _Trials follows, with the reason
-            self.queue.ended(trial_id, result or {})
+            self.queue.ended(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """The store has all there is to know."""
@@ -105,21 +106,25 @@ class _Trials(_NeverRestored, Callback):
             text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text(errors="replace"))
         except OSError:
             text = "stopped without an error message"
-        text = self._timeout(trial.config) or text
-        self.queue.failed(trial.trial_id, text, raised(trial.pickled_error_file))
+        cause = Cause.of(text, raised(trial.pickled_error_file))
+        stuck = dict(self._stuck(trial.config["attempts"]))
+        for where in stuck.values():
+            cause = Cause(
+                f"{where}the iteration took longer than resources.timeout_minutes: "
+                f"{self.work.timeout_minutes:g}, and its worker was ended where it was"
+            )
+        self.queue.failed(trial.trial_id, cause, stuck)
 
-    def _timeout(self, config: dict[str, Any]) -> str | None:
+    def _stuck(self, attempts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+        """The lineages that took too long, each with where."""
         store = Store(self.work.storage)
-        path = timeout_report(self.work.run, config["lineage"], config["attempt"])
-        with suppress(OSError):
-            where = store.peek(path)
-            if where is not None:
-                store.delete_file(path)
-                return (
-                    f"{where.decode()}the iteration took longer than resources.timeout_minutes: "
-                    f"{self.work.timeout_minutes:g}, and its worker was ended where it was"
-                )
-        return None
+        for lineage, attempt in attempts.items():
+            path = timeout_report(self.work.run, lineage, attempt)
+            with suppress(OSError):
+                where = store.peek(path)
+                if where is not None:
+                    store.delete_file(path)
+                    yield lineage, where.decode()
 
 
 def raised(file: str | None) -> BaseException | None:
@@ -136,13 +141,14 @@ def raised(file: str | None) -> BaseException | None:
 
 @dataclass
 class _Stop(_NeverRestored, Stopper):
-    """Ends trials at their next result once the run is being stopped, or when they give way."""
+    """Tells the queue what a trial reports, before anything else sees it flattened, and ends trials
+    as it says."""
 
     queue: Queue
     trials: _Trials
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.queue.gives_way(trial_id, result) or self.queue.stopping
+        return self.queue.reported(trial_id, result["reports"])
 
     def stop_all(self) -> bool:
         # Trials that never got their resources have no next result.
@@ -159,12 +165,14 @@ def train_plan(
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
+    largest: Mapping[Hashable, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. SIGINT and SIGTERM stop the run
+    dataset is decoded once, here, and shared with the workers. `largest` says of which kinds
+    several lineages share a trial, and how many. SIGINT and SIGTERM stop the run
     between iterations; what is committed stays.
     """
     gpus = gpus_per_lineage(resources, cluster)
@@ -183,7 +191,15 @@ def train_plan(
         timeout_minutes=resources.timeout_minutes,
         mirrors=mirrors,
     )
-    queue = Queue(plan.tasks, stored_files(Store(storage)), gpus, resources.retries, observer)
+    queue = Queue(
+        plan.tasks,
+        stored_files(Store(storage)),
+        gpus,
+        resources.retries,
+        observer,
+        concurrency(resources, cluster),
+        largest,
+    )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
         with stopped_by_signals(queue.stop), keys_kept():

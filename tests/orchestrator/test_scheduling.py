@@ -13,7 +13,7 @@ from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
-from orchestrator.run.queue import Queue
+from orchestrator.run.queue import Cause, Queue
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
@@ -73,8 +73,7 @@ def queue_of(
 
 
 def handed_out(queue: Queue, trial: str) -> str | None:
-    attempt = queue.hand_out(trial)
-    return attempt and attempt.task.lineage.id
+    return next((attempt.task.lineage.id for attempt in queue.hand_out(trial)), None)
 
 
 def test_what_shares_a_failed_iteration_is_given_up_with_it_and_so_on(tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_what_shares_a_failed_iteration_is_given_up_with_it_and_so_on(tmp_path: 
     assert handed_out(queue, "first") == plan.lineages[0].id
     assert handed_out(queue, "second") is None
     assert not queue.exhausted
-    queue.failed("first", "it broke", None)
+    queue.failed("first", Cause("it broke"))
     # IMP's densities wait for each other's iterations, not for the trunk that failed.
     assert listener.gave_up == [lineage.id for lineage in plan.lineages]
     assert handed_out(queue, "third") is None
@@ -94,13 +93,16 @@ def test_a_lineage_is_released_by_the_commit_it_waits_for(tmp_path: Path) -> Non
     plan = planned(tmp_path, TWO)
     queue, _ = queue_of(plan)
     queue.hand_out("first")
-    assert queue.hand_out("second") is None
+    assert not queue.hand_out("second")
     trunk, last = plan.lineages[0].keys
-    queue.reported("first", {"key": trunk})
-    assert handed_out(queue, "second") == plan.lineages[1].id
-    queue.ended("first", {"key": last, "complete": True})
-    queue.ended("second", {"complete": True})
-    assert queue.hand_out("third") is None
+    one, other = (lineage.id for lineage in plan.lineages)
+    assert not queue.reported("first", {one: {"key": trunk}})
+    assert handed_out(queue, "second") == other
+    queue.reported("first", {one: {"key": last, "complete": True}})
+    queue.ended("first")
+    queue.reported("second", {other: {"complete": True}})
+    queue.ended("second")
+    assert not queue.hand_out("third")
     assert queue.exhausted
     assert not queue.unfinished
 
@@ -113,11 +115,8 @@ def test_a_lineage_is_released_by_any_commit_after_the_one_it_waits_for(
     plan = planned(tmp_path, f"prune: {{iterations: 2}}\n{METHODS}")
     queue, _ = queue_of(plan)
     queue.hand_out("first")
-    if last == "goes on":
-        queue.reported("first", {"key": plan.lineages[0].keys[1]})
-    else:
-        queue.hand_out("nobody")
-        queue.ended("first", {"complete": True})
+    told = {"key": plan.lineages[0].keys[1]} if last == "goes on" else {"complete": True}
+    queue.reported("first", {plan.lineages[0].id: told})
     assert handed_out(queue, "second") == plan.lineages[1].id
 
 
@@ -129,11 +128,11 @@ def test_what_is_stored_when_a_worker_dies_is_no_failure(tmp_path: Path) -> None
     owner, dependent = plan.lineages
     queue.hand_out("first")
     stored[owner.keys[0]] = FILES
-    queue.failed("first", "its worker died", None)
+    queue.failed("first", Cause("its worker died"))
     assert {handed_out(queue, "second"), handed_out(queue, "third")} == {owner.id, dependent.id}
-    retried = "second" if queue._running["second"].number == 2 else "third"
+    retried = "second" if owner.id in queue._running["second"] else "third"
     stored[owner.keys[1]] = FILES
-    queue.failed(retried, "its worker died", None)
+    queue.failed(retried, Cause("its worker died"))
     assert [failure.iteration for failure in listener.failures] == [1, 2]
     assert listener.gave_up == [owner.id]
 
@@ -145,7 +144,7 @@ def test_what_another_run_has_stored_is_given_up_with_nobody(tmp_path: Path) -> 
     queue.hand_out("first")
     trunk = plan.lineages[0].keys[0]
     stored[trunk] = FILES
-    queue.failed("first", "it broke", None)
+    queue.failed("first", Cause("it broke"))
     given_up = set(listener.gave_up)
     waited_for_the_trunk = {t.lineage.id for t in plan.tasks if t.after == trunk}
     assert waited_for_the_trunk
@@ -162,8 +161,8 @@ def test_what_was_told_is_no_failure_of_a_store_that_cannot_be_read(tmp_path: Pa
     listener = Listener()
     queue = Queue(plan.tasks, files_of, 0, 0, listener)
     queue.hand_out("first")
-    queue.reported("first", {"key": plan.lineages[0].keys[0]})
-    queue.failed("first", "it is gone", StoreGone("it is gone"))
+    queue.reported("first", {plan.lineages[0].id: {"key": plan.lineages[0].keys[0]}})
+    queue.failed("first", Cause("it is gone", hopeless=True))
     assert [failure.iteration for failure in listener.failures] == [1]
 
 
@@ -183,9 +182,9 @@ def test_an_attempt_is_made_again_unless_its_error_is_hopeless(
 ) -> None:
     queue, _ = queue_of(planned(tmp_path, "methods: [one_shot]"), retries=1, gpus=0.25)
     queue.hand_out("first")
-    queue.failed("first", text, error)
-    attempt = queue.hand_out("second")
-    assert (attempt and attempt.gpus) == again
+    queue.failed("first", Cause.of(text, error))
+    attempts = queue.hand_out("second")
+    assert [attempt.gpus for attempt in attempts] == ([] if again is None else [again])
     assert [failure.traceback for failure in queue.failures] == ([] if again else [text])
 
 

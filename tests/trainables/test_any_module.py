@@ -27,8 +27,9 @@ from trainables.pruning import MethodConfig, Pruning
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import METRICS, decode_table, read_masks, read_tensors
 from trainables.training.batches import DeviceData
+from trainables.training.evaluation import evaluate
+from trainables.training.progress import State
 from trainables.training.recipe import Recipe
-from trainables.training.run import State, evaluate
 
 CPU = torch.device("cpu")
 ROOTS = DataRoots((), Path())

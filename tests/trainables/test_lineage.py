@@ -38,8 +38,10 @@ from trainables.store.artifacts import (
     decode_tensors,
 )
 from trainables.training.batches import DeviceData, Randomness
+from trainables.training.evaluation import evaluate
+from trainables.training.progress import State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, State, Training, evaluate
+from trainables.training.run import Diverged, Training
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4

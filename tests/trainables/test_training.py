@@ -21,8 +21,10 @@ from trainables.store import Store, checkpoint_path
 from trainables.training.augmentation import FlipAndCrop
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.checkpoint import STATE, EpochCheckpoint
+from trainables.training.evaluation import evaluate
+from trainables.training.progress import EpochRow, Progress, State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, EpochRow, Progress, State, Training, evaluate
+from trainables.training.run import Diverged, Training
 from trainables.training.schedules import Constant, Cosine, StepDecay
 
 CPU = torch.device("cpu")
@@ -74,9 +76,8 @@ def run(
     **options: Any,
 ) -> tuple[State, Progress]:
     model = net()
-    during = {n: options.pop(n) for n in ("snapshot", "checkpoint") if n in options}
     training = Training(model, masks, data, recipe, Randomness(seed, iteration), **options)
-    progress = training.finish(**during)
+    progress = training.finish()
     return model.state_dict(), progress
 
 
@@ -210,7 +211,7 @@ def test_a_run_from_step_k_takes_the_steps_that_an_unbroken_one_takes(
     def keep(at: int) -> None:
         kept[at] = {name: t.clone() for name, t in model.state_dict().items()}
 
-    Training(model, None, data, used, Randomness(0, 0)).finish(snapshot=keep)
+    Training(model, None, data, used, Randomness(0, 0), snapshot=keep).finish()
     assert sorted(kept) == list(range(13))
     later = plain_net()
     later.load_state_dict(kept[step])
@@ -247,7 +248,7 @@ def test_pruned_weights_are_exactly_zero_at_every_step(
             assert (model.state_dict()[name][~mask] == 0).all()
 
     used = recipe(optimizer=optimizer, clip_grad_norm=clip)
-    Training(model, masks, data, used, Randomness(0, 1)).finish(snapshot=check)
+    Training(model, masks, data, used, Randomness(0, 1), snapshot=check).finish()
     assert steps == 13
     for name, mask in masks.items():
         kept = model.state_dict()[name][mask]
@@ -382,7 +383,7 @@ def states_by_step(
     def keep(step: int) -> None:
         states[step] = {name: t.clone() for name, t in model.state_dict().items()}
 
-    progress = Training(model, None, data, recipe, Randomness(0, 0)).finish(snapshot=keep)
+    progress = Training(model, None, data, recipe, Randomness(0, 0), snapshot=keep).finish()
     return states, model.state_dict(), progress.rows
 
 
@@ -600,7 +601,7 @@ def test_a_run_from_step_k_is_resumed_too(data: DeviceData, tmp_path: Path) -> N
 
 def test_time_spent_before_an_interruption_counts(data: DeviceData, tmp_path: Path) -> None:
     run(data, recipe(), checkpoint=checkpoint(tmp_path))
-    saved = checkpoint(tmp_path).load(plain_net(), torch.optim.SGD(plain_net().parameters()))
+    saved = checkpoint(tmp_path).load(plain_net())
     assert saved is not None
     _, resumed = run(data, recipe(), checkpoint=checkpoint(tmp_path))
     assert resumed.epoch == 3
@@ -656,9 +657,7 @@ def test_of_two_checkpoints_the_newer_is_used_unless_it_is_damaged(
     assert store.names("checkpoints/key") == ["000001", "000002"]
 
     def first_epoch() -> int:
-        progress = checkpoint(tmp_path).load(
-            model := plain_net(), torch.optim.SGD(model.parameters(), momentum=0.9)
-        )
+        progress = checkpoint(tmp_path).load(plain_net())
         assert progress is not None
         return progress.epoch
 

@@ -1,6 +1,9 @@
 """One iteration: prune → measure → rewind → train → measure → commit."""
 
 import time
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +23,22 @@ from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read
 from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
 from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.evaluation import evaluate
+from trainables.training.progress import State
 from trainables.training.randomness import stream
-from trainables.training.run import Progress, State, Training, evaluate
+from trainables.training.run import Training
+
+T = TypeVar("T")
+Asking: TypeAlias = Generator[Training, Any, T]
+"""Gives trainings to be done, is sent the Progress of each, and returns a T."""
 
 
 class IterationRun(Iteration):
     """An iteration at work."""
 
-    def run(self, claim: Claim | None = None) -> Metrics:
-        """Train, measure and commit; the metrics.
+    def run(self, claim: Claim | None = None) -> Asking[Metrics]:
+        """Train, measure and commit; the metrics. Who drives it does the training, alone or with
+        others of its kind.
 
         Raises ClaimLost, and commits nothing, when `claim` was taken over meanwhile.
         """
@@ -36,21 +46,22 @@ class IterationRun(Iteration):
             torch.cuda.reset_peak_memory_stats(self.bench.device)
         model = self._initial_model()
         initial = {name: weight.detach().clone() for name, weight in prunable(model).items()}
-        made = self._train_trunk(model) if self.step.kind == "train" else self._prune(model)
+        train = self._train_trunk if self.step.kind == "train" else self._prune
+        made = yield from train(model)
         return commit_iteration(self, model, initial, made, claim)
 
-    def _train_trunk(self, model: nn.Module) -> Made:
+    def _train_trunk(self, model: nn.Module) -> Asking[Made]:
         wanted = self.bench.snapshots.get(self.key, frozenset()) | {0}
 
         def snapshot(at: int) -> None:
             if at in wanted:
                 self._commit_snapshot(self.key, at, model.state_dict())
 
-        run = self._training(model, None, iteration=0)
-        progress = run.finish(snapshot, self._checkpoint())
+        training = self._training(model, None, iteration=0)
+        progress = yield replace(training, snapshot=snapshot, checkpoint=self._checkpoint())
         return Made(dense_masks(prunable(model)), progress=progress)
 
-    def _prune(self, model: nn.Module) -> Made:
+    def _prune(self, model: nn.Module) -> Asking[Made]:
         """Find the masks, measure the pruned model, and train it from its rewound weights."""
         started = time.perf_counter()
         if self.step.kind == "retrain":
@@ -62,7 +73,9 @@ class IterationRun(Iteration):
             rewound, made = self._scored_and_pruned(model)
         model.load_state_dict(rewound)
         made.prune_seconds = time.perf_counter() - started
-        made.progress = self._train_pruned(model, made.masks)
+        start = self.lineage.cell.method.rewind_step
+        training = self._training(model, made.masks, self.step.iteration, start)
+        made.progress = yield replace(training, checkpoint=self._checkpoint())
         return made
 
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
@@ -125,18 +138,21 @@ class IterationRun(Iteration):
             pruned_sparsity=measure_sparsity(weights, masks),
         )
 
-    def _train_pruned(self, model: nn.Module, masks: Masks) -> Progress:
-        start = self.lineage.cell.method.rewind_step
-        run = self._training(model, masks, self.step.iteration, start)
-        return run.finish(checkpoint=self._checkpoint())
-
     def _training(
         self, model: nn.Module, masks: Masks | None, iteration: int, start_step: int = 0
     ) -> Training:
         cell = self.lineage.cell
         randomness = Randomness(cell.seed, iteration)
-        data, inputs = self.bench.data, self.step.inputs
-        return Training(model, masks, data, cell.train, randomness, inputs, start_step)
+        return Training(
+            model,
+            masks,
+            self.bench.data,
+            cell.train,
+            randomness,
+            self.step.inputs,
+            start_step,
+            architecture=cell.model,
+        )
 
     def _rewound_state(self) -> State:
         """w_k of the trunk on the same inputs: from its snapshot, or trained again for k steps when

@@ -5,16 +5,24 @@ writes its own. It needs no cluster and runs in a plain Python process.
 """
 
 from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import TypeAlias
 
 from trainables.lineage.bench import Bench
 from trainables.lineage.iteration import Iteration
-from trainables.lineage.iteration_run import IterationRun
+from trainables.lineage.iteration_run import Asking, IterationRun
 from trainables.lineage.keys import Lineage
 from trainables.lineage.metrics import Metrics
 from trainables.lineage.stored import Stored
 from trainables.store import Damaged, iteration_path
 from trainables.store.artifacts import WEIGHTS
-from trainables.store.claims import Claim, ClaimLost, Claims
+from trainables.store.claims import Claim, ClaimLost, Claims, pause
+from trainables.training.progress import Progress
+from trainables.training.run import Training
+
+Event: TypeAlias = Training | Metrics | None
+"""What a lineage comes to: a training to be done, an iteration that is committed, or one that
+someone else trains."""
 
 
 def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
@@ -24,6 +32,22 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
     damaged commit that is needed is set aside and trained again. Raises Diverged when training
     does; what was committed before stays.
     """
+    events = lineage_events(lineage, bench)
+    progress: Progress | None = None
+    with closing(events), suppress(StopIteration):
+        while True:
+            event, progress = events.send(progress), None
+            if isinstance(event, Training):
+                progress = event.finish()
+                continue
+            if event is None:
+                pause()
+            yield event
+
+
+def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress | None]:
+    """`run_lineage` for who trains and waits himself: is sent the progress of each training that
+    it yields, or has thrown what was raised by it."""
     claims = Claims(bench.store, bench.run, lineage.id, bench.attempt)
     stored = Stored(lineage, bench.store)
     looked_at: set[str] = set()
@@ -36,7 +60,7 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
             claim = claims.take(iteration.key)
             # It may have been committed before the claim was asked for.
             stored.look_again(index)
-            metrics = _run_claimed(iteration, stored, claim) if claim else None
+            metrics = (yield from _run_claimed(iteration, stored, claim)) if claim else None
         except Damaged as damage:
             if damage.path in looked_at:
                 raise
@@ -45,7 +69,6 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
             stored.forget()
             continue
         if claim is None:
-            claims.pause()
             yield None
         elif metrics is not None:
             _retire_weights(iteration)
@@ -53,13 +76,13 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
             yield metrics
 
 
-def _run_claimed(iteration: IterationRun, stored: Stored, claim: Claim) -> Metrics | None:
+def _run_claimed(iteration: IterationRun, stored: Stored, claim: Claim) -> Asking[Metrics | None]:
     """The metrics of the iteration; None when someone else has committed it or taken it over."""
     with claim:
         if stored.first_missing() != iteration.index:
             return None
         try:
-            return iteration.run(claim)
+            return (yield from iteration.run(claim))
         except ClaimLost:
             return None
         finally:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from trainables.measures.masks import Masks
 from trainables.measures.weights import Sparsity
 from trainables.pruning.score_sample import ScoreSample
-from trainables.training.run import Evaluation, Progress
+from trainables.training.evaluation import Evaluation
+from trainables.training.progress import Progress
 
 
 @dataclass

@@ -22,7 +22,7 @@ from trainables.lineage.made import Made
 from trainables.measures.masks import kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import Sparsity
-from trainables.training.run import EpochRow
+from trainables.training.progress import EpochRow
 
 Metrics = dict[str, Any]
 """One row: a value for each of COLUMNS."""
@@ -98,6 +98,7 @@ COLUMNS = (
     Column("prune_seconds", NUMBER, lambda m: m.made.prune_seconds),
     Column("peak_memory_bytes", INTEGER, lambda m: _peak_memory(m.iteration.bench.device)),
     Column("attempt", INTEGER, lambda m: m.iteration.bench.attempt),
+    Column("fused", INTEGER, lambda m: m.made.progress.fused),
     Column("device", TEXT, lambda m: _device_name(m.iteration.bench.device)),
     Column("host", TEXT, lambda m: socket.gethostname()),
     Column("finished_at", pa.timestamp("us", tz="UTC"), lambda m: datetime.now(UTC)),

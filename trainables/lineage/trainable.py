@@ -1,11 +1,9 @@
-"""LineageTrainable: a lineage as a Ray Tune trial. One step is one iteration."""
+"""LineageTrainable: a bundle of lineages as a Ray Tune trial. One step is an iteration of each."""
 
 import os
 import sys
-import threading
 import traceback
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +13,22 @@ from ray import tune
 
 from trainables.config import canonical_json
 from trainables.data import Dataset
+from trainables.errors import Hopeless
 from trainables.lineage.bench import Bench, StoreOptions
+from trainables.lineage.bundle import (
+    Failed,
+    Finished,
+    Limit,
+    Outcome,
+    no_limit,
+    run_bundle,
+)
 from trainables.lineage.keys import Lineage
-from trainables.lineage.loop import run_lineage
 from trainables.lineage.mirror import Mirror, Mirrors
+from trainables.lineage.time_limit import TimeLimit
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
-
-FINISHED: dict[str, Any] = {}
-"""What a lineage gives after its last iteration."""
 
 
 def timeout_report(run: str, lineage: str, attempt: int) -> str:
@@ -38,8 +42,9 @@ class Work:
 
     The `luggage` comes first: lineages may be made with its plug-ins.
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
-    `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. A step
-    that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits elsewhere.
+    `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. An
+    iteration that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits
+    elsewhere.
     """
 
     luggage: Luggage
@@ -57,9 +62,10 @@ class Work:
 
 
 class LineageTrainable(tune.Trainable):
-    """Thin: it picks the lineage, its data and device, and yields to `run_lineage`.
+    """Thin: it picks the lineages, their data and device, and yields to `run_bundle`.
 
-    A trial's config is `{"lineage": id, "attempt": n, "gpus": share of a GPU}`. Nothing of a
+    A trial's config is `{"attempts": {lineage's id: number of the attempt}, "gpus": share of a
+    GPU}`; a step is a round of the bundle, whose result has a report of each lineage. Nothing of a
     lineage outlives it in the actor but datasets, which are read-only.
     """
 
@@ -67,8 +73,8 @@ class LineageTrainable(tune.Trainable):
         assert work is not None
         self._work = work
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
-        self._iterations: Generator[dict[str, Any] | None] | None = None
-        self._mirror: Mirror | None = None
+        self._rounds: Generator[dict[str, Outcome]] | None = None
+        self._mirrors: dict[str, Mirror] = {}
         # The first optimizer makes torch import its compiler, for a second: no time of training.
         torch.optim.SGD([torch.zeros(1)], lr=1.0)
 
@@ -77,76 +83,85 @@ class LineageTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._iterations is None:
-            self._iterations = self._begin(self.config)
-        with self._time_limit():
-            metrics = next(self._iterations, FINISHED)
-        if metrics is None:
-            return {"claimed_elsewhere": True, "done": False, "complete": False}
-        if self._mirror is not None:
-            self._mirror.committed()
-        if metrics is FINISHED:
-            return {"done": True, "complete": True}
-        shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
-        last = metrics["key"] == self._lineage.keys[-1]
-        if last and self._mirror is not None:
-            self._mirror.close()
-        return {name: metrics[name] for name in shown} | {"done": last, "complete": last}
+        if self._rounds is None:
+            self._rounds = self._begin(self.config)
+        outcomes = next(self._rounds, {})
+        reports = {id: self._report(id, outcome) for id, outcome in outcomes.items()}
+        return {"reports": reports, "done": all(map(_is_last, reports.values()))}
 
     def cleanup(self) -> None:
+        mirrors = list(self._mirrors.values())
         self._end()
-        if self._mirror is not None:
-            self._mirror.wait()
+        for mirror in mirrors[:1]:  # one waits for all that was told in this process
+            mirror.wait()
 
     def _end(self) -> None:
-        if self._iterations is not None:
-            self._iterations.close()
-            self._iterations = None
-        if self._mirror is not None:
-            self._mirror.close()
+        if self._rounds is not None:
+            self._rounds.close()
+            self._rounds = None
+        for mirror in self._mirrors.values():
+            mirror.close()
+        self._mirrors = {}
 
-    @contextmanager
-    def _time_limit(self) -> Iterator[None]:
-        minutes = self._work.timeout_minutes
-        if minutes is None:
-            yield
-            return
-        stuck = threading.get_ident()
-        timer = threading.Timer(minutes * 60, self._end_worker, [stuck])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _report(self, id: str, outcome: Outcome) -> dict[str, Any]:
+        """What the driver is told of a lineage."""
+        if outcome is None:
+            return {"claimed_elsewhere": True}
+        if isinstance(outcome, Failed):
+            return _failure(outcome)
+        mirror = self._mirrors.get(id)
+        if mirror is not None:
+            mirror.committed()
+        if isinstance(outcome, Finished):
+            return {"complete": True}
+        shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
+        last = outcome["key"] == self._work.lineages[id].keys[-1]
+        if last and mirror is not None:
+            mirror.close()
+        return {name: outcome[name] for name in shown} | {"complete": last}
 
-    def _end_worker(self, thread: int) -> None:
-        """Leave behind where `thread` is stuck, and end this process: nothing else would."""
-        text = "".join(traceback.format_stack(sys._current_frames()[thread]))
-        report = timeout_report(self._work.run, self.config["lineage"], self.config["attempt"])
-        try:
-            Store(self._work.storage, existing=True).put(report, text.encode())
-        finally:
-            os._exit(1)
-
-    def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Any] | None]:
+    def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Outcome]]:
         work = self._work
         torch.set_num_threads(work.cpus)
         device = _device(config["gpus"])
-        self._lineage = work.lineages[config["lineage"]]
-        bench = Bench(
-            store=Store(work.storage, existing=True),
-            data=self._device_data(self._lineage, device),
+        store = Store(work.storage, existing=True)
+        benches = [
+            (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
+            for id, attempt in config["attempts"].items()
+        ]
+        if work.mirrors:
+            self._mirrors = {lineage.id: work.mirrors(lineage) for lineage, _ in benches}
+        return run_bundle(benches, self._time_limit())
+
+    def _bench(self, lineage: Lineage, attempt: int, device: torch.device, store: Store) -> Bench:
+        work = self._work
+        return Bench(
+            store=store,
+            data=self._device_data(lineage, device),
             device=device,
             snapshots=work.snapshots,
             branch_points=work.branch_points,
             keeping=work.keeping,
             run=work.run,
-            attempt=config["attempt"],
+            attempt=attempt,
             git_sha=work.git_sha,
         )
-        self._mirror = work.mirrors(self._lineage) if work.mirrors else None
-        return run_lineage(self._lineage, bench)
+
+    def _time_limit(self) -> Limit:
+        minutes = self._work.timeout_minutes
+        return no_limit if minutes is None else TimeLimit(minutes * 60, self._end_worker)
+
+    def _end_worker(self, thread: int, lineages: Sequence[Lineage]) -> None:
+        """Leave behind where `thread` is stuck, and end this process: nothing else would."""
+        text = "".join(traceback.format_stack(sys._current_frames()[thread]))
+        store = Store(self._work.storage, existing=True)
+        try:
+            for lineage in lineages:
+                attempt = self.config["attempts"][lineage.id]
+                path = timeout_report(self._work.run, lineage.id, attempt)
+                store.put(path, text.encode())
+        finally:
+            os._exit(1)
 
     def _device_data(self, lineage: Lineage, device: torch.device) -> DeviceData:
         identity = canonical_json(lineage.dataset)
@@ -168,3 +183,19 @@ def _device(gpus: float) -> torch.device:
         )
     torch.cuda.set_per_process_memory_fraction(gpus)
     return torch.device("cuda")
+
+
+def _is_last(report: dict[str, Any]) -> bool:
+    return bool(report.get("complete") or "failed" in report)
+
+
+def _failure(failed: Failed) -> dict[str, Any]:
+    error = failed.error
+    if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
+        raise error  # the device is of no more use to this process
+    return {
+        "failed": "".join(traceback.format_exception(error)),
+        "hopeless": isinstance(error, Hopeless),
+        "out_of_memory": isinstance(error, torch.OutOfMemoryError),
+        "fused": failed.fused,
+    }

@@ -28,6 +28,11 @@ EXPIRY_SECONDS = 60.0
 BEATS_PER_EXPIRY = 6
 
 
+def pause() -> None:
+    """Wait a moment before asking for a claim again, each at its own pace."""
+    time.sleep(random.uniform(0.5, 1.0))
+
+
 class ClaimLost(Exception):
     """Another took the claim over, because this holder had not been heard of."""
 
@@ -66,12 +71,6 @@ class Claims:
             return None
         claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
         return claim
-
-    def pause(self) -> float:
-        """Wait a moment before asking again, each at its own pace; the seconds waited."""
-        seconds = random.uniform(0.5, 1.0) * min(1.0, self.expiry / 10)
-        time.sleep(seconds)
-        return seconds
 
     def _others(self, key: str, mine: str | None) -> bool:
         """Whether another live ticket is there; removes the dead ones."""

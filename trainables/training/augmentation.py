@@ -1,6 +1,6 @@
 """Augmentation of training images by name, as a recipe has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -47,6 +47,22 @@ class Augmentation(Entry):
 
         return augmented
 
+    def epochs(
+        self, examples: int, generators: Sequence[torch.Generator], device: torch.device
+    ) -> Augmented:
+        """`epoch` for K networks: images are [B·K, C, H, W], and the examples `chosen` [B, K]."""
+        each = [self.epoch(examples, generator, device) for generator in generators]
+
+        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
+            of_each = images.unflatten(0, chosen.shape).unbind(1)
+            drawn = [
+                one(of_one, taken, step)
+                for one, of_one, taken in zip(each, of_each, chosen.unbind(1), strict=True)
+            ]
+            return torch.stack(drawn, dim=1).flatten(0, 1)
+
+        return augmented
+
     def require_fit(self, shape: tuple[int, int, int]) -> None:
         """Raises Unfit when images [C, H, W] cannot be augmented so."""
 
@@ -79,6 +95,20 @@ class FlipAndCrop(Augmentation):
         def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
             of_batch = {name: values.index_select(0, chosen) for name, values in drawn.items()}
             return self.augmented(images, of_batch)
+
+        return augmented
+
+    def epochs(
+        self, examples: int, generators: Sequence[torch.Generator], device: torch.device
+    ) -> Augmented:
+        each = [self._draw(examples, generator) for generator in generators]
+        # As if there were K times the examples, those of the kth network `examples` · k further on.
+        drawn = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
+        further = torch.arange(len(each), device=device) * examples
+
+        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
+            rows = (chosen + further).flatten()
+            return self.augmented(images, {name: values[rows] for name, values in drawn.items()})
 
         return augmented
 

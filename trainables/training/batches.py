@@ -1,6 +1,6 @@
 """Batches: data that stays on the device, and what each training step takes of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,8 +129,56 @@ def _random_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     device = data.train.labels.device
     for step in steps:
-        count = min(recipe.batch_size, len(data.train) - step * recipe.batch_size)
-        generator = randomness.generator(f"random inputs {step}", epoch)
-        images = torch.randn(count, *data.shape, generator=generator)
-        labels = torch.randint(data.classes, (count,), generator=generator)
+        images, labels = _random_batch(data, recipe, randomness, epoch, step)
         yield images.to(device), labels.to(device)
+
+
+def _random_batch(
+    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    count = min(recipe.batch_size, len(data.train) - step * recipe.batch_size)
+    generator = randomness.generator(f"random inputs {step}", epoch)
+    images = torch.randn(count, *data.shape, generator=generator)
+    return images, torch.randint(data.classes, (count,), generator=generator)
+
+
+def stacked_batches(
+    data: DeviceData,
+    recipe: Recipe,
+    randomness: Sequence[Randomness],
+    epoch: int,
+    steps: range,
+    inputs: Inputs = "real",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The `batches` of K networks, each from its own streams: inputs float32 [B, K, C, H, W] and
+    labels int64 [B, K]."""
+    if inputs == "random":
+        return _stacked_random_batches(data, recipe, randomness, epoch, steps)
+    return _stacked_real_batches(data, recipe, randomness, epoch, steps)
+
+
+def _stacked_real_batches(
+    data: DeviceData, recipe: Recipe, randomness: Sequence[Randomness], epoch: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    examples, device = data.train, data.train.labels.device
+    orders = [torch.randperm(len(examples), generator=each.generator("order", epoch))
+              for each in randomness]  # fmt: skip
+    order = torch.stack(orders, dim=1).to(device)
+    generators = [each.generator("augment", epoch) for each in randomness]
+    augmented = recipe.augment.epochs(len(examples), generators, device)
+    for step in steps:
+        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        rows = chosen.flatten()
+        images = augmented(examples.images.index_select(0, rows), chosen, step)
+        labels = examples.labels.index_select(0, rows).view_as(chosen)
+        yield examples.normalized(images).unflatten(0, chosen.shape), labels
+
+
+def _stacked_random_batches(
+    data: DeviceData, recipe: Recipe, randomness: Sequence[Randomness], epoch: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    device = data.train.labels.device
+    for step in steps:
+        drawn = [_random_batch(data, recipe, each, epoch, step) for each in randomness]
+        images, labels = zip(*drawn, strict=True)
+        yield torch.stack(images, dim=1).to(device), torch.stack(labels, dim=1).to(device)

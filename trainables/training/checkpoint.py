@@ -9,7 +9,7 @@ from torch import nn
 
 from trainables.store import Damaged, Store, checkpoint_path
 from trainables.store.artifacts import encode_tensors, read_tensors
-from trainables.training.run import Progress
+from trainables.training.progress import OptimizerState, Progress
 
 STATE = "state.safetensors"
 PROGRESS = "progress.json"
@@ -27,7 +27,7 @@ class EpochCheckpoint:
     minutes: float
     _saved_at: float = field(default_factory=time.monotonic)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+    def load(self, model: nn.Module) -> Progress | None:
         for name in reversed(self.store.names(f"checkpoints/{self.key}")):
             path = checkpoint_path(self.key, int(name))
             try:
@@ -37,19 +37,22 @@ class EpochCheckpoint:
                 self.store.set_aside(path)
                 continue
             model.load_state_dict(_part(tensors, "model/"))
-            _load_optimizer(optimizer, _part(tensors, "optimizer/"))
-            return Progress(**progress, best=_part(tensors, "best/") or None)
+            return Progress(
+                **progress,
+                best=_part(tensors, "best/") or None,
+                optimizer=_by_parameter(_part(tensors, "optimizer/")),
+            )
         return None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(self, model: nn.Module, progress: Progress) -> None:
         if time.monotonic() - self._saved_at < self.minutes * 60:
             return
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            held = {name: t for name, t in state.items() if t is not None}
+        for index, held in progress.optimizer.items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in held.items()}
         tensors |= {f"best/{name}": t for name, t in (progress.best or {}).items()}
-        written = {"epoch": progress.epoch, "rows": progress.rows, "seconds": progress.seconds}
+        plain = ("epoch", "rows", "seconds", "fused")
+        written = {name: getattr(progress, name) for name in plain}
         self.store.commit(
             checkpoint_path(self.key, progress.epoch),
             {STATE: encode_tensors(tensors), PROGRESS: json.dumps(written).encode()},
@@ -64,9 +67,9 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def _by_parameter(tensors: dict[str, torch.Tensor]) -> OptimizerState:
+    state: OptimizerState = {}
     for name, tensor in tensors.items():
         index, _, entry = name.partition("/")
         state.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return state

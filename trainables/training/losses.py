@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +20,11 @@ class Loss(Entry):
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over a batch, which training minimizes."""
         return self._of_each(logits, labels).mean()
+
+    def means(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`mean` for each of K networks, [K], of logits [B, K, classes] and labels [B, K]."""
+        pairs = zip(logits.unbind(1), labels.unbind(1), strict=True)
+        return torch.stack([self.mean(*pair) for pair in pairs])
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The sum over a batch."""
@@ -55,6 +61,10 @@ class CrossEntropy(Loss):
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._reduced(logits, labels, "mean")
+
+    def means(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = self._reduced(logits.flatten(0, 1), labels.flatten(), "none")
+        return losses.view_as(labels).mean(0)
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._reduced(logits, labels, "sum")

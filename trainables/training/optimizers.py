@@ -1,6 +1,6 @@
 """Optimizers by name, as a recipe has them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -23,14 +23,18 @@ class Optimizer(Entry):
     """Whether a zero weight whose gradient is always zero stays zero by the arithmetic alone; each
     class says it for itself."""
 
+    elementwise: ClassVar[bool] = False
+    """Whether each number is updated by its own gradients alone, whatever tensor it is in, so that
+    networks can be trained as one; each class says it for itself."""
+
     lr: Annotated[float, Field(gt=0)]
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return self.call(parameters)
 
-    def of(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of all parameters of a model. Raises PluginError when it is none."""
-        found = self([*model.parameters()])
+    def over(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of all parameters. Raises PluginError when it is none."""
+        found = self([*parameters])
         if not isinstance(found, torch.optim.Optimizer):
             raise PluginError(
                 f"{self.where()}: the optimizer {self.name} gives {described(found)}, no "
@@ -42,6 +46,7 @@ class Optimizer(Entry):
 def _checked(config: type[Any]) -> None:
     # What derives from an optimizer that keeps zeros may move them.
     config.keeps_zeros = vars(config).get("keeps_zeros", False)
+    config.elementwise = vars(config).get("elementwise", False)
     if config.function is not None and "lr" not in config.option_names:
         raise PluginError(
             f"{config.where()}: the optimizer {config.entry_name} has no option lr, which the "
@@ -58,6 +63,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent; the defaults are SAP Table 3."""
 
     keeps_zeros = True
+    elementwise = True
 
     name: Literal["sgd"]
     lr: Annotated[float, Field(gt=0)] = 0.1
@@ -87,6 +93,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba, 2015) with L2 weight decay."""
 
     keeps_zeros = True
+    elementwise = True
 
     name: Literal["adam"]
     lr: Annotated[float, Field(gt=0)] = 1e-3

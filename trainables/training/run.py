@@ -1,89 +1,33 @@
-"""One training run, and evaluation, on data that stays on the device."""
+"""Training runs, one or several at once, on data that stays on the device."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from trainables.errors import Hopeless
-from trainables.measures.masks import Masks, apply_masks
+from trainables.measures.masks import Masks
+from trainables.models import Model
 from trainables.training.batches import (
     DeviceData,
-    Examples,
     Inputs,
     Randomness,
     batches,
+    stacked_batches,
     steps_per_epoch,
 )
-from trainables.training.losses import CROSS_ENTROPY, Loss
+from trainables.training.evaluation import evaluate
+from trainables.training.networks import Networks, One, Stack, form_of
+from trainables.training.progress import Checkpoint, Progress
 from trainables.training.recipe import Recipe
-
-EVALUATION_BATCH = 1000
-
-State = dict[str, Tensor]
-
-
-class EpochRow(TypedDict):
-    """The measures of one epoch, as the table `epochs` has them; accuracies are 0…1."""
-
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    test_loss: float
-    test_accuracy: float
+from trainables.training.steps import Steps, Totals
 
 
 class Diverged(Hopeless):
     """The training or the test loss is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come: what an epoch checkpoint holds besides the optimizer's state."""
-
-    epoch: int = 0
-    rows: list[EpochRow] = field(default_factory=list)
-    seconds: float = 0.0
-    best: State | None = None
-
-
-class Checkpoint(Protocol):
-    """Where a run keeps its state between epochs."""
-
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None: ...
-
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    loss: float
-    accuracy: float
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, examples: Examples, loss: Loss = CROSS_ENTROPY) -> Evaluation:
-    """Mean loss and accuracy (0…1) over all examples, in eval mode."""
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
-    for start in range(0, len(examples), EVALUATION_BATCH):
-        chosen = slice(start, start + EVALUATION_BATCH)
-        labels = examples.labels[chosen]
-        logits = model(examples.normalized(examples.images[chosen]))
-        total += loss.total(logits, labels)
-        correct += (logits.argmax(dim=1) == labels).sum()
-    return Evaluation(total.item() / len(examples), correct.item() / len(examples))
 
 
 @dataclass(frozen=True)
@@ -92,7 +36,9 @@ class Training:
 
     `masks` are the kept weights (None: all), on the model's device; pruned weights are zero at the
     start and stay exactly zero. A run from `start_step` k > 0 takes the steps k…end, with their
-    learning rates and their places in the data order, and a fresh optimizer.
+    learning rates and their places in the data order, and a fresh optimizer. `snapshot(step)` is
+    called before every step and once after the last. `architecture` is what the model was made
+    from; a run without is trained alone.
     """
 
     model: nn.Module
@@ -102,164 +48,225 @@ class Training:
     randomness: Randomness
     inputs: Inputs = "real"
     start_step: int = 0
+    snapshot: Callable[[int], None] | None = None
+    checkpoint: Checkpoint | None = None
+    architecture: Model | None = None
 
-    def finish(
-        self,
-        snapshot: Callable[[int], None] | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> Progress:
-        """Train to the recipe's end. `snapshot(step)` is called before every step and once after
-        the last.
-
-        Raises Diverged when the loss of an epoch, in training or on the test set, is not finite.
-        """
-        optimizer, recipe = self.recipe.optimizer.of(self.model), self.recipe
-        resumed = checkpoint.load(self.model, optimizer) if checkpoint else None
-        progress = resumed or Progress(epoch=self.start_step // self.steps_per_epoch)
-        masked = self._masked()
-        resumed_seconds, started = progress.seconds, time.perf_counter()
-        while progress.epoch < recipe.epochs:
-            epoch = progress.epoch
-            totals = self._steps(optimizer, masked, epoch, self._range(epoch), snapshot)
-            progress.rows.append(self._row(epoch, totals))
-            progress.epoch += 1
-            self._keep_best(progress)
-            progress.seconds = resumed_seconds + time.perf_counter() - started
-            if checkpoint:
-                checkpoint.save(self.model, optimizer, progress)
-        if snapshot:
-            snapshot(recipe.epochs * self.steps_per_epoch)
-        if progress.best is not None:
-            self.model.load_state_dict(progress.best)
-        return progress
-
-    def until(self, step: int) -> None:
-        """Take the steps before `step`, counted over the whole run, and measure nothing."""
-        optimizer, masked = self.recipe.optimizer.of(self.model), self._masked()
-        for epoch in range(math.ceil(step / self.steps_per_epoch)):
-            end = min(step - epoch * self.steps_per_epoch, self.steps_per_epoch)
-            self._steps(optimizer, masked, epoch, range(end))
+    @property
+    def kind(self) -> Any:
+        """What runs have in common that can be one computation."""
+        if self.architecture is None:
+            return id(self)
+        return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(len(self.data.train), self.recipe.batch_size)
 
-    def _range(self, epoch: int) -> range:
-        """The steps of an epoch that are not before the start."""
-        first = max(self.start_step - epoch * self.steps_per_epoch, 0)
-        return range(first, self.steps_per_epoch)
+    def finish(self) -> Progress:
+        """Train to the recipe's end.
 
-    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Each masked parameter with its mask as 0 and 1. A zero weight with a zero gradient has
-        zero momentum and zero weight decay, so masking the gradient keeps it at exactly zero."""
-        if self.masks is None:
-            return []
-        apply_masks(self.model, self.masks)
-        weights = {name: self.model.get_parameter(name) for name in self.masks}
-        return [
-            (weights[name], mask.to(weights[name]))
-            for name, mask in self.masks.items()
-            if not bool(mask.all())
-        ]
+        Raises Diverged when the loss of an epoch, in training or on the test set, is not finite.
+        """
+        (ended,) = train([self])
+        if isinstance(ended, Diverged):
+            raise ended
+        return ended
 
-    def _steps(
-        self,
-        optimizer: torch.optim.Optimizer,
-        masked: list[tuple[nn.Parameter, Tensor]],
-        epoch: int,
-        steps: range,
-        snapshot: Callable[[int], None] | None = None,
-    ) -> "_Totals":
-        """Take `steps` of an epoch."""
-        recipe = self.recipe
-        self.randomness.seed_global(epoch)
-        totals = _Totals.on(self.data.train.labels.device)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(epoch)
-        parameters = list(self.model.parameters())
-        self.model.train()
-        for step, (images, labels) in self._numbered_batches(epoch, steps):
-            if snapshot:
-                snapshot(step)
-            optimizer.zero_grad(set_to_none=True)
-            logits = self.model(images)
-            loss = recipe.loss.mean(logits, labels)
-            loss.backward()
-            if recipe.clip_before_mask:
-                self._clip(parameters)
-            for parameter, mask in masked:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(mask)
-            if not recipe.clip_before_mask:
-                self._clip(parameters)
-            optimizer.step()
-            if masked and not recipe.optimizer.keeps_zeros:
-                apply_masks(self.model, self.masks or {})
-            totals.add(loss, logits, labels, step + 1)
-        return totals
-
-    def _clip(self, parameters: list[nn.Parameter]) -> None:
-        if self.recipe.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_grad_norm)
-
-    def _numbered_batches(
-        self, epoch: int, steps: range
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        drawn = batches(self.data, self.recipe, self.randomness, epoch, steps, self.inputs)
-        return zip((epoch * self.steps_per_epoch + step for step in steps), drawn, strict=True)
-
-    def _row(self, epoch: int, totals: "_Totals") -> EpochRow:
-        recipe, rate = self.recipe, self.recipe.rate(epoch)
-        train_loss = totals.loss.item() / totals.seen
-        test = evaluate(self.model, self.data.test, recipe.loss)
-        if not (math.isfinite(train_loss) and math.isfinite(test.loss)):
-            raise Diverged(
-                f"the training loss is {train_loss:g} and the test loss {test.loss:g} in epoch "
-                f"{epoch + 1} of {recipe.epochs} (learning rate {rate:g}); try a smaller "
-                "train.optimizer.lr or train.clip_grad_norm"
-            )
-        held_out = self.data.validation
-        validation = evaluate(self.model, held_out, recipe.loss) if held_out else None
-        return {
-            "epoch": epoch + 1,
-            "step": totals.steps,
-            "lr": rate,
-            "train_loss": train_loss,
-            "train_accuracy": totals.correct.item() / totals.seen,
-            "validation_loss": validation and validation.loss,
-            "validation_accuracy": validation and validation.accuracy,
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
-        }
-
-    def _keep_best(self, progress: Progress) -> None:
-        if self.recipe.keep == "last":
-            return
-        by = "test_accuracy" if self.recipe.keep == "best_test" else "validation_accuracy"
-        *earlier, latest = [row[by] or 0.0 for row in progress.rows]
-        if not earlier or latest > max(earlier):
-            progress.best = {name: t.clone() for name, t in self.model.state_dict().items()}
+    def until(self, step: int) -> None:
+        """Take the steps before `step`, counted over the whole run, and measure nothing."""
+        run = _Run(self, Progress())
+        group = _Group([run])
+        for epoch in range(math.ceil(step / self.steps_per_epoch)):
+            group.train(range(min(step - epoch * self.steps_per_epoch, self.steps_per_epoch)))
+            run.progress.epoch += 1
 
 
-@dataclass
-class _Totals:
-    """Sums over the steps of an epoch, on the device: no step waits for them."""
+def train(trainings: Sequence[Training]) -> list[Progress | Diverged]:
+    """Train runs of one `kind` to their end, as one computation; what became of each.
 
-    loss: Tensor
-    correct: Tensor
-    seen: int = 0
-    steps: int = 0
+    One that diverges leaves the others as they are. Raises Unfusible when there are several whose
+    architecture cannot be one computation.
+    """
+    runs = [_Run.begun(training) for training in trainings]
+    group: _Group | None = None
+    while behind := _behind(runs):
+        if group is None or behind != group.runs:
+            if group is not None:
+                group.leave()
+            group = _Group(behind)
+        group.epoch()
+    return [run.ended() for run in runs]
+
+
+def _behind(runs: Sequence["_Run"]) -> list["_Run"]:
+    """Of the runs that are not at their end, those with the longest way to go: what a checkpoint
+    had left behind catches up first."""
+    going = [run for run in runs if run.diverged is None and run.is_going]
+    first = min((run.progress.epoch for run in going), default=0)
+    return [run for run in going if run.progress.epoch == first]
+
+
+@dataclass(eq=False)
+class _Run:
+    """A training on its way."""
+
+    training: Training
+    progress: Progress
+    diverged: Diverged | None = None
 
     @classmethod
-    def on(cls, device: torch.device) -> "_Totals":
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device),
-            torch.zeros((), dtype=torch.int64, device=device),
-        )
+    def begun(cls, training: Training) -> "_Run":
+        resumed = training.checkpoint.load(training.model) if training.checkpoint else None
+        first = training.start_step // training.steps_per_epoch
+        return cls(training, resumed or Progress(epoch=first))
 
-    @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, steps: int) -> None:
-        self.loss += loss * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.seen += len(labels)
-        self.steps = steps
+    @property
+    def is_going(self) -> bool:
+        return self.progress.epoch < self.training.recipe.epochs
+
+    def ended(self) -> Progress | Diverged:
+        if self.diverged is not None:
+            return self.diverged
+        training = self.training
+        if training.snapshot:
+            training.snapshot(training.recipe.epochs * training.steps_per_epoch)
+        if self.progress.best is not None:
+            training.model.load_state_dict(self.progress.best)
+        return self.progress
+
+    def measure(self, trained: "_Trained") -> None:
+        """Add the row of an epoch, and keep its weights if they are the best."""
+        training, progress = self.training, self.progress
+        test = evaluate(training.model, training.data.test, training.recipe.loss)
+        if not (math.isfinite(trained.loss) and math.isfinite(test.loss)):
+            self.diverged = Diverged(
+                f"the training loss is {trained.loss:g} and the test loss {test.loss:g} in epoch "
+                f"{progress.epoch + 1} of {training.recipe.epochs} (learning rate "
+                f"{trained.rate:g}); try a smaller train.optimizer.lr or train.clip_grad_norm"
+            )
+            return
+        held_out = training.data.validation
+        validation = evaluate(training.model, held_out, training.recipe.loss) if held_out else None
+        progress.epoch += 1
+        progress.rows.append(
+            {
+                "epoch": progress.epoch,
+                "step": trained.step,
+                "lr": trained.rate,
+                "train_loss": trained.loss,
+                "train_accuracy": trained.accuracy,
+                "validation_loss": validation and validation.loss,
+                "validation_accuracy": validation and validation.accuracy,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+            }
+        )
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        training, progress = self.training, self.progress
+        if training.recipe.keep == "last":
+            return
+        by = "test_accuracy" if training.recipe.keep == "best_test" else "validation_accuracy"
+        *earlier, latest = [row[by] or 0.0 for row in progress.rows]
+        if not earlier or latest > max(earlier):
+            state = training.model.state_dict()
+            progress.best = {name: tensor.clone() for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What one network made of the training examples of an epoch, up to `step`."""
+
+    step: int
+    rate: float
+    loss: float
+    accuracy: float
+
+
+class _Group:
+    """Runs at the same epoch, trained as one computation."""
+
+    def __init__(self, runs: Sequence[_Run]) -> None:
+        self.runs = list(runs)
+        self._trainings = [run.training for run in runs]
+        self._steps = Steps(
+            _networks(self._trainings),
+            self._first.recipe,
+            [training.masks for training in self._trainings],
+            [run.progress.optimizer for run in runs],
+        )
+        for run in runs:
+            run.progress.fused = max(run.progress.fused, len(runs))
+
+    @property
+    def _first(self) -> Training:
+        return self._trainings[0]
+
+    @property
+    def _epoch(self) -> int:
+        return self.runs[0].progress.epoch
+
+    def leave(self) -> None:
+        """Give each run what the optimizer remembers of it."""
+        for run, state in zip(self.runs, self._steps.states(), strict=True):
+            run.progress.optimizer = state
+
+    def epoch(self) -> None:
+        """Train what is left of the epoch, measure it, and let the runs' checkpoints have it."""
+        started = time.perf_counter()
+        first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, 0)
+        trained = self.train(range(first, self._first.steps_per_epoch))
+        for run, of_run in zip(self.runs, trained, strict=True):
+            run.measure(of_run)
+        seconds = (time.perf_counter() - started) / len(self.runs)
+        for run in self.runs:
+            run.progress.seconds += seconds
+        if any(training.checkpoint for training in self._trainings):
+            self._save()
+
+    def _save(self) -> None:
+        self.leave()
+        for run in self.runs:
+            if run.training.checkpoint and run.diverged is None:
+                run.training.checkpoint.save(run.training.model, run.progress)
+
+    def train(self, steps: range) -> list[_Trained]:
+        """Take `steps` of the epoch."""
+        epoch, recipe = self._epoch, self._first.recipe
+        rate = recipe.rate(epoch)
+        self._steps.at_rate(rate)
+        snapshots = [each.snapshot for each in self._trainings if each.snapshot]
+        totals: Totals | None = None
+        for step, (images, labels) in self._batches(epoch, steps):
+            for snapshot in snapshots:
+                snapshot(step)
+            losses, logits = self._steps.take(images, labels)
+            totals = totals or Totals.like(labels)
+            totals.add(losses, logits, labels)
+        assert totals is not None, "an epoch has a step"
+        at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen
+        return [
+            _Trained(at, rate, loss / seen, correct / seen)
+            for loss, correct in zip(*totals.of_each(), strict=True)
+        ]
+
+    def _batches(self, epoch: int, steps: range) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        of, randomness = self._first, [each.randomness for each in self._trainings]
+        if len(randomness) == 1:
+            # Layers that draw, such as dropout, do so from the global generators.
+            randomness[0].seed_global(epoch)
+            drawn = batches(of.data, of.recipe, randomness[0], epoch, steps, of.inputs)
+        else:
+            drawn = stacked_batches(of.data, of.recipe, randomness, epoch, steps, of.inputs)
+        return zip((epoch * of.steps_per_epoch + step for step in steps), drawn, strict=True)
+
+
+def _networks(trainings: Sequence[Training]) -> Networks:
+    if len(trainings) == 1:
+        return One(trainings[0].model)
+    first, *others = trainings
+    assert all(other.kind == first.kind for other in others)
+    form = form_of(cast(Any, first.architecture), first.data.shape, first.data.classes)
+    return Stack([training.model for training in trainings], form)

@@ -1,0 +1,83 @@
+"""What is ready to be trained, in the order in which it is handed out."""
+
+import heapq
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.run.planning import Task
+
+UNLIMITED = 2**31
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The `number`th attempt at a task, from 1, on a share of a GPU; 0 is the CPU.
+
+    `failures` are those that count against its retries. It shares a trial with others of its kind,
+    `together` of them at most.
+    """
+
+    task: Task
+    number: int
+    gpus: float
+    failures: int = 0
+    together: int = UNLIMITED
+
+    def again(self, *, counts: bool, gpus: float, together: int) -> "Attempt":
+        """The one after this has failed."""
+        failures = self.failures + counts
+        together = max(1, min(self.together, together))
+        return replace(
+            self, number=self.number + 1, failures=failures, gpus=gpus, together=together
+        )
+
+
+def kind_of(task: Task) -> Hashable:
+    """What lineages share that can be trained together: dataset, model and recipe."""
+    cell = task.lineage.cell
+    return cell.dataset, cell.model, cell.train
+
+
+@dataclass
+class Ready:
+    """Attempts, the longest lineages first: what ends last should not begin last.
+
+    `largest` says how many of a kind go into one trial; 1 of those that it does not name.
+    """
+
+    largest: Mapping[Hashable, int] = field(default_factory=dict)
+    _by_kind: dict[Hashable, list[tuple[int, int, Attempt]]] = field(default_factory=dict)
+    _added: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._by_kind)
+
+    def add(self, attempt: Attempt) -> None:
+        self._added += 1
+        left = len(attempt.task.lineage.keys) - attempt.task.first
+        entry = (-left, self._added, attempt)
+        heapq.heappush(self._by_kind.setdefault(self._kind(attempt), []), entry)
+
+    def take(self, trials: int) -> tuple[Attempt, ...]:
+        """A bundle of attempts for one of as many `trials` as are free: all of one kind are divided
+        among them."""
+        kind = min(self._by_kind, key=lambda kind: self._by_kind[kind][0])
+        waiting = self._by_kind[kind]
+        size = self._size(waiting[0][2], len(waiting), trials)
+        bundle = tuple(heapq.heappop(waiting)[2] for _ in range(size))
+        if not waiting:
+            del self._by_kind[kind]
+        return bundle
+
+    def bundle_size(self, attempt: Attempt, busy: int, trials: int) -> int:
+        """How many would be in a trial with `attempt` if its `busy` lineages were taken back and
+        handed out again to one of `trials`."""
+        waiting = len(self._by_kind.get(self._kind(attempt), ()))
+        return self._size(attempt, busy + waiting, trials) if waiting else busy
+
+    def _size(self, attempt: Attempt, waiting: int, trials: int) -> int:
+        largest = min(attempt.together, self.largest.get(kind_of(attempt.task), 1))
+        return max(1, min(largest, -(-waiting // max(1, trials))))
+
+    def _kind(self, attempt: Attempt) -> Hashable:
+        return kind_of(attempt.task), attempt.gpus, attempt.together

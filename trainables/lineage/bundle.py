@@ -1,0 +1,130 @@
+"""A bundle: lineages trained together, each claimed and committed by itself."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage
+from trainables.lineage.loop import Event, lineage_events
+from trainables.lineage.metrics import Metrics
+from trainables.store.claims import pause
+from trainables.training.progress import Progress
+from trainables.training.run import Training, train
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Nothing of the lineage is left to train."""
+
+
+FINISHED = Finished()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A lineage failed with `error`, in a training of `fused` networks or by itself."""
+
+    error: Exception
+    fused: int = 1
+
+
+Outcome: TypeAlias = Metrics | Finished | Failed | None
+"""What a round comes to for a lineage: the metrics of the iteration that it committed;
+that it has finished, or failed; None when someone else trains the iteration that comes next."""
+
+Limit: TypeAlias = Callable[[Sequence[Lineage]], AbstractContextManager[None]]
+"""Of the work that is done in its context, on behalf of the lineages."""
+
+
+def no_limit(lineages: Sequence[Lineage]) -> AbstractContextManager[None]:
+    """A `Limit` that does nothing."""
+    return nullcontext()
+
+
+def run_bundle(
+    benches: Iterable[tuple[Lineage, Bench]], limit: Limit = no_limit
+) -> Generator[dict[str, Outcome]]:
+    """Train and commit what the store lacks of the lineages; yields, round for round, what became
+    of each by its id. A lineage that has failed or finished is in no later round.
+
+    In a round each lineage comes one iteration further. Trainings of one `Training.kind` are one
+    computation; all else each lineage does by itself. What one fails with does not touch the
+    others. When all wait for someone else, a round takes a moment. `limit` is entered for every
+    piece of work.
+    """
+    going = [_Going(lineage, lineage_events(lineage, bench)) for lineage, bench in benches]
+    try:
+        while going:
+            outcomes = _round(going, limit)
+            if all(outcome is None for outcome in outcomes.values()):
+                pause()
+            going = [each for each in going if each.goes_on]
+            yield outcomes
+    finally:
+        for each in going:
+            each.events.close()
+
+
+@dataclass
+class _Going:
+    """A lineage at work, and what it has come to."""
+
+    lineage: Lineage
+    events: Generator[Event, Progress | None]
+    event: Training | Outcome = None
+
+    @property
+    def goes_on(self) -> bool:
+        return not isinstance(self.event, Finished | Failed)
+
+    def advance(self, trained: Progress | Failed | None) -> None:
+        """Go on with what became of the training that was asked for."""
+        try:
+            if isinstance(trained, Failed):
+                self.event = self.events.throw(trained.error)
+            else:
+                self.event = self.events.send(trained)
+        except StopIteration:
+            self.event = FINISHED
+        except Exception as error:
+            self.event = trained if isinstance(trained, Failed) else Failed(error)
+
+
+def _round(going: Sequence[_Going], limit: Limit) -> dict[str, Outcome]:
+    for each in going:
+        with limit([each.lineage]):
+            each.advance(None)
+    # A damaged parent, or a lost claim, makes a lineage ask for a training once more.
+    while waiting := [each for each in going if isinstance(each.event, Training)]:
+        for together in _of_one_kind(waiting):
+            with limit([each.lineage for each in together]):
+                ended = _trained(together)
+            for each, end in zip(together, ended, strict=True):
+                with limit([each.lineage]):
+                    each.advance(end)
+    return {each.lineage.id: _outcome(each.event) for each in going}
+
+
+def _outcome(event: Training | Outcome) -> Outcome:
+    assert not isinstance(event, Training)
+    return event
+
+
+def _of_one_kind(waiting: Sequence[_Going]) -> Iterator[list[_Going]]:
+    kinds: dict[object, list[_Going]] = {}
+    for each in waiting:
+        assert isinstance(each.event, Training)
+        kinds.setdefault(each.event.kind, []).append(each)
+    yield from kinds.values()
+
+
+def _trained(together: Sequence[_Going]) -> list[Progress | Failed]:
+    trainings = [each.event for each in together if isinstance(each.event, Training)]
+    fused = len(trainings)
+    try:
+        ended = train(trainings)
+    except Exception as error:
+        return [Failed(error, fused) for _ in trainings]
+    return [Failed(end) if isinstance(end, Exception) else end for end in ended]

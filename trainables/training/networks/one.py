@@ -1,0 +1,69 @@
+"""One network, computed as torch computes it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainables.measures.masks import Masks, apply_masks
+from trainables.training.losses import Loss
+from trainables.training.optimizers import Optimizer
+from trainables.training.progress import OptimizerState
+
+
+class One:
+    """`Networks` of one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters = list(model.parameters())
+
+    def train(self) -> None:
+        self.model.train()
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def losses(self, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+        return loss.mean(logits, labels)
+
+    def masked(self, masks: Sequence[Masks | None]) -> list[tuple[nn.Parameter, Tensor]]:
+        (found,) = masks
+        if found is None:
+            return []
+        apply_masks(self.model, found)
+        return [
+            (self.model.get_parameter(name), mask)
+            for name, mask in found.items()
+            if not bool(mask.all())
+        ]
+
+    def clip(self, largest: float) -> None:
+        nn.utils.clip_grad_norm_(self.parameters, largest)
+
+    def optimizers(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
+        return [optimizer.over(self.parameters)]
+
+    def states(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[OptimizerState]:
+        return [remembered(*optimizers)]
+
+    def load(
+        self, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[OptimizerState]
+    ) -> None:
+        for optimizer, state in zip(optimizers, states, strict=True):
+            remember(optimizer, state)
+
+
+def remembered(optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """What an optimizer remembers of its parameters."""
+    state = optimizer.state_dict()["state"]
+    return {
+        index: {name: tensor for name, tensor in held.items() if tensor is not None}
+        for index, held in state.items()
+    }
+
+
+def remember(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
+    """Make an optimizer remember `state`."""
+    if state:
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,0 +1,49 @@
+"""Progress: how far a training run has come, and where it is kept between epochs."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, TypedDict
+
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+OptimizerState = dict[int, dict[str, Tensor]]
+"""Of each parameter, by its number: what the optimizer remembers of it, by name."""
+
+
+class EpochRow(TypedDict):
+    """The measures of one epoch, as the table `epochs` has them; accuracies are 0…1."""
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float
+    test_accuracy: float
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what an epoch checkpoint holds besides the weights.
+
+    `fused` is the largest number of networks, this one among them, that were one computation.
+    `seconds` is this network's share of the time.
+    """
+
+    epoch: int = 0
+    rows: list[EpochRow] = field(default_factory=list)
+    seconds: float = 0.0
+    fused: int = 1
+    best: State | None = None
+    optimizer: OptimizerState = field(default_factory=dict)
+
+
+class Checkpoint(Protocol):
+    """Where a run keeps its state between epochs."""
+
+    def load(self, model: nn.Module) -> Progress | None: ...
+
+    def save(self, model: nn.Module, progress: Progress) -> None: ...
