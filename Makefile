@@ -7,13 +7,17 @@ OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-oldest lint bench chaos reproduce clean
+.PHONY: quickstart test test-long test-oldest lint bench chaos reproduce clean
 
 quickstart: $(STAMP)
 	$(BIN)/prunesweep run sweeps/quickstart.yaml
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# What takes minutes of processor time, and `make test` leaves out.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist load -m long
 
 # With the lowest versions that pyproject.toml admits: keys, results, and what uses private parts of
 # Ray and W&B. Python 3.11 has wheels of all of them (PYTHON=python3.11 where python3 is another). Two

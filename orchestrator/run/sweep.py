@@ -13,10 +13,11 @@ from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
-from orchestrator.run.capacity import concurrency
+from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.fitting import check_fit
+from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import (
     Plan,
@@ -126,7 +127,10 @@ def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSwe
         plan=plan,
         bytes=size,
         recorded=recorded_seconds(store, training_group),
-        notices=tuple(_notices(spec, store)),
+        notices=(
+            *_notices(spec, store),
+            *fusing_notices(plan.tasks, datasets, spec.resources),
+        ),
     )
 
 
@@ -250,6 +254,12 @@ def _train(
             load=load,
             observer=progress,
             git_sha=git_sha(),
+            largest=largest_bundles(
+                planned.plan.tasks,
+                planned.datasets,
+                spec.resources,
+                gpus_per_lineage(spec.resources, cluster),
+            ),
             mirrors=tracking and partial(follow, tracking),
         )
 

@@ -72,18 +72,29 @@ def _gpus(value: Any) -> Any:
     return value
 
 
+def _fuse(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value not in ("off", "auto") and not (number and 1 <= value <= 1024):
+        raise PydanticCustomError(
+            "fuse", "must be off, auto, or the most lineages to train as one computation, such as 8"
+        )
+    return value
+
+
 Name = Annotated[str, AfterValidator(_checked_name)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Distinct = AfterValidator(_distinct)
 
 
 class Resources(Config):
-    """What one lineage may use; outside the identity of results."""
+    """What one lineage may use, or `fuse` lineages that are trained as one computation; outside
+    the identity of results."""
 
     gpus_per_lineage: Annotated[Literal["auto"] | float, BeforeValidator(_gpus)] = "auto"
     cpus_per_lineage: Annotated[int, Field(ge=1)] = 1
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     retries: Annotated[int, Field(ge=0)] = 1
+    fuse: Annotated[Literal["off", "auto"] | int, BeforeValidator(_fuse)] = "off"
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None
 
 

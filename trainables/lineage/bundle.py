@@ -47,7 +47,7 @@ def run_bundle(
     benches: Iterable[tuple[Lineage, Bench]], limit: Limit = no_limit
 ) -> Generator[dict[str, Outcome]]:
     """Train and commit what the store lacks of the lineages; yields, round for round, what became
-    of each by its id. A lineage that has failed or finished is in no later round.
+    of each by its id. One that has failed, or come to its end, is in no later round.
 
     In a round each lineage comes one iteration further. Trainings of one `Training.kind` are one
     computation; all else each lineage does by itself. What one fails with does not touch the
@@ -60,11 +60,17 @@ def run_bundle(
             outcomes = _round(going, limit)
             if all(outcome is None for outcome in outcomes.values()):
                 pause()
+            over = [each for each in going if not each.goes_on]
             going = [each for each in going if each.goes_on]
+            _close(over)
             yield outcomes
     finally:
-        for each in going:
-            each.events.close()
+        _close(going)
+
+
+def _close(lineages: Iterable["_Going"]) -> None:
+    for each in lineages:
+        each.events.close()
 
 
 @dataclass
@@ -77,6 +83,8 @@ class _Going:
 
     @property
     def goes_on(self) -> bool:
+        if isinstance(self.event, dict):
+            return self.event["key"] != self.lineage.keys[-1]
         return not isinstance(self.event, Finished | Failed)
 
     def advance(self, trained: Progress | Failed | None) -> None:

@@ -13,7 +13,7 @@ from trainables.training.networks.mapped import Mapped
 from trainables.training.networks.stacking import by_name, shared
 from trainables.training.networks.wide import Wide, is_wide
 
-EXAMPLES, NETWORKS = 4, 3
+EXAMPLES, NETWORKS = 3, 2
 """With which a form is tried."""
 
 

@@ -1,0 +1,71 @@
+"""Which lineages are trained together as one computation, and how many."""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
+
+from orchestrator.run.planning import ResolvedDataset, Task
+from orchestrator.run.ready import kind_of
+from orchestrator.sweepfile.spec import Resources
+from trainables.data import DatasetInfo
+from trainables.models import blueprint
+from trainables.training.networks import Unfusible, form_of
+
+AUTO_WEIGHTS = 4_000_000
+"""`fuse: auto` on a GPU: as many networks as have together about as many weights."""
+AUTO_LARGEST = 32
+
+
+def largest_bundles(
+    tasks: Iterable[Task], datasets: Sequence[ResolvedDataset], resources: Resources, gpus: float
+) -> dict[Hashable, int]:
+    """How many lineages of each kind may share a trial, which has `gpus` of a GPU; kinds that are
+    trained alone are not named."""
+    if resources.fuse == "off" or (resources.fuse == "auto" and gpus == 0):
+        return {}
+    sizes: dict[Hashable, int] = {}
+    for kind, model, info in _kinds(tasks, datasets):
+        if _why_alone(model, info) is None:
+            sizes[kind] = _auto(model, info) if resources.fuse == "auto" else int(resources.fuse)
+    return sizes
+
+
+def fusing_notices(
+    tasks: Iterable[Task], datasets: Sequence[ResolvedDataset], resources: Resources
+) -> Iterator[str]:
+    """What the user should know of `fuse: K`."""
+    if isinstance(resources.fuse, str) or resources.fuse == 1:
+        return
+    alone = {
+        model.name: reason
+        for _, model, info in _kinds(tasks, datasets)
+        if (reason := _why_alone(model, info)) is not None
+    }
+    for name, reason in alone.items():
+        yield f"fuse: {name} is trained alone: {reason}"
+    yield (
+        f"fuse: {resources.fuse} trains up to {resources.fuse} lineages as one computation; their "
+        "numbers agree with those of lineages trained alone within float rounding, and are not "
+        "bit-identical (the column fused says which)"
+    )
+
+
+def _kinds(
+    tasks: Iterable[Task], datasets: Sequence[ResolvedDataset]
+) -> Iterator[tuple[Hashable, Any, DatasetInfo]]:
+    info = {found.config: found.info for found in datasets}
+    cells = {kind_of(task): task.lineage.cell for task in tasks}
+    for kind, cell in cells.items():
+        yield kind, cell.model, info[cell.dataset]
+
+
+def _why_alone(model: Any, info: DatasetInfo) -> str | None:
+    try:
+        form_of(model, info.shape, info.classes)
+    except Unfusible as error:
+        return str(error)
+    return None
+
+
+def _auto(model: Any, info: DatasetInfo) -> int:
+    weights = sum(each.numel() for each in blueprint(model, info.shape, info.classes).parameters())
+    return max(1, min(AUTO_LARGEST, AUTO_WEIGHTS // weights))
