@@ -1,0 +1,150 @@
+"""A whole sweep against the bare loops that it needs, and against the field's habit.
+
+The sweep is SAP's Figure 2 on Fashion-MNIST in short: its mlp, one-shot, lottery ticket and SAP
+with (p, q) = (0.5, 1) and (1, 2), four seeds, three iterations, three epochs, batch 250. It is run
+by `prunesweep run`, from the command to its tables, as it is and with fused lineages.
+
+*Bare loops*: its trainings, each once (trunks are shared), as a bare PyTorch loop over resident
+tensors with one thread, as many at a time as there are cores; no process start, no pruning, no
+measures but a test evaluation each epoch.
+
+*The habit*: one process for each experiment, which trains every iteration from a torchvision
+DataLoader with per-sample transforms; one epoch of as many processes at a time as there are cores
+is measured, and multiplied by the epochs of all experiments.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from training import bare_epoch, fashion_mnist
+
+from trainables.models.perceptrons import mlp
+
+SEEDS, ITERATIONS, EPOCHS = 4, 3, 3
+METHODS: list[Any] = [
+    "one_shot",
+    "lottery_ticket",
+    {"name": "sap", "p": 0.5, "q": 1.0},
+    {"name": "sap", "p": 1.0, "q": 2.0},
+]
+TRAININGS = SEEDS * (1 + len(METHODS) * ITERATIONS)
+EXPERIMENT_EPOCHS = SEEDS * len(METHODS) * (ITERATIONS + 1) * EPOCHS
+SWEEP = {
+    "name": "grid",
+    "dataset": "fashion_mnist",
+    "model": "mlp",
+    "seeds": list(range(SEEDS)),
+    "train": {"epochs": EPOCHS, "batch_size": 250, "clip_grad_norm": 1.0},
+    "prune": {"iterations": ITERATIONS},
+    "methods": METHODS,
+    "wandb": {"mode": "disabled"},
+}
+
+
+def sweep_seconds(fuse: int | str) -> float:
+    """The wall-clock time of the command, everything included."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "grid.yaml"
+        file.write_text(json.dumps(SWEEP | {"resources": {"fuse": fuse}}))
+        command = [Path(sys.executable).with_name("prunesweep"), "run", file,
+                   "--storage", Path(folder) / "store"]  # fmt: skip
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+
+def train_bare(epochs: int) -> None:
+    torch.set_num_threads(1)
+    dataset, device = fashion_mnist(), torch.device("cpu")
+    for _ in range(epochs):
+        bare_epoch(dataset, device)
+
+
+def loop_seconds(processes: int) -> float:
+    """The bare loops of all trainings, `processes` at a time, once they are under way."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(train_bare, [1] * processes, chunksize=1)
+        started = time.perf_counter()
+        pool.map(train_bare, [EPOCHS] * TRAININGS, chunksize=1)
+        return time.perf_counter() - started
+
+
+class PerSample(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Images that are made tensors and normalized one at a time."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        from torchvision import transforms
+
+        self.images, self.labels = images, labels
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.286,), (0.353,))]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index, 0])), int(self.labels[index])
+
+
+def habit_epoch(_: int) -> float:
+    from trainables.torchvision_import import import_torchvision
+
+    import_torchvision()
+    torch.set_num_threads(1)
+    split = fashion_mnist().train
+    loader = torch.utils.data.DataLoader(PerSample(split.images, split.labels), 250, shuffle=True)
+    model = mlp((1, 28, 28), 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    started = time.perf_counter()
+    for images, labels in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def habit_seconds(processes: int) -> float:
+    """What all experiments take, `processes` at a time."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        epoch = max(pool.map(habit_epoch, range(processes), chunksize=1))
+    return epoch * EXPERIMENT_EPOCHS / processes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fuse", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    print(f"{TRAININGS} trainings of {EPOCHS} epochs on {cores} cores, torch {torch.__version__}")
+    for _ in range(options.rounds):
+        print(f"load before: {os.getloadavg()[0]:.1f}")
+        loops = loop_seconds(cores)
+        alone, fused = sweep_seconds("off"), sweep_seconds(options.fuse)
+        habit = habit_seconds(cores)
+        print(f"bare loops {loops:.1f} s")
+        for name, seconds in (("sweep", alone), (f"sweep, fuse: {options.fuse}", fused)):
+            ratios = f"{seconds / loops:.2f} of the loops, {habit / seconds:.1f} times the habit"
+            print(f"{name} {seconds:.1f} s, {ratios}")
+        print(f"the habit {habit:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
