@@ -5,14 +5,14 @@ import traceback
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
-from orchestrator.run.ready import UNLIMITED, Attempt, Ready
+from orchestrator.run.ready import Attempt, Ready
 from trainables.errors import Hopeless
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
@@ -171,10 +171,10 @@ class Queue:
             if lineage in at_fault:
                 self._failed(attempt, cause)
             elif at_fault:
-                self._ready.add(attempt.again(counts=False, gpus=attempt.gpus, together=UNLIMITED))
+                self._ready.add(attempt.next)
                 self._tell("gave_way", lineage)
             else:
-                self._failed(attempt, cause, counts=False, together=1)
+                self._again(replace(attempt, suspect=True), cause)
 
     def _first(self, task: Task) -> Attempt:
         return Attempt(task, 1, self.gpus)
@@ -189,6 +189,7 @@ class Queue:
         lineage = attempt.task.lineage
         if "key" in report:
             self._tell("committed", id, report)
+            attempts[id] = attempt = replace(attempt, suspect=False)
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
         if report.get("complete"):
@@ -201,7 +202,7 @@ class Queue:
             fused = report["fused"]
             if cause.out_of_memory and fused > 1:
                 # It was too much for all of them together: no failure of one.
-                self._failed(attempt, cause, counts=False, together=fused // 2)
+                self._again(replace(attempt, together=max(1, fused // 2)), cause)
             else:
                 self._failed(attempt, cause)
 
@@ -219,28 +220,23 @@ class Queue:
         impatient = time.monotonic() - since > PATIENCE_SECONDS
         return bool(self._ready or (impatient and self._elsewhere))
 
-    def _failed(
-        self,
-        attempt: Attempt,
-        cause: Cause,
-        *,
-        counts: bool = True,
-        together: int = UNLIMITED,
-    ) -> None:
+    def _failed(self, attempt: Attempt, cause: Cause) -> None:
         """Hand the task out again, or give it up and what depends on it."""
-        task = attempt.task
-        missing = self._look(task)
-        failure = Failure(task.lineage.id, _reached(task, missing), attempt.number, cause.text)
-        retried = not cause.hopeless and (not counts or attempt.failures < self.retries)
-        self._tell("failed", failure, retried)
-        if retried:
+        if not cause.hopeless and attempt.failures < self.retries:
             gpus = attempt.gpus
-            if cause.out_of_memory and counts:
+            if cause.out_of_memory:
                 gpus = max(gpus, min(1.0, gpus * 2))
-            self._ready.add(attempt.again(counts=counts, gpus=gpus, together=together))
-        else:
-            self.failures.append(failure)
-            self._fail_dependents(task, missing, failure)
+            self._again(replace(attempt, failures=attempt.failures + 1, gpus=gpus), cause)
+            return
+        missing = self._look(attempt.task)
+        failure = _failure(attempt, missing, cause)
+        self._tell("failed", failure, False)
+        self.failures.append(failure)
+        self._fail_dependents(attempt.task, missing, failure)
+
+    def _again(self, attempt: Attempt, cause: Cause) -> None:
+        self._tell("failed", _failure(attempt, self._look(attempt.task), cause), True)
+        self._ready.add(attempt.next)
 
     def _release(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -286,6 +282,7 @@ class Queue:
                 traceback.print_exc()
 
 
-def _reached(task: Task, missing: list[int]) -> int:
-    steps = task.lineage.steps
-    return steps[missing[0]].iteration if missing else steps[-1].iteration
+def _failure(attempt: Attempt, missing: list[int], cause: Cause) -> Failure:
+    lineage = attempt.task.lineage
+    reached = lineage.steps[missing[0] if missing else -1].iteration
+    return Failure(lineage.id, reached, attempt.number, cause.text)

@@ -14,7 +14,7 @@ class Attempt:
     """The `number`th attempt at a task, from 1, on a share of a GPU; 0 is the CPU.
 
     `failures` are those that count against its retries. It shares a trial with others of its kind,
-    `together` of them at most.
+    `together` of them at most; a `suspect` of a worker's death with none, until it has committed.
     """
 
     task: Task
@@ -22,14 +22,17 @@ class Attempt:
     gpus: float
     failures: int = 0
     together: int = UNLIMITED
+    suspect: bool = False
 
-    def again(self, *, counts: bool, gpus: float, together: int) -> "Attempt":
-        """The one after this has failed."""
-        failures = self.failures + counts
-        together = max(1, min(self.together, together))
-        return replace(
-            self, number=self.number + 1, failures=failures, gpus=gpus, together=together
-        )
+    @property
+    def next(self) -> "Attempt":
+        """The one after this."""
+        return replace(self, number=self.number + 1)
+
+    @property
+    def most(self) -> int:
+        """How many may share its trial, itself among them."""
+        return 1 if self.suspect else self.together
 
 
 def kind_of(task: Task) -> Hashable:
@@ -76,8 +79,8 @@ class Ready:
         return self._size(attempt, busy + waiting, trials) if waiting else busy
 
     def _size(self, attempt: Attempt, waiting: int, trials: int) -> int:
-        largest = min(attempt.together, self.largest.get(kind_of(attempt.task), 1))
+        largest = min(attempt.most, self.largest.get(kind_of(attempt.task), 1))
         return max(1, min(largest, -(-waiting // max(1, trials))))
 
     def _kind(self, attempt: Attempt) -> Hashable:
-        return kind_of(attempt.task), attempt.gpus, attempt.together
+        return kind_of(attempt.task), attempt.gpus, attempt.most

@@ -68,3 +68,40 @@ def test_a_broken_progress_view_costs_no_lineage(tmp_path: Path) -> None:
     out = process.stdout.read()
     assert process.wait(timeout=240) == 0, out
     assert len(commits(tmp_path)) == 3
+
+
+KILLS_ITS_WORKER = """
+import os
+from pathlib import Path
+from prunesweep import loss
+from torch.nn import functional as F
+
+@loss
+def deadly(logits, labels):
+    killed = Path({killed!r})
+    if len(labels) > 2 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), 9)
+    return F.cross_entropy(logits, labels, reduction="none")
+"""
+
+
+def test_fused_lineages_end_as_lineages_do_and_a_worker_that_dies_costs_none(
+    tmp_path: Path,
+) -> None:
+    """Each goes on alone first, since any of them may have been the one; then together again."""
+    sweep = SWEEP | {
+        "name": "fused",
+        "plugins": ["deadly.py"],
+        "train": {"epochs": 2, "batch_size": 50, "loss": "deadly"},
+        "methods": ["one_shot", "lottery_ticket", {"name": "snip", "density": 0.3}],
+        "resources": {"fuse": 8, "retries": 0},
+    }
+    (tmp_path / "deadly.py").write_text(KILLS_ITS_WORKER.format(killed=str(tmp_path / "killed")))
+    summary = run(tmp_path, sweep, *ONE_AT_A_TIME)
+    assert summary["failures"] == []
+    rows = table(tmp_path, "fused", "iterations").to_pylist()
+    assert len(rows) == len(commits(tmp_path)) + 2 == 2 * (3 + 3 + 1)
+    assert {row["fused"] for row in rows if row["iteration"] == 0} == {1}
+    assert max(row["fused"] for row in rows) > 2
+    assert store_of(tmp_path).names("claims") == []
