@@ -22,8 +22,11 @@ def row_sums(values: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept, values, 0.0).sum(dim=1)
 
 
-def pq_index_of_sums(d: Tensor, sum_p: Tensor, sum_q: Tensor, p: float, q: float) -> Tensor:
-    """I_{p,q} = 1 − d^{1/q−1/p}·‖w‖_p/‖w‖_q from d kept weights, Σ|w|^p and Σ|w|^q.
+def pq_index_of_sums(
+    d: Tensor, sum_p: Tensor, sum_q: Tensor, p: float | Tensor, q: float | Tensor
+) -> Tensor:
+    """I_{p,q} = 1 − d^{1/q−1/p}·‖w‖_p/‖w‖_q from d kept weights, Σ|w|^p and Σ|w|^q; what is given
+    is broadcast.
 
     d = 0 gives 0, an all-zero vector NaN; rounding noise below 0 becomes 0. The ratio is taken
     in logarithms, because (Σ|w|^p)^(1/p) overflows for small p.
@@ -47,9 +50,9 @@ def gini(values: Tensor, kept: Tensor) -> Tensor:
 
     Σ(2i−n−1)·w_(i) / (n·Σw), i = 1…n in ascending order. n = 0 gives 0.
     """
-    magnitudes = values.detach().abs().to(torch.float64) + GINI_OFFSET
-    # Pruned entries sort first as zeros: shifting the ranks by their number leaves i = 1…n.
-    ascending = torch.where(kept, magnitudes, 0.0).sort(dim=1).values
+    # Pruned entries sort first: shifting the ranks by their number leaves i = 1…n.
+    ascending = torch.where(kept, values.detach().abs(), -1.0).sort(dim=1).values
+    ascending = torch.where(ascending < 0, 0.0, ascending.to(torch.float64) + GINI_OFFSET)
     n = kept.sum(dim=1, keepdim=True).to(torch.float64)
     size = values.shape[1]
     rank = torch.arange(1, size + 1, device=values.device, dtype=torch.float64) - (size - n)

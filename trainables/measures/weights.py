@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.measures.masks import Masks
-from trainables.measures.sparsity import gini, pq_index_of_sums, row_sums
+from trainables.measures.sparsity import gini, pq_index_of_sums
 
 GRID_P = tuple(round(0.1 * i, 1) for i in range(1, 11))
 GRID_Q = tuple(round(1.0 + 0.1 * i, 1) for i in range(11))
@@ -111,9 +111,10 @@ def _power_sums(weight: Tensor, mask: Tensor, exponents: int) -> Tensor:
     """
     rows = weight.detach().abs().to(torch.float64).reshape(weight.shape[0], -1)
     kept = mask.reshape(weight.shape[0], -1)
-    root = rows.pow(0.1)
+    # All powers of what is left out are 0.
+    root = torch.where(kept, rows.pow(0.1), 0.0)
     power = torch.ones_like(root)
-    return torch.stack([row_sums(power.mul_(root), kept) for _ in range(exponents)])
+    return torch.stack([power.mul_(root).sum(dim=1) for _ in range(exponents)])
 
 
 def _total(counts: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,14 +124,11 @@ def _total(counts: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
 def _grid(counts: Tensor, sums: Tensor, exponents: list[float]) -> Tensor:
     """The PQ Index for every (p, q) of the grid; [p, q, groups]."""
     by_exponent = dict(zip(exponents, sums, strict=True))
-    return torch.stack(
-        [
-            torch.stack(
-                [pq_index_of_sums(counts, by_exponent[p], by_exponent[q], p, q) for q in GRID_Q]
-            )
-            for p in GRID_P
-        ]
-    )
+    sum_p = torch.stack([by_exponent[p] for p in GRID_P]).unsqueeze(1)
+    sum_q = torch.stack([by_exponent[q] for q in GRID_Q]).unsqueeze(0)
+    p = sums.new_tensor(GRID_P).view(-1, 1, 1)
+    q = sums.new_tensor(GRID_Q).view(1, -1, 1)
+    return pq_index_of_sums(counts, sum_p, sum_q, p, q)
 
 
 def _gini(values: Tensor, kept: Tensor) -> float:
