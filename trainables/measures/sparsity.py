@@ -5,6 +5,7 @@ only kept entries belong to a vector. Counts are int64 and sums float64, since f
 counts above 2^24.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ def gini(values: Tensor, kept: Tensor) -> Tensor:
     Σ(2i−n−1)·w_(i) / (n·Σw), i = 1…n in ascending order. n = 0 gives 0.
     """
     # Pruned entries sort first: shifting the ranks by their number leaves i = 1…n.
-    ascending = torch.where(kept, values.detach().abs(), -1.0).sort(dim=1).values
+    ascending = _sorted(torch.where(kept, values.detach().abs(), -1.0))
     ascending = torch.where(ascending < 0, 0.0, ascending.to(torch.float64) + GINI_OFFSET)
     n = kept.sum(dim=1, keepdim=True).to(torch.float64)
     size = values.shape[1]
@@ -59,3 +60,10 @@ def gini(values: Tensor, kept: Tensor) -> Tensor:
     weighted = ((2 * rank - n - 1) * ascending).sum(dim=1)
     total = n.squeeze(1) * ascending.sum(dim=1)
     return torch.where(n.squeeze(1) == 0, 0.0, weighted / total)
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Each row in ascending order. On a CPU NumPy's sort is tens of times as fast as torch's."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return values.sort(dim=1).values
