@@ -11,12 +11,14 @@ from trainables.store import Store
 
 @dataclass(frozen=True)
 class Failure:
-    """A lineage that stopped, with the traceback of its last attempt."""
+    """A lineage that stopped, with the traceback of its last attempt. What has `diverged` would do
+    so again."""
 
     lineage: str
     iteration: int
     attempt: int
     traceback: str
+    diverged: bool = False
 
 
 FAILURES = RecordFile("failures.json", TypeAdapter(list[Failure]))

@@ -124,6 +124,12 @@ class RunProgress:
             self.lineages.pop(lineage, None)
             self.counts.waiting += 1
 
+    def dropped(self, lineage: str) -> None:
+        with self._lock:
+            if self.lineages.pop(lineage, None) is None:
+                self.counts.waiting -= 1
+        self._line(f"{lineage} is trained no further, as asked")
+
     def finished(self, lineage: str) -> None:
         with self._lock:
             self.lineages.pop(lineage, None)

@@ -8,12 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-import torch
-
 from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import Attempt, Ready
-from trainables.errors import Hopeless
+from trainables.lineage.cause import Cause
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
 from trainables.store.claims import EXPIRY_SECONDS
@@ -33,6 +31,8 @@ class Observer(Protocol):
 
     def gave_way(self, lineage: str) -> None: ...
 
+    def dropped(self, lineage: str) -> None: ...
+
     def finished(self, lineage: str) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None: ...
@@ -44,28 +44,14 @@ Report: TypeAlias = dict[str, Any]
 """What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
 
 
-@dataclass(frozen=True)
-class Cause:
-    """Why a lineage, or a trial, failed; trying again is no use where it is `hopeless`."""
-
-    text: str
-    hopeless: bool = False
-    out_of_memory: bool = False
-
-    @classmethod
-    def of(cls, text: str, error: BaseException | None) -> "Cause":
-        """`text` says why; `error` is what was raised, where that is known."""
-        memory = isinstance(error, torch.OutOfMemoryError)
-        return cls(text, isinstance(error, Hopeless), memory)
-
-
 @dataclass(eq=False)
 class Queue:
     """Hands out the tasks whose shared iterations are committed, and again those that failed.
 
     They go to trials, named by the caller, who tells what became of them; there is room for
     `trials` at a time. `files_of` is `make_plan`'s, but looks into the store when it is asked.
-    `largest` says of which kinds several lineages share a trial, and how many.
+    `largest` says of which kinds several lineages share a trial, and how many, and `rank` how
+    urgent a lineage is, from 0, by its id.
     """
 
     tasks: tuple[Task, ...]
@@ -75,11 +61,12 @@ class Queue:
     observer: Observer
     trials: int = 1
     largest: Mapping[Hashable, int] = field(default_factory=dict)
+    rank: Mapping[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._ready = Ready(self.largest)
+        self._ready = Ready(self.largest, self.rank)
         self._waiting: dict[str, list[Task]] = {}
         for task in self.tasks:
             if task.after is None:
@@ -92,6 +79,7 @@ class Queue:
         self._waiting_since: dict[str, float] = {}
         self._stopped: list[Task] = []
         self._committed: set[str] = set()
+        self._dropped: set[str] = set()
 
     @property
     def unfinished(self) -> bool:
@@ -111,6 +99,19 @@ class Queue:
         """Hand out nothing more; what runs ends after the iteration it is at."""
         self.stopping = True
         self._tell("stopping")
+
+    def drop(self, lineages: Collection[str]) -> None:
+        """Train these no further than the iteration that they are at."""
+        self._dropped |= set(lineages)
+        waiting = [task for tasks in self._waiting.values() for task in tasks]
+        self._waiting = {}
+        for task in waiting:
+            if task.lineage.id in lineages:
+                self._stop_task(task)
+            else:
+                self._waiting.setdefault(task.after or "", []).append(task)
+        for attempt in self._ready.remove(lineages):
+            self._stop_task(attempt.task)
 
     def hand_out(self, trial: str) -> tuple[Attempt, ...]:
         """What `trial` is to do; nothing when there is nothing for it now."""
@@ -150,6 +151,9 @@ class Queue:
             if self.stopping:
                 self._stopped.append(attempt.task)
                 continue
+            if lineage in self._dropped:
+                self._stop_task(attempt.task)
+                continue
             if lineage in claimed:
                 self._elsewhere.append(attempt)
             else:
@@ -176,6 +180,10 @@ class Queue:
             else:
                 self._again(replace(attempt, suspect=True), cause)
 
+    def _stop_task(self, task: Task) -> None:
+        self._stopped.append(task)
+        self._tell("dropped", task.lineage.id)
+
     def _first(self, task: Task) -> Attempt:
         return Attempt(task, 1, self.gpus)
 
@@ -198,7 +206,7 @@ class Queue:
             self._tell("finished", id)
         elif "failed" in report:
             del attempts[id]
-            cause = Cause(report["failed"], report["hopeless"], report["out_of_memory"])
+            cause = report["failed"]
             fused = report["fused"]
             if cause.out_of_memory and fused > 1:
                 # It was too much for all of them together: no failure of one.
@@ -210,6 +218,8 @@ class Queue:
         attempts, claimed = self._running[trial], self._claimed[trial]
         if not attempts:
             return False
+        if not self._dropped.isdisjoint(attempts):
+            return True
         if len(claimed) < len(attempts):
             self._waiting_since.pop(trial, None)
             any_ = next(each for id, each in attempts.items() if id not in claimed)
@@ -268,7 +278,7 @@ class Queue:
                 f"iteration {cause.iteration}, which it shares with {cause.lineage}, failed there:"
                 f"\n{cause.traceback}"
             )
-            failure = Failure(dependent.lineage.id, cause.iteration, 0, text)
+            failure = replace(cause, lineage=dependent.lineage.id, attempt=0, traceback=text)
             self.failures.append(failure)
             self._tell("failed", failure, False)
             if not self._waiting.keys().isdisjoint(dependent.lineage.keys):
@@ -285,4 +295,4 @@ class Queue:
 def _failure(attempt: Attempt, missing: list[int], cause: Cause) -> Failure:
     lineage = attempt.task.lineage
     reached = lineage.steps[missing[0] if missing else -1].iteration
-    return Failure(lineage.id, reached, attempt.number, cause.text)
+    return Failure(lineage.id, reached, attempt.number, cause.text, cause.diverged)

@@ -1,7 +1,7 @@
 """What is ready to be trained, in the order in which it is handed out."""
 
 import heapq
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.run.planning import Task
@@ -43,13 +43,18 @@ def kind_of(task: Task) -> Hashable:
 
 @dataclass
 class Ready:
-    """Attempts, the longest lineages first: what ends last should not begin last.
+    """Attempts, those of the most urgent lineages first, and of them the longest: what ends last
+    should not begin last.
 
-    `largest` says how many of a kind go into one trial; 1 of those that it does not name.
+    `largest` says how many of a kind go into one trial; 1 of those that it does not name. `rank`
+    is how urgent a lineage is, from 0, by its id; who has none comes last.
     """
 
     largest: Mapping[Hashable, int] = field(default_factory=dict)
-    _by_kind: dict[Hashable, list[tuple[int, int, Attempt]]] = field(default_factory=dict)
+    rank: Mapping[str, int] = field(default_factory=dict)
+    _by_kind: dict[Hashable, list[tuple[tuple[int, int, int], Attempt]]] = field(
+        default_factory=dict
+    )
     _added: int = 0
 
     def __bool__(self) -> bool:
@@ -57,17 +62,32 @@ class Ready:
 
     def add(self, attempt: Attempt) -> None:
         self._added += 1
-        left = len(attempt.task.lineage.keys) - attempt.task.first
-        entry = (-left, self._added, attempt)
-        heapq.heappush(self._by_kind.setdefault(self._kind(attempt), []), entry)
+        lineage = attempt.task.lineage
+        left = len(lineage.keys) - attempt.task.first
+        place = (self.rank.get(lineage.id, len(self.rank)), -left, self._added)
+        heapq.heappush(self._by_kind.setdefault(self._kind(attempt), []), (place, attempt))
+
+    def remove(self, lineages: Collection[str]) -> list[Attempt]:
+        """Take out the attempts at some lineages."""
+        removed = []
+        for kind, waiting in list(self._by_kind.items()):
+            out = [each for _, each in waiting if each.task.lineage.id in lineages]
+            if out:
+                removed += out
+                rest = [entry for entry in waiting if entry[1] not in out]
+                heapq.heapify(rest)
+                self._by_kind[kind] = rest
+                if not rest:
+                    del self._by_kind[kind]
+        return removed
 
     def take(self, trials: int) -> tuple[Attempt, ...]:
         """A bundle of attempts for one of as many `trials` as are free: all of one kind are divided
         among them."""
         kind = min(self._by_kind, key=lambda kind: self._by_kind[kind][0])
         waiting = self._by_kind[kind]
-        size = self._size(waiting[0][2], len(waiting), trials)
-        bundle = tuple(heapq.heappop(waiting)[2] for _ in range(size))
+        size = self._size(waiting[0][1], len(waiting), trials)
+        bundle = tuple(heapq.heappop(waiting)[1] for _ in range(size))
         if not waiting:
             del self._by_kind[kind]
         return bundle

@@ -23,11 +23,12 @@ from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
-from orchestrator.run.queue import Cause, Observer, Queue
+from orchestrator.run.queue import Observer, Queue
 from orchestrator.run.ray_internals import keys_kept
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
 from trainables.lineage.bench import StoreOptions
+from trainables.lineage.cause import Cause
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirrors
 from trainables.lineage.stored import stored_files

@@ -8,15 +8,16 @@ import pytest
 
 from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
-from orchestrator.run.queue import Cause, Queue
+from orchestrator.run.queue import Queue
 from orchestrator.run.ready import Attempt, kind_of
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
+from trainables.lineage.cause import Cause
 
-OOM = {"failed": "no room", "hopeless": False, "out_of_memory": True}
-BROKEN = {"failed": "it broke", "hopeless": False, "out_of_memory": False}
+OOM = {"failed": Cause("no room", out_of_memory=True)}
+BROKEN = {"failed": Cause("it broke")}
 
 
 class Nobody:
@@ -228,3 +229,32 @@ def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
     assert largest_bundles(plan.tasks, datasets, spec.resources, 0) == {}
     first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
     assert first == "fuse: dropping is trained alone: it draws random numbers in training"
+
+
+def test_the_most_urgent_come_first_then_the_longest(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        "seeds: [0, 1]\nmethods: [{name: snip, density: 0.5, examples: 50},"
+        " {name: synflow, density: 0.5}, {name: imp, density: 0.1}]\n",
+    )
+    urgent = [task.lineage.id for task in plan.tasks if task.lineage.id.startswith("synflow")]
+    rank = dict.fromkeys(urgent, 0)
+    queue = Queue(plan.tasks, {}.get, 0, 0, cast(Any, Nobody()), 1, {}, rank)
+    order = [id for trial in "abcdef" for id in ids(queue.hand_out(trial))]
+    assert set(order[:2]) == set(urgent)
+    assert [id.split("-")[0] for id in order[2:]] == ["imp", "imp", "snip", "snip"]
+
+
+def test_a_lineage_that_is_dropped_ends_after_its_iteration_and_the_rest_goes_on(
+    tmp_path: Path,
+) -> None:
+    queue = queue_of(planned(tmp_path, SEEDS), largest=3, trials=1)
+    bundle = queue.hand_out("a")
+    dropped, *others = ids(bundle)
+    queue.drop([dropped])
+    assert queue.reported("a", committed(bundle, 0))
+    queue.ended("a")
+    handed = [id for trial in "bcdef" for id in ids(queue.hand_out(trial))]
+    assert set(others) < set(handed)
+    assert dropped not in handed
+    assert queue.unfinished

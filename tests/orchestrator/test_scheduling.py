@@ -13,12 +13,13 @@ from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
-from orchestrator.run.queue import Cause, Queue
+from orchestrator.run.queue import Queue
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
+from trainables.lineage.cause import Cause
 from trainables.store import Damaged, StoreGone
 from trainables.store.artifacts import WEIGHTS
 from trainables.training.run import Diverged
@@ -41,6 +42,8 @@ class Listener:
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
 
     def gave_way(self, lineage: str) -> None: ...
+
+    def dropped(self, lineage: str) -> None: ...
 
     def finished(self, lineage: str) -> None: ...
 

@@ -13,7 +13,6 @@ from ray import tune
 
 from trainables.config import canonical_json
 from trainables.data import Dataset
-from trainables.errors import Hopeless
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.bundle import (
     Failed,
@@ -23,6 +22,7 @@ from trainables.lineage.bundle import (
     no_limit,
     run_bundle,
 )
+from trainables.lineage.cause import Cause
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.time_limit import TimeLimit
@@ -193,9 +193,5 @@ def _failure(failed: Failed) -> dict[str, Any]:
     error = failed.error
     if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
         raise error  # the device is of no more use to this process
-    return {
-        "failed": "".join(traceback.format_exception(error)),
-        "hopeless": isinstance(error, Hopeless),
-        "out_of_memory": isinstance(error, torch.OutOfMemoryError),
-        "fused": failed.fused,
-    }
+    text = "".join(traceback.format_exception(error))
+    return {"failed": Cause.of(text, error), "fused": failed.fused}

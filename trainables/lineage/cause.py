@@ -1,0 +1,28 @@
+"""Cause: why a lineage failed."""
+
+from dataclasses import dataclass
+
+import torch
+
+from trainables.errors import Hopeless
+from trainables.training.run import Diverged
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a lineage, or a trial, failed; trying again is no use where it is `hopeless`."""
+
+    text: str
+    hopeless: bool = False
+    out_of_memory: bool = False
+    diverged: bool = False
+
+    @classmethod
+    def of(cls, text: str, error: BaseException | None) -> "Cause":
+        """`text` says why; `error` is what was raised, where that is known."""
+        return cls(
+            text,
+            isinstance(error, Hopeless),
+            isinstance(error, torch.OutOfMemoryError),
+            isinstance(error, Diverged),
+        )
