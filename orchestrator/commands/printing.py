@@ -57,7 +57,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     figures: dict[str, Any] = {
         "sweep": planned.spec.name,
         "lineages": len(plan.lineages),
-        "lineages_complete": len(plan.lineages) - len(plan.tasks),
+        "lineages_complete": plan.complete,
         "iterations": plan.rows,
         "to_train": len(plan.to_train),
         "shared": plan.shared,

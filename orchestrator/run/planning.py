@@ -1,6 +1,6 @@
 """Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -66,7 +66,8 @@ class Plan:
     """What a run has to do.
 
     Of the `rows` iterations that all lineages have together, `shared` are the same as one of
-    another lineage; of the rest, `stored` are in the store and `to_train` are not.
+    another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
+    lineages that are not complete and are not trained.
     """
 
     lineages: tuple[Lineage, ...]
@@ -74,10 +75,16 @@ class Plan:
     to_train: frozenset[str]
     stored: int
     shared: int
+    left: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> int:
+        """How many lineages have nothing left to train."""
+        return len(self.lineages) - len(self.tasks) - len(self.left)
 
     @property
     def rows(self) -> int:
-        return len(self.to_train) + self.stored + self.shared
+        return sum(len(lineage.keys) for lineage in self.lineages)
 
 
 def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
@@ -113,26 +120,34 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     return tuple(lineages)
 
 
-def make_plan(lineages: Sequence[Lineage], files_of: FilesOf) -> Plan:
-    """Divide the missing iterations among the lineages, each to the first that needs it.
+def make_plan(
+    lineages: Sequence[Lineage], files_of: FilesOf, leaving: Collection[str] = ()
+) -> Plan:
+    """Divide the missing iterations among the lineages, each to the first that needs it; but train
+    nothing for those whose ids are in `leaving`.
 
     `files_of(key)` are the files of an iteration's commit, None when it is not stored.
     """
     owner: dict[str, int] = {}
-    tasks = []
+    tasks, left = [], []
     for number, lineage in enumerate(lineages):
         missing = missing_iterations(lineage, files_of)
         if not missing:
+            continue
+        if lineage.id in leaving:
+            left.append(lineage)
             continue
         keys = (lineage.keys[t] for t in missing)
         others = [key for key in keys if owner.setdefault(key, number) != number]
         tasks.append(Task(lineage, missing[0], others[-1] if others else None))
     every = {key for lineage in lineages for key in lineage.keys}
+    not_trained = {key for lineage in left for key in lineage.keys if files_of(key) is None}
     return Plan(
         lineages=tuple(lineages),
         tasks=tuple(tasks),
         to_train=frozenset(owner),
-        stored=len(every) - len(owner),
+        stored=len(every) - len(owner) - len(not_trained - owner.keys()),
+        left=tuple(lineage.id for lineage in left),
         shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
     )
 

@@ -185,7 +185,7 @@ class RunProgress:
         self._last = {task.lineage.id: task.lineage.steps[-1].iteration for task in plan.tasks}
         self.counts = Counts(
             lineages=len(plan.lineages),
-            done=len(plan.lineages) - len(plan.tasks),
+            done=plan.complete,
             waiting=len(plan.tasks),
             to_train=len(plan.to_train),
         )

@@ -102,7 +102,8 @@ class Queue:
 
     def drop(self, lineages: Collection[str]) -> None:
         """Train these no further than the iteration that they are at."""
-        self._dropped |= set(lineages)
+        lineages = set(lineages) - self._dropped
+        self._dropped |= lineages
         waiting = [task for tasks in self._waiting.values() for task in tasks]
         self._waiting = {}
         for task in waiting:

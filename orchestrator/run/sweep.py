@@ -16,6 +16,7 @@ from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.contents import dataset_lines
+from orchestrator.run.ending import Ending
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.healing import set_damaged_aside
@@ -254,6 +255,7 @@ def _train(
             load=load,
             observer=progress,
             git_sha=git_sha(),
+            ending=Ending(store, spec.name),
             largest=largest_bundles(
                 planned.plan.tasks,
                 planned.datasets,

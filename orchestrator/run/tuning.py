@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
+from orchestrator.run.ending import Ending
 from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
@@ -147,11 +148,13 @@ class _Stop(_NeverRestored, Stopper):
 
     queue: Queue
     trials: _Trials
+    ending: Ending
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self.queue.reported(trial_id, result["reports"])
 
     def stop_all(self) -> bool:
+        self.ending.heed(self.queue)
         # Trials that never got their resources have no next result.
         return self.queue.stopping and not self.trials.at_work
 
@@ -166,15 +169,17 @@ def train_plan(
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
+    ending: Ending,
     largest: Mapping[Hashable, int] = MappingProxyType({}),
+    rank: Mapping[str, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
     dataset is decoded once, here, and shared with the workers. `largest` says of which kinds
-    several lineages share a trial, and how many. SIGINT and SIGTERM stop the run
-    between iterations; what is committed stays.
+    several lineages share a trial, and how many; `rank` how urgent a lineage is, by its id.
+    SIGINT, SIGTERM and `ending` stop the run between iterations; what is committed stays.
     """
     gpus = gpus_per_lineage(resources, cluster)
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
@@ -200,11 +205,12 @@ def train_plan(
         observer,
         concurrency(resources, cluster),
         largest,
+        rank,
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
         with stopped_by_signals(queue.stop), keys_kept():
-            _tuner(work, queue, resources, concurrency(resources, cluster), scratch).fit()
+            _tuner(work, queue, ending, resources, concurrency(resources, cluster), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -216,7 +222,9 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
     return tuple(dict.fromkeys(entry.plugin for entry in plugged_in(configs.values())))
 
 
-def _tuner(work: Work, queue: Queue, resources: Resources, concurrent: int, scratch: str) -> Tuner:
+def _tuner(
+    work: Work, queue: Queue, ending: Ending, resources: Resources, concurrent: int, scratch: str
+) -> Tuner:
     def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
         gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
         return tune.PlacementGroupFactory([{"CPU": resources.cpus_per_lineage, **gpus}])
@@ -236,7 +244,7 @@ def _tuner(work: Work, queue: Queue, resources: Resources, concurrent: int, scra
             storage_path=scratch,
             verbose=0,
             callbacks=[trials],
-            stop=_Stop(queue, trials),
+            stop=_Stop(queue, trials, ending),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )

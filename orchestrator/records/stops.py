@@ -1,0 +1,24 @@
+"""Stops: the lineages that another terminal asks a run to train no further; in `stop.json`."""
+
+from collections.abc import Iterable
+
+from pydantic import TypeAdapter
+
+from orchestrator.records.files import RecordFile
+from trainables.store import Store
+
+STOPS = RecordFile("stop.json", TypeAdapter(list[str]))
+EVERYTHING = "*"
+
+
+def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str]) -> None:
+    """Ask the sweep's run in flight to stop these after the iteration that they are at, or with
+    EVERYTHING to end as at a Ctrl-C."""
+    asked = {*(STOPS.read(store, sweep) or ()), *lineages}
+    STOPS.write(store, sweep, sorted(asked))
+
+
+def forget_stops(store: Store, sweep: str) -> None:
+    """A run begins: what its predecessor was asked is over."""
+    if STOPS.read(store, sweep):
+        STOPS.write(store, sweep, [])
