@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables.measures.masks import Masks
 from trainables.models import prunable
+from trainables.pruning.convolution import Convolutions, by_tap
 
 Batch = tuple[Tensor, Tensor]
 Named = dict[str, Tensor]
@@ -47,15 +48,30 @@ def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.
     batch's examples."""
     inputs, labels = batch
     # The other kernels of attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), Convolutions():
         logits = functional_call(scoring.model, weights, (inputs,)) / temperature
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-def gradient(of: Tensor, weights: Named, *, create_graph: bool = False) -> Named:
-    """The gradient of a scalar, zero where it does not depend on a weight."""
+def working_leaves(scoring: Scoring) -> Named:
+    """The prunable weights as new leaves, copied to where `loss` takes the least time for them.
+
+    Gradients by them are laid out in memory as they are, and not as the weights.
+    """
+    return {name: by_tap(weight).requires_grad_() for name, weight in scoring.weights.items()}
+
+
+def gradient(
+    of: Tensor | Named, weights: Named, along: Named | None = None, *, create_graph: bool = False
+) -> Named:
+    """The gradient of a scalar, or of tensors' inner products with those of `along`; zero where it
+    does not depend on a weight."""
     parts = torch.autograd.grad(
-        of, list(weights.values()), create_graph=create_graph, materialize_grads=True
+        of if isinstance(of, Tensor) else [*of.values()],
+        [*weights.values()],
+        along and [*along.values()],
+        create_graph=create_graph,
+        materialize_grads=True,
     )
     return dict(zip(weights, parts, strict=True))
 
@@ -64,5 +80,6 @@ def summed(chunks: Iterable[Named]) -> Named:
     """The sum over chunks, which are consumed one by one, for each name."""
     total: Named = {}
     for chunk in chunks:
-        total = {name: total[name] + part for name, part in chunk.items()} if total else chunk
+        for name, part in chunk.items():
+            total[name] = total[name].add_(part) if name in total else part.clone()
     return total
