@@ -32,13 +32,17 @@ class Convolutions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def by_tap(weight: Tensor) -> Tensor:
-    """A copy of `weight`, which a convolution's has tap by tap: as it is used here."""
+def by_tap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of `weights` that require gradients; those of convolutions lie in memory tap by tap,
+    as they are used here, and so will their gradients."""
+    return {name: _by_tap(weight).requires_grad_() for name, weight in weights.items()}
+
+
+def _by_tap(weight: Tensor) -> Tensor:
     if weight.dim() != 4 or weight.device.type != "cpu":
         return weight.clone()
-    return (
-        weight.permute(2, 3, 0, 1).clone(memory_format=torch.contiguous_format).permute(2, 3, 0, 1)
-    )
+    tap_by_tap = weight.permute(2, 3, 0, 1).clone(memory_format=torch.contiguous_format)
+    return tap_by_tap.permute(2, 3, 0, 1)
 
 
 def _conv2d(

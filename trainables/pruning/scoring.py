@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables.measures.masks import Masks
 from trainables.models import prunable
-from trainables.pruning.convolution import Convolutions, by_tap
 
 Batch = tuple[Tensor, Tensor]
 Named = dict[str, Tensor]
@@ -48,17 +47,9 @@ def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.
     batch's examples."""
     inputs, labels = batch
     # The other kernels of attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), Convolutions():
+    with sdpa_kernel(SDPBackend.MATH):
         logits = functional_call(scoring.model, weights, (inputs,)) / temperature
     return F.cross_entropy(logits, labels, reduction="sum")
-
-
-def working_leaves(scoring: Scoring) -> Named:
-    """The prunable weights as new leaves, copied to where `loss` takes the least time for them.
-
-    Gradients by them are laid out in memory as they are, and not as the weights.
-    """
-    return {name: by_tap(weight).requires_grad_() for name, weight in scoring.weights.items()}
 
 
 def gradient(

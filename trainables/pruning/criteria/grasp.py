@@ -5,16 +5,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
-from trainables.pruning.scoring import (
-    Batch,
-    Named,
-    Scoring,
-    gradient,
-    loss,
-    summed,
-    working_leaves,
-)
+from trainables.pruning.scoring import Batch, Named, Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
 
 
@@ -29,14 +22,15 @@ def grasp(
     sum of each chunk's Hessian times the whole g. (The original's score is −θ·Hg, whose highest
     are removed.)
     """
-    weights, batches = working_leaves(scoring), scoring.batches
-    slopes = summed(
-        gradient(loss(scoring, weights, batch, temperature), weights) for batch in batches
-    )
-    direction = {name: slope * scoring.masks[name] for name, slope in slopes.items()}
-    product = summed(
-        _hessian_product(scoring, weights, batch, direction, temperature) for batch in batches
-    )
+    weights, batches = by_tap(scoring.weights), scoring.batches
+    with Convolutions():
+        slopes = summed(
+            gradient(loss(scoring, weights, batch, temperature), weights) for batch in batches
+        )
+        direction = {name: slope * scoring.masks[name] for name, slope in slopes.items()}
+        product = summed(
+            _hessian_product(scoring, weights, batch, direction, temperature) for batch in batches
+        )
     return {name: weight * product[name] for name, weight in scoring.weights.items()}
 
 
