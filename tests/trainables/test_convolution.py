@@ -26,6 +26,11 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.pruning.convolution.CHANNELS", 4)
+
+
 def derivatives(
     convolution: Callable[..., Tensor], arguments: list[Tensor], options: dict[str, Any]
 ) -> list[Tensor]:

@@ -90,7 +90,7 @@ def read_files(found: DatasetFiles, cache: Path) -> Read:
 def _kept(place: Path) -> Read:
     """Raises OSError, and ValueError for a file that is damaged."""
     content = np.fromfile(place, dtype=np.uint8)
-    if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST].tobytes():
+    if hashlib.sha256(content[DIGEST:].data).digest() != content[:DIGEST].tobytes():
         raise ValueError(f"{place} is damaged")
     with suppress(OSError):
         os.utime(place)

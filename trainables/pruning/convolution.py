@@ -9,7 +9,6 @@ by their rounding, some 1e-15 of them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-FEW_CHANNELS = 8
-"""With fewer input channels, torch's own way is the faster one."""
+CHANNELS = 128
+"""With fewer input channels, torch's own convolutions take less time."""
 
 Pair = tuple[int, int]
 
@@ -33,13 +32,13 @@ class Convolutions(TorchFunctionMode):
 
 
 def by_tap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of `weights` that require gradients; those of convolutions lie in memory tap by tap,
-    as they are used here, and so will their gradients."""
+    """Copies of `weights` that require gradients; those of the convolutions here lie in memory tap
+    by tap, as they are used, and so will their gradients."""
     return {name: _by_tap(weight).requires_grad_() for name, weight in weights.items()}
 
 
 def _by_tap(weight: Tensor) -> Tensor:
-    if weight.dim() != 4 or weight.device.type != "cpu":
+    if weight.dim() != 4 or weight.shape[1] < CHANNELS or weight.device.type != "cpu":
         return weight.clone()
     tap_by_tap = weight.permute(2, 3, 0, 1).clone(memory_format=torch.contiguous_format)
     return tap_by_tap.permute(2, 3, 0, 1)
@@ -55,10 +54,10 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     ours = input.dtype == torch.float64 and input.device.type == "cpu" and input.dim() == 4
-    if not ours or groups > 1 or isinstance(padding, str):
+    if not ours or weight.shape[1] < CHANNELS or groups > 1 or isinstance(padding, str):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     size = (input.shape[2], input.shape[3])
-    shape = _Shape(size, weight.shape[2:], _pair(stride), _pair(padding), _pair(dilation))
+    shape = _Shape(size, _pair(weight.shape[2:]), _pair(stride), _pair(padding), _pair(dilation))
     out = _Output.apply(input, weight, shape)
     return out if bias is None else out + bias.view(-1, 1, 1)
 
@@ -99,11 +98,10 @@ class _Shape:
     def taps(self) -> Iterator[_Tap]:
         for row in range(self.kernel[0]):
             for column in range(self.kernel[1]):
-                parts = [self._reach(0, row), self._reach(1, column)]
-                if all(parts):
-                    (rows, rows_out), (columns, columns_out) = parts
-                    every = slice(None)
-                    yield _Tap(row, column, (every, rows, columns), (every, rows_out, columns_out))
+                rows, columns = self._reach(0, row), self._reach(1, column)
+                if rows and columns:
+                    input, output = zip(rows, columns, strict=True)
+                    yield _Tap(row, column, (slice(None), *input), (slice(None), *output))
 
     def _reach(self, axis: int, tap: int) -> tuple[slice, slice] | None:
         stride, offset = self.stride[axis], tap * self.dilation[axis] - self.padding[axis]
@@ -115,48 +113,31 @@ class _Shape:
         return slice(start, start + (end - first - 1) * stride + 1, stride), slice(first, end)
 
     def output(self, input: Tensor, weight: Tensor) -> Tensor:
-        if weight.shape[1] < FEW_CHANNELS:
-            return torch.conv2d(input, weight, None, self.stride, self.padding, self.dilation)
-        rows, taps = input.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
+        given, taps = input.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
         out = input.new_zeros(len(input), *self.out, len(weight))
         for tap in self.taps():
-            part = out[tap.output]
-            product = rows[tap.input].reshape(-1, rows.shape[3]) @ taps[tap.row, tap.column]
-            part += product.view(part.shape)
+            _add(out[tap.output], given[tap.input], taps[tap.row, tap.column])
         return out.permute(0, 3, 1, 2)
 
     def by_input(self, slope: Tensor, weight: Tensor) -> Tensor:
-        if weight.shape[1] < FEW_CHANNELS:
-            like = slope.new_empty(()).expand(len(slope), weight.shape[1], *self.size)
-            return self._backward(slope, like, weight, 0)
-        rows, taps = slope.permute(0, 2, 3, 1), weight.permute(2, 3, 0, 1)
+        given, taps = slope.permute(0, 2, 3, 1), weight.permute(2, 3, 0, 1)
         out = slope.new_zeros(len(slope), *self.size, weight.shape[1])
         for tap in self.taps():
-            part = out[tap.input]
-            product = rows[tap.output].reshape(-1, rows.shape[3]) @ taps[tap.row, tap.column]
-            part += product.view(part.shape)
+            _add(out[tap.input], given[tap.output], taps[tap.row, tap.column])
         return out.permute(0, 3, 1, 2)
 
     def by_weight(self, slope: Tensor, input: Tensor) -> Tensor:
-        channels, inputs = slope.shape[1], input.shape[1]
-        if inputs < FEW_CHANNELS:
-            like = slope.new_empty(()).expand(channels, inputs, *self.kernel)
-            return self._backward(slope, input, like, 1)
         given, slopes = input.permute(0, 2, 3, 1), slope.permute(0, 2, 3, 1)
-        taps = [*self.taps()]
-        new = slope.new_empty if len(taps) == prod(self.kernel) else slope.new_zeros
-        out = new((*self.kernel, channels, inputs))
-        for tap in taps:
-            left = slopes[tap.output].reshape(-1, channels)
-            torch.mm(left.T, given[tap.input].reshape(-1, inputs), out=out[tap.row, tap.column])
+        out = slope.new_zeros(*self.kernel, slope.shape[1], input.shape[1])
+        for tap in self.taps():
+            left, right = slopes[tap.output].flatten(0, 2), given[tap.input].flatten(0, 2)
+            torch.mm(left.T, right, out=out[tap.row, tap.column])
         return out.permute(2, 3, 0, 1)
 
-    def _backward(self, slope: Tensor, input: Tensor, weight: Tensor, which: int) -> Tensor:
-        found = torch.ops.aten.convolution_backward(
-            slope, input, weight, None, self.stride, self.padding, self.dilation, False, [0, 0], 1,
-            [which == 0, which == 1, False],
-        )  # fmt: skip
-        return found[which]
+
+def _add(out: Tensor, given: Tensor, tap: Tensor) -> None:
+    """Add `given` [N, h, w, C] times `tap` [C, O] to `out` [N, h, w, O], in one product."""
+    out += (given.flatten(0, 2) @ tap).view(out.shape)
 
 
 class _Output(Function):
@@ -167,7 +148,8 @@ class _Output(Function):
         return shape.output(input, weight)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        (slope,) = slopes
         input, weight = ctx.saved_tensors
         first, second, _ = ctx.needs_input_grad
         return (
@@ -185,7 +167,8 @@ class _ByInput(Function):
         return shape.by_input(slope, weight)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> Any:
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        (given,) = slopes
         slope, weight = ctx.saved_tensors
         first, second, _ = ctx.needs_input_grad
         return (
@@ -203,7 +186,8 @@ class _ByWeight(Function):
         return shape.by_weight(slope, input)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> Any:
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        (given,) = slopes
         slope, input = ctx.saved_tensors
         first, second, _ = ctx.needs_input_grad
         return (

@@ -58,9 +58,9 @@ def gradient(
     """The gradient of a scalar, or of tensors' inner products with those of `along`; zero where it
     does not depend on a weight."""
     parts = torch.autograd.grad(
-        of if isinstance(of, Tensor) else [*of.values()],
+        [of] if isinstance(of, Tensor) else [*of.values()],
         [*weights.values()],
-        along and [*along.values()],
+        None if along is None else [*along.values()],
         create_graph=create_graph,
         materialize_grads=True,
     )
