@@ -354,6 +354,35 @@ def test_synflow_takes_buffers_and_biases_by_their_absolute_value() -> None:
     assert float(scores["3.weight"]) == pytest.approx(5 * ((2 + 3 - 4) * slope + 1))
 
 
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+def test_wide_convolutions_decide_the_masks_that_torchs_do(
+    criterion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores differ by rounding, which decides nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 128, 3, padding=1), nn.BatchNorm2d(128), nn.ReLU(),
+            nn.Conv2d(128, 130, 3, padding=1, stride=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(130, 16, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(16, 10),
+        ).double().eval()  # fmt: skip
+    masks = dense_masks(prunable(model))
+    batches = scoring_batches(random_data((3, 8, 8), 10), "real", 40, stream(0, "test"))
+    ours = score(criterion, model, masks, *batches)
+    monkeypatch.setattr("trainables.pruning.convolution.CHANNELS", 10**9)
+    torchs = score(criterion, model, masks, *batches)
+    assert not torch.equal(flat(ours), flat(torchs))
+    assert all(scores.is_contiguous() for scores in ours.values())
+    for name, scores in ours.items():
+        size = float(torchs[name].abs().max())
+        torch.testing.assert_close(scores, torchs[name], rtol=0, atol=1e-13 * size)
+    for density in map(float, DENSITIES):
+        count = kept_count(density, len(flat(ours)))
+        kept, expected = (keep_highest(each, masks, count) for each in (ours, torchs))
+        assert torch.equal(flat(kept), flat(expected))
+
+
 # What scoring leaves alone
 
 

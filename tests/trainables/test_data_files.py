@@ -5,10 +5,13 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,13 @@ from trainables.data import (
     DatasetInfo,
     DatasetNotFound,
     DatasetOptions,
+    data_roots,
     describe_dataset,
     identity,
     load_dataset,
 )
+from trainables.data.decoding import Encoded, _Drawing
+from trainables.data.fingerprint import stamps, write_atomically
 from trainables.data.idx import read_idx
 from trainables.data.parquet import ParquetFile, table_images
 
@@ -566,6 +572,171 @@ class TestTables:
     def test_globs_that_are_none_are_refused(self, roots: DataRoots, here: Path, glob: str) -> None:
         put_tables(here, [0, 1])
         refused(roots, "parquet", r"is no glob of files in a folder", train=glob)
+
+
+class TestDecodedOnce:
+    """Files are decoded once, until one changes; whatever befalls the cache costs time only."""
+
+    @pytest.fixture(params=["image_folder", "parquet"])
+    def options(self, request: pytest.FixtureRequest, here: Path) -> DatasetOptions:
+        put_images(here)
+        for split in ("train", "test"):
+            files = sorted((here / split).rglob("*.png"))
+            images = [file.read_bytes() for file in files]
+            pq.write_table(
+                pa.table({"image": images, "label": [number % 2 for number in range(len(images))]}),
+                here / f"{split}-0.parquet",
+            )
+        return config(request.param)
+
+    @pytest.fixture
+    def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The images that were decoded."""
+        seen: list[str] = []
+        one = _Drawing._one
+
+        def noting(drawing: _Drawing, encoded: Encoded) -> Any:
+            seen.append(encoded.where)
+            return one(drawing, encoded)
+
+        monkeypatch.setattr(_Drawing, "_one", noting)
+        return seen
+
+    def kept(self, roots: DataRoots) -> list[Path]:
+        return sorted((roots.cache / "decoded").iterdir())
+
+    def same(self, one: Dataset, other: Dataset) -> bool:
+        arrays = [
+            (getattr(getattr(one, split), name), getattr(getattr(other, split), name))
+            for split in ("train", "test")
+            for name in ("images", "labels")
+        ]
+        rest = [
+            replace(each, train=one.train, test=one.test, validation=None) for each in (one, other)
+        ]
+        return vars(rest[0]) == vars(rest[1]) and all(
+            np.array_equal(a, b) and a.dtype == b.dtype and b.flags.writeable for a, b in arrays
+        )
+
+    def test_for_the_description_and_for_training(
+        self, roots: DataRoots, here: Path, options: DatasetOptions, decoded: list[str]
+    ) -> None:
+        before = sorted(here.rglob("*"))
+        first = options(roots)
+        assert len(decoded) == 12
+        info = describe_dataset(options, roots)
+        assert len(decoded) == 12
+        assert self.same(first, options(roots))
+        assert len(decoded) == 12
+        # As it is found where nothing was kept.
+        elsewhere = replace(roots, cache=roots.cache.with_name("other"))
+        assert describe_dataset(options, elsewhere) == info
+        assert self.same(first, options(elsewhere))
+        assert len(decoded) == 24
+        assert sorted(here.rglob("*")) == before
+
+    def test_until_a_file_changes(
+        self, roots: DataRoots, here: Path, options: DatasetOptions, decoded: list[str]
+    ) -> None:
+        first = options(roots)
+        for file in (here / "train/a/0.png", here / "train-0.parquet"):
+            content = file.read_bytes()
+            file.unlink()
+            if file.suffix == ".png":
+                content = encode(picture(99))
+            file.write_bytes(content)
+        again = options(roots)
+        assert len(decoded) == 24
+        assert self.same(first, again) == (options.name == "parquet")
+
+    def test_and_again_when_it_is_damaged(
+        self, roots: DataRoots, options: DatasetOptions, decoded: list[str]
+    ) -> None:
+        first = options(roots)
+        (file,) = self.kept(roots)
+        whole = file.read_bytes()
+        flipped = [bytearray(whole) for _ in range(40)]
+        for number, content in enumerate(flipped):
+            content[len(whole) * number // len(flipped)] ^= 1
+        damaged = [b"", whole[:20], whole[:35], whole[:-1], whole + b"0", *map(bytes, flipped)]
+        for number, content in enumerate(damaged, start=1):
+            file.write_bytes(content)
+            assert self.same(first, options(roots))
+            assert len(decoded) == 12 * (1 + number)
+            assert file.read_bytes() == whole
+        assert self.same(first, options(roots))
+        assert len(decoded) == 12 * (1 + len(damaged))
+
+    def test_each_time_where_nothing_can_be_kept(
+        self, roots: DataRoots, options: DatasetOptions, decoded: list[str]
+    ) -> None:
+        roots.cache.write_text("no folder")
+        first = options(roots)
+        roots.cache.unlink()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # As on a full disk: what is written fails in its middle.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            again = options(roots)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert self.same(first, again)
+        assert self.kept(roots) == []
+        assert len(decoded) == 24
+
+    def test_and_kept_once_by_many_at_a_time(
+        self, roots: DataRoots, options: DatasetOptions
+    ) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: options(roots), range(8)))
+        assert all(self.same(found[0], other) for other in found)
+        assert len(self.kept(roots)) == 1
+
+    def test_and_kept_until_others_need_the_room(
+        self,
+        roots: DataRoots,
+        here: Path,
+        options: DatasetOptions,
+        decoded: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        options(roots)
+        (first,) = self.kept(roots)
+        monkeypatch.setattr("trainables.data.reading.KEPT_BYTES", int(2.5 * first.stat().st_size))
+        for number in range(3):
+            copy = here.with_name(f"copy{number}")
+            shutil.copytree(here, copy)
+            os.utime(first)
+            for other in self.kept(roots):
+                if other != first:
+                    os.utime(other, (number, number))
+            config(options.name, path=copy.name)(roots)
+            assert len(self.kept(roots)) == 2
+        options(roots)
+        assert len(decoded) == 48
+
+
+def test_what_fails_while_it_is_written_leaves_nothing(tmp_path: Path) -> None:
+    part: Any = "no bytes"
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "file", b"some", part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_known_by_where_it_really_is(tmp_path: Path) -> None:
+    put(tmp_path / "real/file", b"content")
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "link").symlink_to("folder/file")
+    names = ("real/file", "folder/file", "link", "real/../folder/file")
+    found = stamps({name: tmp_path / name for name in names})
+    expected = (str(tmp_path.resolve() / "real/file"), *found[0][2:])
+    assert [stamp[1:] for stamp in found] == [expected] * len(names)
+
+
+def test_the_cache_folder_can_be_named(tmp_path: Path) -> None:
+    named = data_roots("data", {"PRUNESWEEP_CACHE": str(tmp_path / "here")})
+    assert named == DataRoots((Path("data").absolute(), tmp_path / "here"), tmp_path / "here")
+    assert data_roots(None, {"PRUNESWEEP_CACHE": ""}) == data_roots(None, {})
 
 
 def test_a_home_folder_that_nobody_has_is_not_found(roots: DataRoots) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
-from trainables.pruning.selection import drop_lowest, keep_highest, sampled, sketch
+from trainables.pruning.selection import STRIDE, drop_lowest, keep_highest, sampled, sketch
 from trainables.training.randomness import stream
 
 Net = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -62,6 +62,32 @@ def test_the_highest_are_those_that_dropping_the_lowest_leaves(net: Net, count: 
     excess = (kept.sum() - count).clamp(min=0)
     expected = drop_lowest(flat(scores)[None], kept[None], excess[None])[0]
     assert torch.equal(flat(keep_highest(scores, masks, count)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("lead", [0.0, 1e3, -1e3])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.999])
+def test_a_sample_that_misleads_about_the_threshold_changes_nothing(
+    share: float, lead: float, dtype: torch.dtype
+) -> None:
+    """The weights that the threshold is guessed from score higher or lower than all others."""
+    generator = stream(0, "test")
+    scores, masks = {}, {}
+    for name, shape in {"a": (50, 40, 3), "b": (7, 11), "c": (4000,)}.items():
+        row = torch.randn(torch.Size(shape).numel(), generator=generator) * 100
+        row[::STRIDE] += lead
+        scores[name] = row.view(shape).to(dtype)
+        masks[name] = torch.rand(shape, generator=generator) < 0.6
+    kept = flat(masks)
+    count = int(share * int(kept.sum()))
+    comparable = flat(scores).to(torch.promote_types(dtype, torch.float32))
+    expected = drop_lowest(comparable[None], kept[None], (kept.sum() - count)[None])[0]
+    assert torch.equal(flat(keep_highest(scores, masks, count)), expected)
+    turned = {name: score.transpose(0, -1).contiguous().transpose(0, -1)
+              for name, score in scores.items()}  # fmt: skip
+    after = keep_highest(turned, masks, count)
+    assert torch.equal(flat(after), expected)
+    assert all(mask.is_contiguous() for mask in after.values())
 
 
 @given(nets(), counts)

@@ -1,49 +1,33 @@
 """Describing a dataset that is files: it is read once, until a file changes."""
 
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from trainables.data.contents import Where, contents
 from trainables.data.dataset import Dataset, DatasetInfo
 from trainables.data.fingerprint import digest, fingerprint, stamps, write_atomically
-
-READING = 1
-"""To be raised when files are read as other pixels or other counts than before."""
+from trainables.data.reading import READING, DatasetFiles, read_files
 
 DESCRIPTION = TypeAdapter(DatasetInfo)
 
 
-class Read(NamedTuple):
-    """A dataset from files, what names an example of it in messages, and whether its pixels are
-    those that versions before `READING` 1 took from the same files."""
+def describe_files(found: DatasetFiles, cache: Path) -> DatasetInfo:
+    """What is known of the dataset, with the fingerprint of its files.
 
-    dataset: Dataset
-    where: Where
-    as_ever: bool
-
-
-def describe_files(
-    name: str, files: Mapping[str, Path], cache: Path, read: Callable[[], Read]
-) -> DatasetInfo:
-    """What is known of the dataset that `read` gives, with the fingerprint of `files`.
-
-    It is kept in `cache` until `name` or a file changes. Raises ValueError as `read` and `contents`
-    do, and when a file changes meanwhile.
+    It is kept in `cache` until a file changes. Raises ValueError as reading it and `contents` do,
+    and when a file changes meanwhile.
     """
-    before = stamps(files)
-    remembered = cache / "descriptions" / digest([READING, name, before])
+    before = stamps(found.files)
+    remembered = cache / "descriptions" / digest([READING, found.about, before])
     with suppress(OSError, ValueError):
         return DESCRIPTION.validate_json(remembered.read_bytes())
-    dataset, where, as_ever = read()
-    info = describe_arrays(
-        dataset, fingerprint(files, cache, () if as_ever else (f"read {READING}",)), where
-    )
-    if stamps(files) != before:
+    dataset, as_ever = read_files(found, cache)
+    marks = () if as_ever else (f"read {READING}",)
+    info = describe_arrays(dataset, fingerprint(found.files, cache, marks), found.where)
+    if stamps(found.files) != before:
         raise ValueError("its files changed while they were read; run again when all are there")
     # A read-only cache, or a name that is no text, costs reading again, nothing else.
     with suppress(OSError, ValueError):

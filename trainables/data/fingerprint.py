@@ -1,12 +1,14 @@
 """The identity of a dataset's content, wherever its files lie."""
 
+import functools
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISLNK
 
 
 def fingerprint(files: Mapping[str, Path], cache: Path, marks: tuple[str, ...] = ()) -> str:
@@ -28,7 +30,9 @@ def fingerprint(files: Mapping[str, Path], cache: Path, marks: tuple[str, ...] =
 
 def stamps(files: Mapping[str, Path]) -> list[tuple[str | int, ...]]:
     """What changes when a file does, also when another of its size and time takes its place."""
-    return [_stamp(*item) for item in files.items()]
+    # Of each folder once: a hundred thousand files would take seconds.
+    resolved = functools.cache(Path.resolve)
+    return [_stamp(name, path, resolved) for name, path in files.items()]
 
 
 def digest(value: object) -> str:
@@ -36,19 +40,26 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Others see all of it or nothing; raises OSError."""
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Others see all of it or nothing; raises OSError, and leaves nothing behind then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(scratch, path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for part in parts:
+                file.write(part)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
 
 
-def _stamp(name: str, path: Path) -> tuple[str | int, ...]:
-    found = path.stat()
+def _stamp(name: str, path: Path, resolved: Callable[[Path], Path]) -> tuple[str | int, ...]:
+    found, place = path.lstat(), resolved(path.parent) / path.name
+    if S_ISLNK(found.st_mode):
+        found, place = path.stat(), path.resolve()
     times = found.st_mtime_ns, found.st_ctime_ns
-    return name, str(path.resolve()), found.st_size, found.st_ino, *times
+    return name, str(place), found.st_size, found.st_ino, *times
 
 
 def _content_digest(path: Path) -> str:

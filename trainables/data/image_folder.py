@@ -10,10 +10,11 @@ from PIL import Image
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
 from trainables.data.decoding import Encoded, Source, decode
-from trainables.data.description import Read, describe_files, with_notes
+from trainables.data.description import describe_files, with_notes
 from trainables.data.entry import described_by
 from trainables.data.folder import find_folder
 from trainables.data.listing import LeftOut, files_below, is_litter, shown, told
+from trainables.data.reading import DatasetFiles, Read, read_files
 from trainables.data.roots import DataRoots
 
 NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -51,10 +52,7 @@ def describe(roots: DataRoots, *, path: str) -> DatasetInfo:
     """Shape, classes, counts and fingerprint, from names and contents; raises as `image_folder`
     does."""
     files = _find(roots, path)
-    everything = (*files.train, *files.test)
-    named = {file.path.relative_to(files.folder).as_posix(): file.path for file in everything}
-    info = describe_files("image_folder", named, roots.cache, lambda: _read(files))
-    return with_notes(info, files.notes)
+    return with_notes(describe_files(_files(files), roots.cache), files.notes)
 
 
 @described_by(describe)
@@ -67,7 +65,7 @@ def image_folder(roots: DataRoots, *, path: str) -> Dataset:
     that does not fit.
     """
     files = _find(roots, path)
-    found = _read(files).dataset
+    found = read_files(_files(files), roots.cache).dataset
     return replace(found, notes=(*files.notes, *found.notes))
 
 
@@ -136,6 +134,12 @@ def _suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in found.items() if name in read)
 
 
+def _files(files: ImageFiles) -> DatasetFiles:
+    everything = (*files.train, *files.test)
+    named = {file.path.relative_to(files.folder).as_posix(): file.path for file in everything}
+    return DatasetFiles("image_folder", named, files.where, lambda: _read(files))
+
+
 def _read(files: ImageFiles) -> Read:
     found = decode([_source(files.train), _source(files.test)])
     number = {name: index for index, name in enumerate(files.classes)}
@@ -147,7 +151,7 @@ def _read(files: ImageFiles) -> Read:
     dataset = Dataset(
         "image_folder", train, None, test, len(files.classes), mean, std, files.classes, found.notes
     )
-    return Read(dataset, files.where, found.as_ever)
+    return Read(dataset, found.as_ever)
 
 
 def _source(files: Sequence[ImageFile]) -> Source:

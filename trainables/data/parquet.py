@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split, channel_statistics
 from trainables.data.decoding import CHUNK, Encoded, Source, decode
-from trainables.data.description import Read, describe_files, with_notes
+from trainables.data.description import describe_files, with_notes
 from trainables.data.entry import described_by
 from trainables.data.folder import find_folder
 from trainables.data.labels import class_numbers
 from trainables.data.listing import NO_FILE, LeftOut, files_below, is_special, told
+from trainables.data.reading import DatasetFiles, Read, read_files
 from trainables.data.roots import DataRoots
 
 BATCH_BYTES = 64e6
@@ -63,11 +64,7 @@ def describe(
 ) -> DatasetInfo:
     """Shape, classes, counts and fingerprint, from the contents; raises as `parquet` does."""
     files = _find(roots, path, train, test, image, label)
-    named = {f"train {index}": file.path for index, file in enumerate(files.train)}
-    named |= {f"test {index}": file.path for index, file in enumerate(files.test)}
-    about = repr(("parquet", image, label, relabel))
-    info = describe_files(about, named, roots.cache, lambda: _read(files, relabel))
-    return with_notes(info, files.notes)
+    return with_notes(describe_files(_files(files, relabel), roots.cache), files.notes)
 
 
 @described_by(describe)
@@ -90,7 +87,7 @@ def parquet(
     that does not fit.
     """
     files = _find(roots, path, train, test, image, label)
-    found = _read(files, relabel).dataset
+    found = read_files(_files(files, relabel), roots.cache).dataset
     return replace(found, notes=(*files.notes, *found.notes))
 
 
@@ -185,6 +182,13 @@ def _looked_into(path: Path, image: str, label: str) -> ParquetFile:
     return ParquetFile(path, rows)
 
 
+def _files(files: ParquetFiles, relabel: bool) -> DatasetFiles:
+    named = {f"train {index}": file.path for index, file in enumerate(files.train)}
+    named |= {f"test {index}": file.path for index, file in enumerate(files.test)}
+    about = repr(("parquet", files.image, files.label, relabel))
+    return DatasetFiles(about, named, files.where, lambda: _read(files, relabel))
+
+
 def _read(files: ParquetFiles, relabel: bool) -> Read:
     labels, relabelled = class_numbers(
         _labels(files.train, files.label),
@@ -199,7 +203,7 @@ def _read(files: ParquetFiles, relabel: bool) -> Read:
     dataset = Dataset(
         "parquet", train, None, test, int(train.labels.max()) + 1, mean, std, names, found.notes
     )
-    return Read(dataset, files.where, found.as_ever)
+    return Read(dataset, found.as_ever)
 
 
 def _labels(files: Sequence[ParquetFile], label: str) -> np.ndarray:

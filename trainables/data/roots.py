@@ -9,11 +9,12 @@ from platformdirs import user_cache_dir
 from trainables.errors import UserError
 
 ENVIRONMENT_VARIABLE = "PRUNESWEEP_DATA"
+CACHE_VARIABLE = "PRUNESWEEP_CACHE"
 
 
 @dataclass(frozen=True)
 class DataRoots:
-    """Folders to look in, in order, and the folder that downloads and digests go to."""
+    """Folders to look in, in order, and the one for downloads, digests and decoded images."""
 
     candidates: tuple[Path, ...]
     cache: Path
@@ -32,11 +33,12 @@ def expanded(path: str) -> Path:
 
 
 def data_roots(data_root: str | None, environ: Mapping[str, str]) -> DataRoots:
-    """`data_root` if given, then $PRUNESWEEP_DATA if set, then the user's cache folder.
+    """`data_root` if given, then $PRUNESWEEP_DATA if set, then the cache folder, which is
+    $PRUNESWEEP_CACHE or the user's.
 
     Paths are made absolute here: the processes of a cluster have other working folders.
     """
-    cache = Path(user_cache_dir("prunesweep"))
+    cache = expanded(environ.get(CACHE_VARIABLE) or user_cache_dir("prunesweep")).absolute()
     named = (data_root, environ.get(ENVIRONMENT_VARIABLE))
     folders = [expanded(name).absolute() for name in named if name]
     return DataRoots(candidates=(*dict.fromkeys([*folders, cache]),), cache=cache)

@@ -8,8 +8,9 @@ import numpy as np
 
 from trainables.data.dataset import Dataset, DatasetInfo, Split
 from trainables.data.decoding import Encoded, ImageFormat, Source, decode
-from trainables.data.description import Read, describe_files, with_notes
+from trainables.data.description import describe_files, with_notes
 from trainables.data.entry import described_by
+from trainables.data.reading import DatasetFiles, Read, read_files
 from trainables.data.roots import DataRoots, not_found, place_it
 
 FOLDERS = ("tiny-imagenet-200", "tiny_imagenet")
@@ -46,6 +47,10 @@ class TinyImageNetFiles:
         everything = (*lists, *self.train.paths, *self.test.paths)
         return {path.relative_to(self.folder).as_posix(): path for path in everything}
 
+    @property
+    def as_dataset(self) -> DatasetFiles:
+        return DatasetFiles("tiny_imagenet", self.named, self.where, lambda: _read(self))
+
     def where(self, split: str, index: int) -> str:
         """The path of an example."""
         return str((self.train if split == "train" else self.test).paths[index])
@@ -64,7 +69,7 @@ def describe(roots: DataRoots) -> DatasetInfo:
     counts = (files.classes, len(files.train.paths), len(files.test.paths))
     if counts == (PUBLISHED.classes, PUBLISHED.train_examples, PUBLISHED.test_examples):
         return PUBLISHED
-    info = describe_files("tiny_imagenet", files.named, roots.cache, lambda: _read(files))
+    info = describe_files(files.as_dataset, roots.cache)
     return with_notes(info, (f"{folder} is not all of Tiny ImageNet, or another dataset",))
 
 
@@ -82,7 +87,7 @@ def tiny_imagenet(roots: DataRoots) -> Dataset:
             f"{place_it(FOLDERS[0])} as published, with {CLASS_LIST}, train/<class>/images/, "
             f"val/images/ and {ANNOTATIONS}; it is not downloaded",
         )
-    return _read(_files(folder)).dataset
+    return read_files(_files(folder).as_dataset, roots.cache).dataset
 
 
 def _places(roots: DataRoots) -> Iterator[Path]:
@@ -153,7 +158,7 @@ def _read(files: TinyImageNetFiles) -> Read:
     dataset = Dataset(
         "tiny_imagenet", train, None, test, files.classes, MEAN, STD, notes=found.notes
     )
-    return Read(dataset, files.where, found.as_ever)
+    return Read(dataset, found.as_ever)
 
 
 def _source(examples: Examples) -> Source:

@@ -53,13 +53,12 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
         scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
         for round_, count in enumerate(counts, start=1):
             scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
+            highest = keep_highest(scores, masks, count)
             if network.sample is not None:
                 network.sample.add_scores(scores)
-                network.sample.add_highest(keep_highest(scores, masks, count))
-            if self._draws(round_):
-                masks = sampled(scores, masks, count, selection)
-            else:
-                masks = keep_highest(scores, masks, count)
+                network.sample.add_highest(highest)
+            drawn = self._draws(round_)
+            masks = sampled(scores, masks, count, selection) if drawn else highest
         return masks
 
     def kept_after_rounds(self, total: int) -> list[int]:

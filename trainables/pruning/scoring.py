@@ -52,10 +52,17 @@ def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-def gradient(of: Tensor, weights: Named, *, create_graph: bool = False) -> Named:
-    """The gradient of a scalar, zero where it does not depend on a weight."""
+def gradient(
+    of: Tensor | Named, weights: Named, along: Named | None = None, *, create_graph: bool = False
+) -> Named:
+    """The gradient of a scalar, or of tensors' inner products with those of `along`; zero where it
+    does not depend on a weight."""
     parts = torch.autograd.grad(
-        of, list(weights.values()), create_graph=create_graph, materialize_grads=True
+        [of] if isinstance(of, Tensor) else [*of.values()],
+        [*weights.values()],
+        None if along is None else [*along.values()],
+        create_graph=create_graph,
+        materialize_grads=True,
     )
     return dict(zip(weights, parts, strict=True))
 
@@ -64,5 +71,6 @@ def summed(chunks: Iterable[Named]) -> Named:
     """The sum over chunks, which are consumed one by one, for each name."""
     total: Named = {}
     for chunk in chunks:
-        total = {name: total[name] + part for name, part in chunk.items()} if total else chunk
+        for name, part in chunk.items():
+            total[name] = total[name].add_(part) if name in total else part.clone()
     return total

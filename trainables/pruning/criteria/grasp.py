@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
+from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Batch, Named, Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
@@ -22,21 +22,22 @@ def grasp(
     sum of each chunk's Hessian times the whole g. (The original's score is −θ·Hg, whose highest
     are removed.)
     """
-    weights, batches = scoring.leaves, scoring.batches
-    slopes = summed(
-        gradient(loss(scoring, weights, batch, temperature), weights) for batch in batches
-    )
-    direction = {name: slope * scoring.masks[name] for name, slope in slopes.items()}
-    product = summed(
-        _hessian_product(scoring, weights, batch, direction, temperature) for batch in batches
-    )
-    return {name: weight.detach() * product[name] for name, weight in weights.items()}
+    weights, batches = by_tap(scoring.weights), scoring.batches
+    with Convolutions():
+        slopes = summed(
+            gradient(loss(scoring, weights, batch, temperature), weights) for batch in batches
+        )
+        direction = {name: slope * scoring.masks[name] for name, slope in slopes.items()}
+        product = summed(
+            _hessian_product(scoring, weights, batch, direction, temperature) for batch in batches
+        )
+    return {name: weight * product[name] for name, weight in scoring.weights.items()}
 
 
 def _hessian_product(
     scoring: Scoring, weights: Named, batch: Batch, direction: Named, temperature: float
 ) -> Named:
-    """The Hessian of the batch's loss times `direction`, as the gradient of an inner product."""
+    """The Hessian of the batch's loss times `direction`."""
     slopes = gradient(loss(scoring, weights, batch, temperature), weights, create_graph=True)
-    inner = [torch.vdot(direction[name].flatten(), slopes[name].flatten()) for name in weights]
-    return gradient(torch.stack(inner).sum(), weights)
+    slopes = {name: slope for name, slope in slopes.items() if slope.requires_grad}
+    return gradient(slopes, weights, {name: direction[name] for name in slopes})

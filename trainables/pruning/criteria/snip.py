@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
@@ -13,6 +14,9 @@ def snip(scoring: Scoring) -> dict[str, Tensor]:
 
     The absolute value is that of the sum, not a sum of absolute values.
     """
-    weights = scoring.leaves
-    slopes = summed(gradient(loss(scoring, weights, batch), weights) for batch in scoring.batches)
-    return {name: (weight.detach() * slopes[name]).abs() for name, weight in weights.items()}
+    weights = by_tap(scoring.weights)
+    with Convolutions():
+        slopes = summed(
+            gradient(loss(scoring, weights, batch), weights) for batch in scoring.batches
+        )
+    return {name: (weight * slopes[name]).abs() for name, weight in scoring.weights.items()}
