@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import parts
+import pinned_numbers
 import pytest
 
 from orchestrator.results.tables import SCHEMAS
@@ -106,11 +106,11 @@ def test_the_numbers_of_every_part_are_those_of_its_version(
     request: pytest.FixtureRequest,
 ) -> None:
     path = GOLDEN / "numbers.json"
-    pinned, now = json.loads(path.read_text()), parts.all_numbers()
+    pinned, now = json.loads(path.read_text()), pinned_numbers.all_numbers()
     if request.config.getoption("--regenerate-golden"):
-        pinned = parts.extended(pinned, now)
-        path.write_text(parts.as_text(pinned))
-    told = "\n".join(parts.changes(pinned, now))
+        pinned = pinned_numbers.extended(pinned, now)
+        path.write_text(pinned_numbers.as_text(pinned))
+    told = "\n".join(pinned_numbers.changes(pinned, now))
     if told:
         pytest.fail(told, pytrace=False)
     assert pinned.keys() == now.keys()
@@ -143,7 +143,7 @@ def test_every_command_has_its_golden_help() -> None:
 def extended_ledger() -> dict[str, Any]:
     """The ledger with what it lacks: new configs, and the new fields of those that it has."""
     found = {**ledger()}
-    for config in parts.built_in_configs():
+    for config in pinned_numbers.built_in_configs():
         fields = sorted(config.model_fields)
         entry = found.get(config.ledger_name(), {"first": fields, "later": {}})
         new = [name for name in fields if name not in entry["first"] + [*entry["later"]]]

@@ -8,10 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-import parts
+import pinned_numbers
 import pytest
 import torch
-from parts import EVERYTHING, SHARED, Ledger, changes, every_part, extended, one_thread
+from pinned_numbers import EVERYTHING, SHARED, Ledger, changes, every_part, extended, one_thread
 from pydantic import TypeAdapter
 from torch import nn
 
@@ -123,7 +123,7 @@ EDITS: dict[str, Edit] = {
     "optimizer": lambda to, part: with_result(to, entry_of(part), "__call__", edited_steps),
     "init": lambda to, part: with_result(to, nn.init, "kaiming_normal_", lambda w: w.data.mul_(2)),
     "init/pytorch": lambda to, part: to.setattr(
-        parts, "initialized", lambda net, init: initialization.initialized(net, "openlth")
+        pinned_numbers, "initialized", lambda net, init: initialization.initialized(net, "openlth")
     ),
     "inputs/real": lambda to, part: with_result(to, batches.Examples, "normalized"),
     "inputs/random": lambda to, part: with_result(to, batches, "_random_batches", edited_batches),
@@ -132,7 +132,7 @@ EDITS: dict[str, Edit] = {
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
     "scope": lambda to, part: with_result(
-        to, parts, "grouped", lambda rows: [row.flip(1) for row in rows]
+        to, pinned_numbers, "grouped", lambda rows: [row.flip(1) for row in rows]
     ),
     "scoring_data": lambda to, part: with_result(
         to, scoring_data, data_of(part.partition("/")[2]), edited_batches
@@ -148,7 +148,7 @@ EDITS: dict[str, Edit] = {
     "plug-ins/method": lambda to, part: to.setattr(
         amount, "Fraction", lambda ratio: Fraction(ratio) + Fraction(1, 50)
     ),
-    EVERYTHING: lambda to, part: with_result(to, parts, "multiply_adds", one_more),
+    EVERYTHING: lambda to, part: with_result(to, pinned_numbers, "multiply_adds", one_more),
 }
 
 
@@ -220,7 +220,7 @@ def test_what_is_new_is_added_and_what_is_pinned_stays(monkeypatch: pytest.Monke
     ],
 )
 def test_numbers_are_alike_but_for_rounding(one: Any, other: Any, same: bool) -> None:
-    assert parts.alike(one, other) is same
+    assert pinned_numbers.alike(one, other) is same
 
 
 def test_every_version_is_of_a_part_and_above_1() -> None:
@@ -229,7 +229,7 @@ def test_every_version_is_of_a_part_and_above_1() -> None:
 
 
 def test_every_field_that_names_a_formula_is_a_choice() -> None:
-    for config in parts.built_in_configs():
+    for config in pinned_numbers.built_in_configs():
         for name, field in config.model_fields.items():
             if name != "name" and get_origin(field.annotation) is Literal:
                 assert any(isinstance(each, Choice) for each in field.metadata), (config, name)
@@ -361,9 +361,11 @@ def test_a_higher_version_is_another_key_again(monkeypatch: pytest.MonkeyPatch) 
 def test_of_plugged_in_entries_what_they_are_given_and_derive_from_has_a_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    half = parts.Half(name="half", criterion=parts.config_of(parts.falling))
-    at_init = parts.at_init(density=0.1)
-    monkeypatch.setattr(parts.Half, "plugged_code", "code")
+    half = pinned_numbers.Half(
+        name="half", criterion=pinned_numbers.config_of(pinned_numbers.falling)
+    )
+    at_init = pinned_numbers.at_init(density=0.1)
+    monkeypatch.setattr(pinned_numbers.Half, "plugged_code", "code")
     for config in (type(half.criterion), type(at_init)):
         monkeypatch.setattr(config, "plugged_code", "code")
     touched: dict[str, list[Config]] = {
@@ -383,4 +385,6 @@ def test_of_plugged_in_entries_what_they_are_given_and_derive_from_has_a_version
 
 
 def test_nothing_is_added_while_every_version_is_1() -> None:
-    assert not any(RAISED in canonical(config) for config in (Pruning(), parts.own_recipe()))
+    assert not any(
+        RAISED in canonical(config) for config in (Pruning(), pinned_numbers.own_recipe())
+    )
