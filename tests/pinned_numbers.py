@@ -130,13 +130,27 @@ def plain(shape: Shape, classes: int) -> nn.Module:
     return network()
 
 
-@criterion
-def falling(scoring: Scoring) -> dict[str, Tensor]:
-    """Scores that no two weights share, and of which a tenth is negative."""
+def scores_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """No two weights have the same, and a tenth is negative."""
     return {
         name: wave(*w.shape, step=1 + 0.1 * index, dtype=torch.float64) + 0.8
-        for index, (name, w) in enumerate(scoring.weights.items())
+        for index, (name, w) in enumerate(weights.items())
     }
+
+
+@criterion(data=ExampleData)
+def seen(scoring: Scoring) -> dict[str, Tensor]:
+    """Those scores, by layer more or less by what the network makes of its examples, and noise."""
+    with torch.no_grad():
+        logits = torch.cat([scoring.model(inputs) for inputs, _ in scoring.batches])
+    amounts = logits.abs().mean(dim=0).tolist()
+    return {
+        name: score * amounts[index] + torch.rand(score.shape, generator=scoring.generator)
+        for index, (name, score) in enumerate(scores_of(scoring.weights).items())
+    }
+
+
+EXAMPLES: dict[str, Any] = {"data": "real", "examples": 7}
 
 
 @method
@@ -350,7 +364,7 @@ def of_augmentation(config: Any) -> Numbers:
 
 def of_method(config: Any) -> Numbers:
     """How much of each group goes, what is kept of the network, and the iterations."""
-    config = config.model_copy(update={"criterion": config_of(falling)})
+    config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
     weights = wave(3, 100)
     kept = torch.arange(300).reshape(3, 100) % torch.tensor([[2], [3], [7]]) > 0
     steps = config.steps(Pruning(iterations=2))
@@ -380,7 +394,7 @@ def of_scope(name: Scope) -> Numbers:
 def of_selection(name: str) -> Numbers:
     net = network()
     masks = some_masks(net)
-    scores = config_of(falling)(Scoring(net, masks))
+    scores = scores_of(masks)
     if name == "sampled":
         generator = torch.Generator().manual_seed(11)
         return {"drawn": [places(sampled(scores, masks, n, generator)) for n in (80, 40)]}
@@ -395,7 +409,7 @@ def of_selection(name: str) -> Numbers:
 
 
 def at_init(**options: Any) -> AtInit:
-    return vars(falling)["at_init"](name="falling", **options)
+    return vars(seen)["at_init"](name="seen", **EXAMPLES, **options)
 
 
 def of_sampled_rounds(name: Any) -> Numbers:
@@ -469,7 +483,7 @@ def of_dataset_options() -> Numbers:
 
 
 def of_iterative() -> Numbers:
-    half = Half(name="half", criterion=config_of(falling))
+    half = Half(name="half", criterion=config_of(seen, **EXAMPLES))
     scopes: tuple[Scope, ...] = get_args(Scope)
     return {scope: pruned_by(half, scope=scope) for scope in scopes} | {
         "to a density": pruned_by(half, density=0.25),
@@ -669,7 +683,7 @@ def lineage() -> Numbers:
     cell = Cell(
         dataset=entry(DATASET, "digits"), model=config_of(plain), train=own_recipe(),
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
-        method=Half(name="half", criterion=config_of(falling), rewind=Rewind(step=2)),
+        method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=Rewind(step=2)),
     )  # fmt: skip
     line = make_lineage(cell, {"name": "own"})
     found: Numbers = {}

@@ -35,6 +35,7 @@ from trainables.pruning import (
 )
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.iterative import Iterative
+from trainables.pruning.method import Scorer
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
 from trainables.training.recipe import Recipe
@@ -187,6 +188,19 @@ def test_what_entries_share_is_computed_without_them(
 ) -> None:
     EDITS[part.partition("/")[0]](monkeypatch, part)
     assert not [*changes(LEDGER, {name: compute() for name, compute in SHARED.items()})]
+
+
+def test_how_a_network_is_scored_is_a_part_of_all_that_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trains(scorer: Scorer) -> Scorer:
+        scorer.model.train()
+        return scorer
+
+    with_result(monkeypatch, Scorer, "of", trains)
+    scoring = ("AtInit", "Iterative", "method/lottery_ticket")
+    told = [*changes(LEDGER, {name: every_part()[name]() for name in scoring})]
+    assert len(told) == len(scoring)
 
 
 # The ledger of numbers
@@ -361,9 +375,7 @@ def test_a_higher_version_is_another_key_again(monkeypatch: pytest.MonkeyPatch) 
 def test_of_plugged_in_entries_what_they_are_given_and_derive_from_has_a_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    half = pinned_numbers.Half(
-        name="half", criterion=pinned_numbers.config_of(pinned_numbers.falling)
-    )
+    half = pinned_numbers.Half(name="half", criterion=pinned_numbers.config_of(pinned_numbers.seen))
     at_init = pinned_numbers.at_init(density=0.1)
     monkeypatch.setattr(pinned_numbers.Half, "plugged_code", "code")
     for config in (type(half.criterion), type(at_init)):
