@@ -10,22 +10,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pinned_numbers
 import pytest
 
-from orchestrator.commands.catalogue import KINDS
 from orchestrator.results.tables import SCHEMAS
 from orchestrator.run.planning import ResolvedDataset, make_plan, sweep_lineages
 from orchestrator.sweepfile.yaml_source import load_sweep
-from trainables.config import Config, default, ledger
+from trainables.config import default, ledger
 from trainables.data import DatasetInfo, data_roots, describe_dataset, identity
 from trainables.lineage.keys import Lineage
-from trainables.plugins.entry import built_in
-from trainables.pruning import Pruning
-from trainables.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,6 +102,20 @@ def test_the_ledger_has_every_field_of_every_built_in_config(
     assert path.read_text() == text, LEDGER
 
 
+def test_the_numbers_of_every_part_are_those_of_its_version(
+    request: pytest.FixtureRequest,
+) -> None:
+    path = GOLDEN / "numbers.json"
+    pinned, now = json.loads(path.read_text()), pinned_numbers.all_numbers()
+    if request.config.getoption("--regenerate-golden"):
+        pinned = pinned_numbers.extended(pinned, now)
+        path.write_text(pinned_numbers.as_text(pinned))
+    told = "\n".join(pinned_numbers.changes(pinned, now))
+    if told:
+        pytest.fail(told, pytrace=False)
+    assert pinned.keys() == now.keys()
+
+
 def test_the_tables_keep_their_columns(golden: Golden) -> None:
     text = "".join(f"# {name}\n{schema.to_string()}\n\n" for name, schema in SCHEMAS.items())
     golden("tables.txt", text, TABLES)
@@ -132,23 +143,13 @@ def test_every_command_has_its_golden_help() -> None:
 def extended_ledger() -> dict[str, Any]:
     """The ledger with what it lacks: new configs, and the new fields of those that it has."""
     found = {**ledger()}
-    for config in built_in_configs():
+    for config in pinned_numbers.built_in_configs():
         fields = sorted(config.model_fields)
         entry = found.get(config.ledger_name(), {"first": fields, "later": {}})
         new = [name for name in fields if name not in entry["first"] + [*entry["later"]]]
         later = entry["later"] | {name: default(config, name) for name in new}
         found[config.ledger_name()] = {"first": entry["first"], "later": later}
     return found
-
-
-def built_in_configs() -> Iterator[type[Config]]:
-    """Every config that keys are made of: the entries of all kinds, and those in their fields."""
-    waiting: list[type[Config]] = [Recipe, Pruning]
-    waiting += [entry for kind in KINDS.values() for entry in built_in(kind).values()]
-    for config in waiting:
-        yield config
-        values = (field.default for field in config.model_fields.values())
-        waiting += {type(each) for each in values if isinstance(each, Config)} - {*waiting}
 
 
 def lineages(file: Path) -> tuple[Lineage, ...]:

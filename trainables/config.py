@@ -1,7 +1,8 @@
 """Frozen configs, and what of a config is identity."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar
@@ -9,11 +10,16 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
+from trainables.versions import VERSIONS
+
 LEDGER = "identity.json"
 """The fields of every built-in config that decide keys; see `canonical`."""
 
 CODE = "code"
 """Where the identity of a plugged-in config has that of its code."""
+
+RAISED = "part versions"
+"""Where an identity has the versions above 1 of its parts. No option can be called so."""
 
 
 class Config(BaseModel):
@@ -33,6 +39,13 @@ class Config(BaseModel):
     def ledger_name(cls) -> str:
         """The name of this config in the ledger."""
         return cls.__name__
+
+    @classmethod
+    def ledger_parts(cls) -> tuple[str, ...]:
+        """The parts that every config of this class is computed with, whatever its values: that of
+        the class, and those of the classes that it derives from."""
+        bases = (base for base in cls.__mro__ if issubclass(base, Config))
+        return tuple(base.ledger_name() for base in bases)
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +68,28 @@ Listed = BeforeValidator(_tupled)
 """Marks a tuple field: there, a list in YAML is one value and not a sweep axis."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Annotates a field whose value names one of several formulas, each a part: `scope/layer`."""
+
+    kind: str
+
+
+def parts(config: Config) -> Iterator[str]:
+    """The parts that a config is computed with, but for those of the configs in it."""
+    yield from type(config).ledger_parts()
+    for name, field in type(config).model_fields.items():
+        for choice in field.metadata:
+            if isinstance(choice, Choice):
+                yield f"{choice.kind}/{getattr(config, name)}"
+
+
+def raised(*names: str) -> dict[str, dict[str, int]]:
+    """What the versions of these parts add to an identity: nothing, while none is above 1."""
+    versions = {name: VERSIONS[name] for name in names if name in VERSIONS}
+    return {RAISED: versions} if versions else {}
+
+
 def canonical(config: Config) -> dict[str, Any]:
     """The values that decide numbers, as plain JSON types: what keys are made of.
 
@@ -65,7 +100,14 @@ def canonical(config: Config) -> dict[str, Any]:
     differ from the default that they came with, whatever the default is now. The golden tests
     write new fields into it, and refuse any other change. Of a plugged-in config, every field is
     left out that has its default, and `code` stands for the defaults and all other code.
+
+    What gives other numbers than it once did has a version, see `trainables.versions`.
     """
+    versions = raised(*parts(config)) if VERSIONS else {}
+    return _fields_of(config) | versions
+
+
+def _fields_of(config: Config) -> dict[str, Any]:
     values = {name: _plain(getattr(config, name)) for name in type(config).model_fields}
     if config.plugged_code is not None:
         given = {n: v for n, v in values.items() if n == "name" or v != default(type(config), n)}

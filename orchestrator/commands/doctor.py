@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from trainables.data import data_roots
+from trainables.own_code import own_code
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
 
@@ -35,6 +36,7 @@ def examine(store: Store, environ: Mapping[str, str], address: str | None = None
     address = address or environ.get("RAY_ADDRESS")
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: sys.version.split()[0],
+        "prunesweep": _prunesweep,
         "torch": _torch,
         "torchvision": _torchvision,
         "ray": _ray,
@@ -58,6 +60,12 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, True, look())
     except Exception as error:  # whatever is wrong is what the doctor is asked for
         return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _prunesweep() -> str:
+    from importlib.metadata import version
+
+    return f"{version('prunesweep')}, code {own_code()}"
 
 
 def _torch() -> str:

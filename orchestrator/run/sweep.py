@@ -12,6 +12,7 @@ from orchestrator.records.plugins import changed_default, changed_entries, recor
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
+from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster, ray_cluster
@@ -192,6 +193,11 @@ def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
             "stays under its old keys (a plug-in that says a __version__ from the start keeps its "
             "keys until that is raised)"
         )
+    if changed := changed_parts(store, spec.name, spec.configs):
+        yield (
+            f"the code of {', '.join(changed)} has another version than when {spec.name} was last "
+            "run: what is made with it is trained anew, and what is stored stays under its old keys"
+        )
 
 
 def _refuse_changed_defaults(spec: SweepSpec, store: Store) -> None:
@@ -332,6 +338,7 @@ def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) 
     write_sweep(store, record)
     DATASETS.write(store, name, planned.datasets_record)
     record_plugins(store, name, planned.spec.configs)
+    record_versions(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
     write_failures(store, name, [])

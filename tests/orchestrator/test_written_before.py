@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from orchestrator.records.sweep import existing_sweep, write_sweep
+from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.figures.rows import iteration_rows
 from orchestrator.results.opening import open_results
 from orchestrator.run.progress import RunProgress
@@ -28,6 +29,8 @@ from trainables.lineage.loop import run_lineage
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks
 from trainables.training.batches import DeviceData
+from trainables.training.optimizers import Adam
+from trainables.versions import VERSIONS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILE, SWEEP = GOLDEN / "written-before.yaml", "written-before"
@@ -127,6 +130,42 @@ def test_a_lineage_goes_on_from_what_is_stored(before: Store, method: str) -> No
     assert row["params_kept"] == sum(int(mask.sum()) for mask in masks.values())
     # Another processor may round otherwise.
     assert row["test_accuracy"] == pytest.approx(ACCURACIES[method][-1], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("part", "anew"),
+    [
+        ("criterion/snip", {"snip"}),
+        ("criterion/magnitude", {"one_shot", "lottery_ticket", "sap", "imp"}),
+        ("method/sap", {"sap"}),
+        ("inputs/random", {"imp"}),
+        ("scope/layer", set()),
+        ("model/vgg11", set()),
+    ],
+)
+def test_what_a_part_of_another_version_made_is_trained_anew_and_told_once(
+    before: Store, monkeypatch: pytest.MonkeyPatch, part: str, anew: set[str]
+) -> None:
+    monkeypatch.setitem(VERSIONS, part, 2)
+    planned = plan_sweep(load_sweep(FILE), before, ROOTS)
+    assert {task.lineage.cell.method.name for task in planned.plan.tasks} == anew
+    for name in anew:
+        assert any(f"the code of {part} has another version" in n for n in planned.notices), name
+    record_versions(before, SWEEP, planned.spec.configs)
+    assert not plan_sweep(load_sweep(FILE), before, ROOTS).notices
+
+
+def test_a_part_that_a_sweep_did_not_have_is_not_told_of(
+    before: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, other = load_sweep(FILE).configs, Adam(name="adam")
+    monkeypatch.setitem(VERSIONS, "optimizer/adam", 2)
+    record_versions(before, SWEEP, used)
+    assert changed_parts(before, SWEEP, [*used, other]) == []
+    record_versions(before, SWEEP, [*used, other])
+    monkeypatch.setitem(VERSIONS, "optimizer/adam", 3)
+    assert changed_parts(before, SWEEP, [*used, other]) == ["optimizer/adam"]
+    assert changed_parts(before, "another", [*used, other]) == []
 
 
 DRAWN = """\

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from trainables import own_code
 from trainables.config import canonical, canonical_json
 from trainables.data import DatasetConfig, describe_dataset, identity
 from trainables.data.roots import DataRoots
@@ -217,6 +218,22 @@ def test_the_key_of_a_snapshot_is_that_of_its_trunk_and_step() -> None:
     keys = {snapshot_key(trunk, 0), snapshot_key(trunk, 1), snapshot_key(other, 0)}
     assert len(keys) == 3
     assert not keys & set(lineage().keys)
+
+
+def test_the_code_of_a_row_is_that_of_every_source_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_code, "__file__", str(tmp_path / "here/own_code.py"))
+    (tmp_path / "here/deep").mkdir(parents=True)
+    found = set()
+    for path, text in (("a.py", "1"), ("a.py", "2"), ("deep/a.py", "2"), ("deep/a.py", "1")):
+        (tmp_path / "here" / path).write_text(text)
+        found.add(own_code.own_code.__wrapped__())
+    (tmp_path / "here/a.pyc").write_text("no source")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.setattr(own_code, "__file__", str(tmp_path / "there/own_code.py"))
+    assert own_code.own_code.__wrapped__() in found
+    assert len(found) == 4
 
 
 def test_the_place_of_a_dataset_is_no_part_of_its_identity(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from trainables.lineage.stored import missing_iterations
 from trainables.measures.masks import Masks, apply_masks, density
 from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, prunable
+from trainables.own_code import own_code
 from trainables.pruning import MethodConfig, Network, Pruning
 from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
@@ -174,6 +175,7 @@ def test_a_lineage_of_t_iterations_commits_t_plus_one(data: DeviceData, tmp_path
     assert [metrics["iteration"] for metrics in yielded] == [0, 1, 2, 3]
     assert [metrics["key"] for metrics in yielded] == list(one.keys)
     assert {metrics["git_sha"] for metrics in yielded} == {"abc"}
+    assert {metrics["code"] for metrics in yielded} == {own_code()}
     assert {metrics["attempt"] for metrics in yielded} == {2}
     assert [held(one, tmp_path).metrics[t] for t in range(4)] == yielded
     names = {WEIGHTS, MASK, METRICS, LAYERS, EPOCHS, SPARSITY, MANIFEST}

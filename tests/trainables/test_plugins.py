@@ -2,10 +2,13 @@
 
 import ast
 import json
+import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -24,11 +27,13 @@ from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import canonical, ledger
 from trainables.data import DATASET, DataRoots, describe_dataset, identity, load_dataset
+from trainables.errors import Hopeless
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.keys import Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.lineage.trainable import Work
+from trainables.lineage.trainable import LineageTrainable, OtherCode, Work
 from trainables.models import MODEL, Model, build_model, check_model
+from trainables.own_code import own_code
 from trainables.plugins.entry import BUILT_IN, Catalogue, Kind, PluginError
 from trainables.plugins.loading import Luggage, load_plugins, plugged_in
 from trainables.plugins.source import Module, Plugin, read_plugin
@@ -1142,6 +1147,21 @@ def test_a_worker_that_never_saw_the_files_computes_the_same(tmp_path: Path, sto
             assert theirs[name] == mine[name], name
         path = iteration_path(mine["key"])
         assert Store(str(worker / "store")).read(path, WEIGHTS) == store.read(path, WEIGHTS)
+
+
+def test_a_worker_of_another_code_refuses_its_work_and_names_its_node() -> None:
+    """It is told in its first step: what an actor raises when it begins, Ray does not pass on."""
+    work = Work(Luggage(), {}, {}, {}, frozenset(), "", StoreOptions(), 1, None, "run", None)
+    assert work.code == own_code()
+    worker = LineageTrainable.__new__(LineageTrainable)
+    worker.config = {"lineage": "one", "attempt": 1, "gpus": 0}
+    worker.setup(worker.config, replace(work, code="another"))
+    with pytest.raises(OtherCode, match=f"{socket.gethostname()} has another prunesweep") as error:
+        worker.step()
+    assert isinstance(pickle.loads(pickle.dumps(error.value)), Hopeless)
+    worker.setup(worker.config, work)
+    with pytest.raises(KeyError, match="one"):
+        worker.step()
 
 
 def test_luggage_has_no_more_than_sources(tmp_path: Path) -> None:

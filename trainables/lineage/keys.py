@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.config import Config, canonical, canonical_json
+from trainables.config import Config, canonical, canonical_json, raised
 from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
 from trainables.models import Model
@@ -85,7 +85,7 @@ def lineage_keys(trunk: str, steps: Sequence[Step]) -> tuple[str, ...]:
 
 def random_trunk_key(trunk: str) -> str:
     """key_0 of the same training on random inputs and labels."""
-    return next_key(trunk, canonical_json({"inputs": "random"}))
+    return next_key(trunk, canonical_json({"inputs": "random"} | raised("inputs/random")))
 
 
 def make_lineage(cell: Cell, dataset: dict[str, Any]) -> Lineage:

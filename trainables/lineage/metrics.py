@@ -22,6 +22,7 @@ from trainables.lineage.made import Made
 from trainables.measures.masks import kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import Sparsity
+from trainables.own_code import own_code
 from trainables.training.progress import EpochRow
 
 Metrics = dict[str, Any]
@@ -103,6 +104,7 @@ COLUMNS = (
     Column("host", TEXT, lambda m: socket.gethostname()),
     Column("finished_at", pa.timestamp("us", tz="UTC"), lambda m: datetime.now(UTC)),
     Column("git_sha", TEXT, lambda m: m.iteration.bench.git_sha),
+    Column("code", TEXT, lambda m: own_code()),
 )
 
 METRICS_SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])

@@ -1,18 +1,22 @@
 """LineageTrainable: a bundle of lineages as a Ray Tune trial. One step is an iteration of each."""
 
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
 
+import trainables
 from trainables.config import canonical_json
 from trainables.data import Dataset
+from trainables.errors import Hopeless
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.bundle import (
     Failed,
@@ -26,6 +30,7 @@ from trainables.lineage.cause import Cause
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.time_limit import TimeLimit
+from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
@@ -59,6 +64,12 @@ class Work:
     run: str
     timeout_minutes: float | None
     mirrors: Mirrors | None = None
+    code: str = field(default_factory=own_code)
+    """Of the process that began the run, whose keys say what its code computes."""
+
+
+class OtherCode(Hopeless):
+    """A node has another prunesweep than the process that began the run."""
 
 
 class LineageTrainable(tune.Trainable):
@@ -122,6 +133,7 @@ class LineageTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Outcome]]:
         work = self._work
+        _require_same_code(work.code)
         torch.set_num_threads(work.cpus)
         device = _device(config["gpus"])
         store = Store(work.storage, existing=True)
@@ -170,6 +182,16 @@ class LineageTrainable(tune.Trainable):
             dataset: Dataset = ray.get(self._work.datasets[identity])
             self._data[identity, device] = DeviceData.of(dataset, device)
         return self._data[identity, device]
+
+
+def _require_same_code(code: str) -> None:
+    """Numbers of another code would be stored under the keys of this one."""
+    if own_code() != code:
+        raise OtherCode(
+            f"the node {socket.gethostname()} has another prunesweep than the one that began this "
+            f"run (code {own_code()} in {Path(trainables.__file__).parent}, and there {code}); "
+            "install the same on all nodes, and run again"
+        )
 
 
 def _device(gpus: float) -> torch.device:

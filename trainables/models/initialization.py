@@ -1,10 +1,14 @@
 """Initial weights, by the codes whose results they decide."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
-Init = Literal["kaiming_fan_out_conv", "kaiming_fan_in", "openlth", "pytorch"]
+from trainables.config import Choice
+
+Init = Annotated[
+    Literal["kaiming_fan_out_conv", "kaiming_fan_in", "openlth", "pytorch"], Choice("init")
+]
 """How weights are drawn:
 
 - `kaiming_fan_out_conv` (SAP's code): convolutions Kaiming normal, fan out; Linear as PyTorch.

@@ -47,7 +47,17 @@ class Entry(Config):
 
     @classmethod
     def ledger_name(cls) -> str:
-        return f"{cls.kind.name}/{cls.entry_name}"
+        return f"{cls.kind.name}/{cls.entry_name}" if cls.entry_name else cls.__name__
+
+    @classmethod
+    def ledger_parts(cls) -> tuple[str, ...]:
+        """As of every config; of what a criterion is at initialization, those of the criterion too,
+        and of plugged-in entries what prunesweep gives plug-ins of their kind to compute with."""
+        mine = super().ledger_parts()
+        if cls.plugged_code is not None:
+            mine += (f"plug-ins/{cls.kind.name}",)
+        made = vars(cls.function)["config"] if cls.function else cls
+        return mine if made is cls else mine + made.ledger_parts()
 
     @classmethod
     def ordered(cls) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from trainables.config import canonical, canonical_json
+from trainables.config import Choice, canonical, canonical_json
 from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
@@ -26,9 +26,9 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
 
     global_scope = True
 
-    sampled_rounds: Literal["last", "every"] = "last"
+    sampled_rounds: Annotated[Literal["last", "every"], Choice("sampled_rounds")] = "last"
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
-    schedule: Literal["exponential", "linear"] = "exponential"
+    schedule: Annotated[Literal["exponential", "linear"], Choice("schedule")] = "exponential"
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """One, which needs no trunk, and whose key has nothing of `prune`."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trainables.config import Config
+from trainables.config import Choice, Config
 from trainables.pruning.scope import Scope
 
 MAX_ITERATIONS = 1000
@@ -18,5 +18,5 @@ class Pruning(Config):
     """
 
     iterations: Annotated[int, Field(ge=0, le=MAX_ITERATIONS)] = 30
-    scope: Scope = "global"
+    scope: Annotated[Scope, Choice("scope")] = "global"
     rewind_batchnorm: bool = True

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainables.config import Config
+from trainables.config import Choice, Config
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
-Selection = Literal["threshold", "sampled"]
+Selection = Annotated[Literal["threshold", "sampled"], Choice("selection")]
 
 
 class Rewind(Config):

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.config import Config
+from trainables.config import Choice, Config
 from trainables.pruning.scoring import Batch
 from trainables.training.batches import DeviceData
 
@@ -36,7 +36,7 @@ class ScoringData(Config):
 class Examples(ScoringData):
     """Scored with examples, the same in all rounds, see `scoring_batches`."""
 
-    data: Literal["real", "normal", "sparse"] = "real"
+    data: Annotated[Literal["real", "normal", "sparse"], Choice("scoring_data")] = "real"
     examples: Annotated[int, Field(gt=0, le=1_000_000)] = 256
 
     def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
@@ -51,7 +51,7 @@ class Examples(ScoringData):
 class FlowInput(ScoringData):
     """Scored with SynFlow's one input, drawn anew in every round, see `flow_input`."""
 
-    data: Literal["ones", "chi"] = "ones"
+    data: Annotated[Literal["ones", "chi"], Choice("scoring_data")] = "ones"
 
     def inputs(self, data: DeviceData, generator: torch.Generator) -> Inputs:
         return lambda: flow_input(data, self.data, generator)

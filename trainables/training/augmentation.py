@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.config import Choice
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
@@ -87,7 +88,7 @@ class FlipAndCrop(Augmentation):
     name: Literal["flip_and_crop"] = "flip_and_crop"
     horizontal_flip: bool = False
     crop_padding: Annotated[int, Field(ge=0, le=64)] = 0
-    padding_mode: Literal["reflect", "zeros"] = "reflect"
+    padding_mode: Annotated[Literal["reflect", "zeros"], Choice("padding_mode")] = "reflect"
 
     def epoch(self, examples: int, generator: torch.Generator, device: torch.device) -> Augmented:
         drawn = {name: each.to(device) for name, each in self._draw(examples, generator).items()}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from trainables.config import Config
+from trainables.config import Choice, Config
 from trainables.plugins.entry import Named, PluginError
 from trainables.training.augmentation import AUGMENTATION, Augmentation, FlipAndCrop
 from trainables.training.losses import CROSS_ENTROPY, LOSS, Loss
@@ -32,7 +32,7 @@ class Recipe(Config):
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     clip_before_mask: bool = False
     augment: Annotated[Augmentation, Named(AUGMENTATION)] = FlipAndCrop()
-    keep: Literal["last", "best_validation", "best_test"] = "last"
+    keep: Annotated[Literal["last", "best_validation", "best_test"], Choice("keep")] = "last"
 
     @model_validator(mode="after")
     def _refuse_what_means_nothing(self) -> Self:

@@ -1,13 +1,13 @@
 """IMP: iterative magnitude pruning down to a density, on real or random data."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from trainables.config import canonical_json
+from trainables.config import Choice, canonical_json
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.config import MAX_ITERATIONS, Pruning
 from trainables.pruning.decorator import method
@@ -31,7 +31,7 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
     density: Density
     ratio: Ratio = 0.2
     rewind: Rewind = Rewind()
-    data: Literal["real", "random"] = "real"
+    data: Annotated[Literal["real", "random"], Choice("inputs")] = "real"
 
     @model_validator(mode="after")
     def _few_enough_iterations(self) -> Self:
