@@ -91,7 +91,7 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
-    from orchestrator.commands import printing
+    from orchestrator.commands.printing_results import show_summary
     from orchestrator.run.progress import Lasting, RunProgress
     from orchestrator.run.sweep import run_sweep
     from trainables.data import data_roots
@@ -104,7 +104,7 @@ def run(
     roots = data_roots(spec.data_root, os.environ)
     with given.located():
         summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
-    printing.show_summary(summary, store, _out(), as_json)
+    show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED
     return FAILED if summary.outcome.failures or summary.damage or summary.problem else OK
@@ -167,12 +167,12 @@ def results(
     ] = None,
 ) -> int:
     """Show results of sweeps: a summary, a paper's table, or any SQL (DuckDB)."""
-    from orchestrator.commands import printing
+    from orchestrator.commands.printing_results import show_table
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
     found = answer(open_results(storage, *name), sql=sql, where=where, last=last, layout=layout)
-    printing.show_table(found, _out(), format, output)
+    show_table(found, _out(), format, output)
     return OK
 
 

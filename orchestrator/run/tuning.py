@@ -26,7 +26,7 @@ from orchestrator.run.queue import Observer, Queue
 from orchestrator.run.ray_internals import keys_kept
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
-from trainables.lineage.bench import StoreOptions
+from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirrors
 from trainables.lineage.stored import stored_files

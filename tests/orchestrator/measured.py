@@ -18,8 +18,8 @@ from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, encode_table
 

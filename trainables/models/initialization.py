@@ -1,8 +1,10 @@
 """Initial weights, by the codes whose results they decide."""
 
+from __future__ import annotations
+
 from typing import Literal
 
-from torch import nn
+from trainables.lazy_torch import nn
 
 Init = Literal["kaiming_fan_out_conv", "kaiming_fan_in", "openlth", "pytorch"]
 """How weights are drawn:

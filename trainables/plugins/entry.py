@@ -75,14 +75,15 @@ class Entry(Config):
 class Kind:
     """A kind of entries: its name, the base of its configs, and what functions are called with.
 
-    The built-in ones are in the modules of `packages`. Without a name, `default` is meant. `check`
-    raises PluginError when a config class of this kind cannot be used.
+    The built-in ones are in `modules`, or in the modules of those that are packages. Without a
+    name, `default` is meant. `check` raises PluginError when a config class of this kind cannot be
+    used.
     """
 
     name: str
     base: type[Entry]
     arguments: tuple[str, ...]
-    packages: tuple[str, ...]
+    modules: tuple[str, ...]
     default: str | None = None
     check: Callable[[type[Entry]], None] = field(default=lambda config: None)
 
@@ -164,7 +165,8 @@ def function_options(
     cannot be called with as many positional `arguments`."""
     at = location(function)
     try:
-        parameters = [*inspect.signature(function, eval_str=True).parameters.values()]
+        signature = inspect.signature(function)
+        parameters = [_evaluated(each, function) for each in signature.parameters.values()]
     except (NameError, TypeError) as error:
         raise PluginError(f"{at}: {function.__name__}: {error}") from error
     wanted = (*arguments, "name") if family else arguments
@@ -173,7 +175,7 @@ def function_options(
         shown = ", ".join(wanted)
         raise PluginError(
             f"{at}: {function.__name__} is called with ({shown}), and takes "
-            f"{inspect.signature(function)}; its options are keyword-only, after a *"
+            f"{signature}; its options are keyword-only, after a *"
         )
     options: dict[str, Any] = {}
     for parameter in parameters[len(positional) :]:
@@ -185,6 +187,15 @@ def function_options(
         required = parameter.default is inspect.Parameter.empty
         options[parameter.name] = (parameter.annotation, ... if required else parameter.default)
     return options
+
+
+def _evaluated(parameter: inspect.Parameter, function: Callable[..., Any]) -> inspect.Parameter:
+    """An option with its type, where that is text; what else is annotated, nobody asks for."""
+    text = parameter.annotation
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or not isinstance(text, str):
+        return parameter
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    return parameter.replace(annotation=eval(text, names))
 
 
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -278,13 +289,16 @@ def entries(module: ModuleType) -> Iterator[type[Entry]]:
 @cache
 def built_in(kind: Kind) -> Mapping[str, type[Entry]]:
     """The entries of a kind that prunesweep ships, by name."""
-    modules = [
-        import_module(f"{package}.{module.name}")
-        for package in kind.packages
-        for module in iter_modules(import_module(package).__path__)
-    ]
+    modules = (module for name in kind.modules for module in _with_submodules(name))
     found = (entry for module in modules for entry in entries(module))
     return {entry.entry_name: entry for entry in found if entry.kind is kind}
+
+
+def _with_submodules(name: str) -> Iterator[ModuleType]:
+    module = import_module(name)
+    yield module
+    for each in iter_modules(getattr(module, "__path__", ())):
+        yield import_module(f"{name}.{each.name}")
 
 
 @dataclass(frozen=True)

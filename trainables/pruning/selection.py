@@ -1,8 +1,8 @@
 """Selections: which weights stay, once their scores and the amounts are known."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor, torch
 from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.scope import grouped, ungrouped
 

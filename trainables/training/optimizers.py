@@ -1,12 +1,13 @@
 """Optimizers by name, as a recipe has them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
 
+from trainables.lazy_torch import nn, torch
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -49,7 +50,7 @@ def _checked(config: type[Any]) -> None:
         )
 
 
-OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_checked)
+OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), (__name__,), check=_checked)
 optimizer = OPTIMIZER.register
 
 
