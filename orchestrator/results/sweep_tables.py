@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     import polars
 
 
+LABELS = """
+CREATE TABLE labels AS SELECT
+    unnest(?::VARCHAR[]) AS lineage, unnest(?::VARCHAR[]) AS label,
+    unnest(?::VARCHAR[]) AS variant, unnest(?::BIGINT[]) AS position
+"""
+"""Not from Arrow, whose conversion of lists imports pandas."""
+
+
 class QueryError(UserError, ValueError):
     """The SQL is wrong; the text is DuckDB's."""
 
@@ -105,13 +113,13 @@ class SweepTables:
         connection = open_tables(self.store, self.record)
         lines = self.record.lineages
         positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
-        columns = {
-            "lineage": [line.id for line in lines],
-            "label": [self.labels[line.id] for line in lines],
-            "variant": [method_label(line, self.record) for line in lines],
-            "position": [positions[self.labels[line.id]] for line in lines],
-        }
-        connection.register("labels", pa.table(columns))
+        columns = (
+            [line.id for line in lines],
+            [self.labels[line.id] for line in lines],
+            [method_label(line, self.record) for line in lines],
+            [positions[self.labels[line.id]] for line in lines],
+        )
+        connection.execute(LABELS, columns)
         return connection
 
     def sql(self, query: str) -> pa.Table:

@@ -272,7 +272,7 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
         return _checked(store, table, sweep.name)
     schema = SCHEMAS[table]
     whole = pa.concat_tables(
-        _checked(store, table, part.name).select(schema.names).filter(rows_of(part))
+        _checked(store, table, part.name).select(schema.names).filter(_of(part))
         for part in sweep.joined
     )
     if table != "iterations":
@@ -283,7 +283,7 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
 
 def _checked(store: Store, table: str, sweep: str) -> pa.Table:
     if table not in TABLES and not store.exists(table_path(table, sweep)):
-        return SCHEMAS[table].empty_table()
+        return pa.Table.from_batches([], SCHEMAS[table])
     return _read(store, table_path(table, sweep))
 
 
@@ -293,7 +293,7 @@ def _read(store: Store, path: str, columns: list[str] | None = None) -> pa.Table
         return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
 
 
-def rows_of(part: SweepRecord) -> pc.Expression:
+def _of(part: SweepRecord) -> pc.Expression:
     """Whether a row is of a lineage of `part`."""
     return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
 

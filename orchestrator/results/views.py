@@ -1,13 +1,14 @@
 """Views: the tables of a sweep as DuckDB finds them, to be asked in SQL."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from glob import escape
 
 import duckdb
-import pyarrow.dataset as ds
-import pyarrow.fs as fs
+import pyarrow as pa
 
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, rows_of, table_path
+from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path
 from trainables.store import Damaged, Store
 
 
@@ -18,34 +19,49 @@ def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect()
     for table in FILES:
-        found = [(part, _dataset(store, table, part.name)) for part in sweep.parts]
         if not sweep.joined:
-            connection.register(table, found[0][1])
+            _table(connection, store, table, sweep.name).create_view(table)
         elif table == "iterations":
             connection.register(table, read_rows(store, sweep, table))
         else:
-            _register_joined(connection, table, found)
+            _join(connection, store, table, sweep.joined)
     return connection
 
 
-def _register_joined(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    found: Sequence[tuple[SweepRecord, ds.Dataset]],
+def _join(
+    connection: duckdb.DuckDBPyConnection, store: Store, table: str, parts: tuple[SweepRecord, ...]
 ) -> None:
-    """A view of the rows of each part, and one of them all: Arrow has no union of filtered data."""
-    names = [f"{table} of {part.name}" for part, _ in found]
-    for name, (part, rows) in zip(names, found, strict=True):
-        connection.register(name, rows.filter(rows_of(part)))
-    connection.sql(" UNION ALL ".join(f'FROM "{name}"' for name in names)).create_view(table)
+    """A view of a table's rows of the lineages of all parts."""
+    selects = []
+    for part in parts:
+        rows, lines = f"{table} of {part.name}", f"lineages of {part.name} in {table}"
+        _table(connection, store, table, part.name).create_view(rows)
+        ids = pa.array([line.id for line in part.lineages], pa.string())
+        connection.register(lines, pa.table({"lineage": ids}))
+        selects.append(f'FROM "{rows}" SEMI JOIN "{lines}" USING (lineage)')
+    connection.sql(" UNION ALL ".join(selects)).create_view(table)
 
 
-def _dataset(store: Store, table: str, sweep: str) -> ds.Dataset:
+def _table(
+    connection: duckdb.DuckDBPyConnection, store: Store, table: str, sweep: str
+) -> duckdb.DuckDBPyRelation:
     path = table_path(table, sweep)
-    if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
+    if not store.exists(path):
         if table not in TABLES:
-            return ds.dataset(SCHEMAS[table].empty_table())
+            # `Schema.empty_table` would import pandas.
+            return connection.from_arrow(pa.Table.from_batches([], SCHEMAS[table]))
         raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
+    if store.local_root is not None:
+        # Opening the results has compared its hash.
+        place = escape(store.absolute(path))
+        return connection.read_parquet(place, hive_partitioning=False)
+    return connection.from_arrow(_dataset(store, path))
+
+
+def _dataset(store: Store, path: str) -> pa.dataset.Dataset:
+    # Here, as it imports pandas, and tables are rarely in an object store.
+    import pyarrow.dataset as ds
+
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
