@@ -11,7 +11,8 @@ from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
-from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency
 from orchestrator.run.cluster import Cluster, ray_cluster

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.published import record_published
-from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SPARSITY_SCHEMA
 from orchestrator.run.planning import sweep_lineages

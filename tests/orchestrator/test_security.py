@@ -28,7 +28,8 @@ import torch
 from smallest import SWEEP
 
 from orchestrator.commands import cli
-from orchestrator.records.sweep import record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import write_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.secrets import REDACTED, redacted, secret_key, secret_value
