@@ -17,6 +17,10 @@ from trainables.store import Damaged, Store
 PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
 
 
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""There is one of these where there is a GPU: NVIDIA's driver, Windows' for Linux, AMD's."""
+
+
 class Provenance(BaseModel):
     """Versions, hardware, git and command of a run; no environment, which holds secrets."""
 
@@ -91,6 +95,8 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
+    if not any(Path(each).exists() for each in DRIVERS):
+        return []  # torch would take a second to find none
     import torch
 
     if not torch.cuda.is_available():

@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
-
 from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
 from trainables.errors import Hopeless
+from trainables.lazy_torch import torch
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
 from trainables.store.claims import EXPIRY_SECONDS

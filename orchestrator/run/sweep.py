@@ -1,10 +1,13 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.records.datasets import DATASETS, DatasetRecord
 from orchestrator.records.failures import write_failures
@@ -15,10 +18,11 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency
-from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.healing import set_damaged_aside
+from orchestrator.run.interruption import interruptions_noted
+from orchestrator.run.outcome import Outcome
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -32,7 +36,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.tuning import Outcome, train_plan
+from orchestrator.run.starting import cluster_starting
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
@@ -46,6 +50,9 @@ from trainables.store import Damaged, Store, StoreError, iteration_path, snapsho
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours, require_there
+
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -109,18 +116,26 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     Raises PlanError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
-    return _planned(spec, StoreIndex(store), roots)
+    datasets, plan = _plan(spec, StoreIndex(store), roots)
+    return _planned(spec, store, datasets, plan)
 
 
-def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSweep:
-    store = index.store
-    _refuse_changed_defaults(spec, store)
+def _plan(
+    spec: SweepSpec, index: StoreIndex, roots: DataRoots
+) -> tuple[tuple[ResolvedDataset, ...], Plan]:
+    _refuse_changed_defaults(spec, index.store)
     datasets = resolve_datasets(spec, roots)
-    lineages = sweep_lineages(spec, datasets)
-    plan = make_plan(lineages, index.files_of)
+    return datasets, make_plan(sweep_lineages(spec, datasets), index.files_of)
+
+
+def _planned(
+    spec: SweepSpec, store: Store, datasets: tuple[ResolvedDataset, ...], plan: Plan
+) -> PlannedSweep:
+    """The plan with what it is expected to take, for which models are built."""
     size = commit_bytes(plan, datasets, spec.store.keep_weights, spec.model)
-    # Of models that can be built: that they can, the size has shown.
-    check_fit(spec, datasets)
+    if plan.tasks:
+        # Of models that can be built: that they can, the size has shown.
+        check_fit(spec, datasets)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
@@ -147,21 +162,21 @@ def run_sweep(
     """
     require_ours(store)
     index = StoreIndex(store)
-    planned = _planned(spec, index, roots)
-    tracking = _tracking(planned, store)
-    _check_storage(planned, store)
-    store.remove_leftovers()
-    healed = set_damaged_aside(store, _stored_commits(planned.plan, index))
-    if healed:
-        index.refresh()
-        planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
-    arrays = _load_datasets(planned, roots)
-    store = progress.store = mark(store)
-    progress.tell(planned.notices, planned.dataset_lines)
-    _begin_records(planned, store, command)
+    datasets, plan = _plan(spec, index, roots)
     outcome = Outcome(failures=(), interrupted=False)
+    with ExitStack() as running:
+        started = running.enter_context(cluster_starting(address)) if plan.tasks else None
+        cluster = None
+        with interruptions_noted():
+            ready = _made_ready(spec, index, roots, datasets, plan, progress, command)
+            if ready.planned.plan.tasks:
+                running.enter_context(progress.running(ready.planned.plan))
+                # Without a task at first, damage that was set aside has brought some.
+                cluster = (started or running.enter_context(cluster_starting(address)))()
+        if cluster is not None:
+            outcome = _train(ready, cluster, progress)
+    planned, store = ready.planned, ready.store
     if planned.plan.tasks:
-        outcome = _train(planned, store, arrays, progress, address, tracking)
         require_there(store)
         # Others may have committed as well.
         index.refresh()
@@ -174,9 +189,46 @@ def run_sweep(
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
     shown = None
-    if tracking is not None and not outcome.interrupted:
-        shown = send_rest(planned.record, store, tracking, index.iterations)
-    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem, shown)
+    if ready.tracking is not None and not outcome.interrupted:
+        shown = send_rest(planned.record, store, ready.tracking, index.iterations)
+    return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A sweep with all that its training needs but a cluster."""
+
+    planned: PlannedSweep
+    store: Store
+    arrays: Mapping[str, Dataset]
+    tracking: Tracking | None
+    healed: tuple[Damaged, ...]
+
+
+def _made_ready(
+    spec: SweepSpec,
+    index: StoreIndex,
+    roots: DataRoots,
+    datasets: tuple[ResolvedDataset, ...],
+    plan: Plan,
+    progress: RunProgress,
+    command: Sequence[str],
+) -> _Ready:
+    """Check, heal and load what the plan needs, and begin the records."""
+    store = index.store
+    planned = _planned(spec, store, datasets, plan)
+    tracking = _tracking(planned, store)
+    _check_storage(planned, store)
+    store.remove_leftovers()
+    healed = set_damaged_aside(store, _stored_commits(plan, index))
+    if healed:
+        index.refresh()
+        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of))
+    arrays = _load_datasets(planned, roots)
+    store = progress.store = mark(store)
+    progress.tell(planned.notices, planned.dataset_lines)
+    _begin_records(planned, store, command)
+    return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 
 def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
@@ -226,33 +278,28 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     ]
 
 
-def _train(
-    planned: PlannedSweep,
-    store: Store,
-    arrays: Mapping[str, Dataset],
-    progress: RunProgress,
-    address: str | None,
-    tracking: Tracking | None,
-) -> Outcome:
-    spec = planned.spec
+def _train(ready: _Ready, cluster: Cluster, progress: RunProgress) -> Outcome:
+    # Here, as it imports Ray and torch, which a run with nothing to train has no use for.
+    from orchestrator.run.tuning import train_plan
+
+    spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
         key = canonical_json(lineage.dataset)
-        return key, arrays[key]
+        return key, ready.arrays[key]
 
-    with progress.running(planned.plan), ray_cluster(address) as cluster:
-        progress.on(cluster, _checked_concurrency(spec, cluster))
-        return train_plan(
-            planned.plan,
-            cluster=cluster,
-            resources=spec.resources,
-            keeping=spec.store,
-            storage=store.location,
-            load=load,
-            observer=progress,
-            git_sha=git_sha(),
-            mirrors=tracking and partial(follow, tracking),
-        )
+    progress.on(cluster, _checked_concurrency(spec, cluster))
+    return train_plan(
+        ready.planned.plan,
+        cluster=cluster,
+        resources=spec.resources,
+        keeping=spec.store,
+        storage=ready.store.location,
+        load=load,
+        observer=progress,
+        git_sha=git_sha(),
+        mirrors=tracking and partial(follow, tracking),
+    )
 
 
 def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:

@@ -17,10 +17,10 @@ from ray.exceptions import RayTaskError
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.interruption import stopped_by_signals
+from orchestrator.run.outcome import Outcome
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
 from orchestrator.run.ray_internals import keys_kept
@@ -36,14 +36,6 @@ from trainables.plugins.source import Plugin
 from trainables.store import Store
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: its failures, and whether it was interrupted."""
-
-    failures: tuple[Failure, ...]
-    interrupted: bool
 
 
 class _NeverRestored:

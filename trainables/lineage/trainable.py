@@ -69,8 +69,6 @@ class LineageTrainable(tune.Trainable):
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._iterations: Generator[dict[str, Any] | None] | None = None
         self._mirror: Mirror | None = None
-        # The first optimizer makes torch import its compiler, for a second: no time of training.
-        torch.optim.SGD([torch.zeros(1)], lr=1.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()

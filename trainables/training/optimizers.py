@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from trainables.lazy_torch import nn, torch
 from trainables.plugins.entry import Entry, Kind, PluginError, described
+from trainables.training.eager import eager
 
 NonNegative = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -73,7 +74,7 @@ class SGD(Optimizer):
         return self
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return eager(torch.optim.SGD)(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
@@ -96,7 +97,7 @@ class Adam(Optimizer):
     weight_decay: NonNegative = 0.0
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
+        return eager(torch.optim.Adam)(
             parameters,
             lr=self.lr,
             betas=(self.beta1, self.beta2),
