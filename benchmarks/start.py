@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -73,8 +73,10 @@ class Watch:
     def __init__(self, at: Path) -> None:
         self.storage = at / "prunesweep-store"
         self.started = time.perf_counter()
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.run = psutil.Popen([COMMAND, "run", "start.yaml"], cwd=at, **quiet)
+        nowhere = subprocess.DEVNULL
+        self.run = psutil.Popen(
+            [COMMAND, "run", "start.yaml"], cwd=at, stdout=nowhere, stderr=nowhere
+        )
         self.cpu: dict[int, tuple[str, float]] = {}
         self.marks: list[tuple[str, float, Mapping[str, float]]] = []
 
@@ -85,7 +87,9 @@ class Watch:
                 used, kind = process.cpu_times(), _kind(process, self.run)
             except psutil.Error:
                 continue
-            self.cpu[process.pid] = (kind, used.user + used.system)
+            known, _ = self.cpu.get(process.pid, (kind, 0.0))
+            # A process that ends has no command line any more.
+            self.cpu[process.pid] = (known, used.user + used.system)
 
     def spent(self) -> dict[str, float]:
         """CPU seconds by kind of process."""
@@ -97,8 +101,7 @@ class Watch:
     def mark(self, what: str) -> None:
         self.marks.append((what, time.perf_counter() - self.started, self.spent()))
 
-    def until(self, what: str, reached: object) -> None:
-        assert callable(reached)
+    def until(self, what: str, reached: Callable[[], bool]) -> None:
         while self.run.poll() is None and not reached():
             self.look()
             time.sleep(LOOK_SECONDS)
@@ -107,7 +110,7 @@ class Watch:
 
 def _watched(at: Path) -> Watch:
     watch = Watch(at)
-    watch.until("Ray begins to start", lambda: any(k != "driver" for k, _ in watch.cpu.values()))
+    watch.until("Ray begins to start", lambda: "GCS" in watch.spent())
     watch.until("a worker begins to start", lambda: "worker" in watch.spent())
     watch.until("its claim of an iteration: it trains", lambda: _any(watch.storage, "claims/*/*"))
     watch.until("the first commit", lambda: _any(watch.storage, "iterations/*/manifest.json"))
@@ -141,7 +144,6 @@ def _kind(process: psutil.Process, run: psutil.Process) -> str:
         "default_worker": "worker",
         "ray::": "worker",
         "raylet/raylet": "raylet",
-        "git": "git",
     }
     return next((kind for sign, kind in kinds.items() if sign in said), "others")
 

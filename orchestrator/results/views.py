@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glob import escape
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -10,6 +11,9 @@ import pyarrow as pa
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path
 from trainables.store import Damaged, Store
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
@@ -58,7 +62,7 @@ def _table(
     return connection.from_arrow(_dataset(store, path))
 
 
-def _dataset(store: Store, path: str) -> pa.dataset.Dataset:
+def _dataset(store: Store, path: str) -> ds.Dataset:
     # Here, as it imports pandas, and tables are rarely in an object store.
     import pyarrow.dataset as ds
 

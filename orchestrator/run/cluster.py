@@ -11,7 +11,7 @@ import ray
 
 from orchestrator.run.authentication import own_token, users_token
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import loopback
+from orchestrator.run.ray_internals import few_helpers, loopback
 from trainables.errors import UserError
 
 QUIET = {
@@ -62,6 +62,7 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         folder as notice,
         token,
         loopback(address is None),
+        few_helpers(),
         _connected(address, options) as cluster,
     ):
         yield replace(cluster, notice=notice)

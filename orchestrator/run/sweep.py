@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +67,8 @@ class PlannedSweep:
     datasets: tuple[ResolvedDataset, ...]
     plan: Plan
     bytes: int
-    recorded: Mapping[str, float]
     notices: tuple[str, ...] = ()
+    recorded: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def record(self) -> SweepRecord:
@@ -117,7 +117,9 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     """
     require_ours(store)
     datasets, plan = _plan(spec, StoreIndex(store), roots)
-    return _planned(spec, store, datasets, plan)
+    planned = _planned(spec, store, datasets, plan)
+    recorded = recorded_seconds(store, training_group) if plan.tasks else {}
+    return replace(planned, recorded=recorded)
 
 
 def _plan(
@@ -141,7 +143,6 @@ def _planned(
         datasets=datasets,
         plan=plan,
         bytes=size,
-        recorded=recorded_seconds(store, training_group),
         notices=tuple(_notices(spec, store)),
     )
 

@@ -23,7 +23,7 @@ from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
-from orchestrator.run.ray_internals import keys_kept
+from orchestrator.run.ray_internals import keys_kept, uncounted
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
 from trainables.lineage.keeping import StoreOptions
@@ -178,7 +178,7 @@ def train_plan(
     queue = Queue(plan.tasks, stored_files(Store(storage)), gpus, resources.retries, observer)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
-        with stopped_by_signals(queue.stop), keys_kept():
+        with stopped_by_signals(queue.stop), keys_kept(), uncounted():
             _tuner(work, queue, resources, concurrency(resources, cluster), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:

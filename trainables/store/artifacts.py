@@ -61,7 +61,7 @@ def read_table(store: Store, path: str, name: str, schema: pa.Schema) -> pa.Tabl
     """A table of a commit, with the columns of `schema`: null where another version of prunesweep
     wrote none. Raises Damaged."""
     with _damaged_unless_read(path, name):
-        found = [schema.empty_table(), decode_table(store.read(path, name))]
+        found = [pa.Table.from_batches([], schema), decode_table(store.read(path, name))]
         whole = pa.concat_tables(found, promote_options="default")
         return whole.select(schema.names).cast(schema)
 
