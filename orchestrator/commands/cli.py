@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
+from orchestrator.errors import message
 
 if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
@@ -390,9 +391,6 @@ def main() -> None:
     except cyclopts.CycloptsError:
         sys.exit(WRONG_INPUT)
     except Exception as error:
-        # The import is slow, and only needed here.
-        from orchestrator.errors import message
-
         told = message(error)
         if told is None:
             raise
