@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
 from orchestrator.errors import message
+from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
@@ -28,6 +29,7 @@ app = cyclopts.App(
     name="prunesweep",
     help="Sweeps of neural-network pruning experiments on a Ray cluster.",
     help_format="markdown",
+    version=VERSION,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )

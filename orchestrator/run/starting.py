@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,17 +16,15 @@ if TYPE_CHECKING:
 def cluster_starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end.
 
-    Where the block ends before Ray is imported, it is not started. The thread lives as long as the
-    block, since Linux ends with it what it has started.
+    The thread lives as long as the block, since Linux ends with it what it has started.
     """
+    # Here, as it imports Ray, which a run with nothing to train has no use for.
+    from orchestrator.run.cluster import ray_cluster
+
     # Ray prints its errors; standard output is for what a command was asked for.
     with redirect_stdout(sys.stderr), ThreadPoolExecutor(1, "ray") as thread, ExitStack() as left:
-        imported = thread.submit(import_module, "orchestrator.run.cluster")
-        started = thread.submit(
-            lambda: left.enter_context(imported.result().ray_cluster(address)),
-        )
+        started = thread.submit(left.enter_context, ray_cluster(address))
         try:
             yield started.result
         finally:
-            if not started.cancel():
-                wait([started])
+            wait([started])

@@ -166,9 +166,9 @@ def run_sweep(
     datasets, plan = _plan(spec, index, roots)
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
-        started = running.enter_context(cluster_starting(address)) if plan.tasks else None
         cluster = None
         with interruptions_noted():
+            started = running.enter_context(cluster_starting(address)) if plan.tasks else None
             ready = _made_ready(spec, index, roots, datasets, plan, progress, command)
             if ready.planned.plan.tasks:
                 running.enter_context(progress.running(ready.planned.plan))
