@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -166,16 +166,14 @@ def run_sweep(
     datasets, plan = _plan(spec, index, roots)
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
-        cluster = None
+        start = partial(running.enter_context, cluster_starting(address))
         with interruptions_noted():
-            started = running.enter_context(cluster_starting(address)) if plan.tasks else None
+            started = start() if plan.tasks else None
             ready = _made_ready(spec, index, roots, datasets, plan, progress, command)
-            if ready.planned.plan.tasks:
-                running.enter_context(progress.running(ready.planned.plan))
+        if ready.planned.plan.tasks:
+            with progress.running(ready.planned.plan):
                 # Without a task at first, damage that was set aside has brought some.
-                cluster = (started or running.enter_context(cluster_starting(address)))()
-        if cluster is not None:
-            outcome = _train(ready, cluster, progress)
+                outcome = _train(ready, started or start(), progress)
     planned, store = ready.planned, ready.store
     if planned.plan.tasks:
         require_there(store)
@@ -279,10 +277,12 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     ]
 
 
-def _train(ready: _Ready, cluster: Cluster, progress: RunProgress) -> Outcome:
-    # Here, as it imports Ray and torch, which a run with nothing to train has no use for.
-    from orchestrator.run.tuning import train_plan
+def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress) -> Outcome:
+    with interruptions_noted():
+        # Here, as a run with nothing to train has no use for it, and while Ray comes up.
+        from orchestrator.run.tuning import train_plan
 
+        cluster = started()
     spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
