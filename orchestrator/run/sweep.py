@@ -164,6 +164,7 @@ def run_sweep(
     require_ours(store)
     index = StoreIndex(store)
     datasets, plan = _plan(spec, index, roots)
+    store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
         start = partial(running.enter_context, cluster_starting(address))
@@ -217,7 +218,7 @@ def _made_ready(
     store = index.store
     planned = _planned(spec, store, datasets, plan)
     tracking = _tracking(planned, store)
-    _check_storage(planned, store)
+    _check_room(planned, store)
     store.remove_leftovers()
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
@@ -353,8 +354,7 @@ def _dataset_mistakes(number: int) -> Iterator[None]:
         raise PlanError(str(error), ("dataset", number)) from error
 
 
-def _check_storage(planned: PlannedSweep, store: Store) -> None:
-    store.require_writable()
+def _check_room(planned: PlannedSweep, store: Store) -> None:
     free = store.free_bytes()
     if free is not None and planned.bytes > free:
         raise StoreError(

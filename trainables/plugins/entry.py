@@ -166,7 +166,8 @@ def function_options(
     at = location(function)
     try:
         signature = inspect.signature(function)
-        parameters = [_evaluated(each, function) for each in signature.parameters.values()]
+        parameters = [*signature.parameters.values()]
+        types = _types(function, parameters)
     except (NameError, TypeError) as error:
         raise PluginError(f"{at}: {function.__name__}: {error}") from error
     wanted = (*arguments, "name") if family else arguments
@@ -185,17 +186,17 @@ def function_options(
                 f"{parameter.name}: float, or the like"
             )
         required = parameter.default is inspect.Parameter.empty
-        options[parameter.name] = (parameter.annotation, ... if required else parameter.default)
+        options[parameter.name] = (types[parameter.name], ... if required else parameter.default)
     return options
 
 
-def _evaluated(parameter: inspect.Parameter, function: Callable[..., Any]) -> inspect.Parameter:
-    """An option with its type, where that is text; what else is annotated, nobody asks for."""
-    text = parameter.annotation
-    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or not isinstance(text, str):
-        return parameter
+def _types(function: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+    """The types of parameters, evaluated where they are text. That of what is returned nobody asks
+    for, and it may be of what is slow to import."""
+    types = {each.name: each.annotation for each in parameters}
     names = getattr(inspect.unwrap(function), "__globals__", {})
-    return parameter.replace(annotation=eval(text, names))
+    annotated = type("Annotated", (), {"__annotations__": types})
+    return inspect.get_annotations(annotated, globals=names, locals={}, eval_str=True)
 
 
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
