@@ -44,6 +44,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/report.py
 
 chaos: $(STAMP)

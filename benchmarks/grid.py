@@ -97,7 +97,8 @@ class PerSample(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index, 0])), int(self.labels[index])
+        image: Any = self.transform(Image.fromarray(self.images[index, 0]))
+        return image, int(self.labels[index])
 
 
 def habit_epoch(_: int) -> float:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from orchestrator.records.columns import identity_row
-from orchestrator.records.sweep import LineageRecord, SweepRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import LineageRecord, SweepRecord, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
 from orchestrator.results.tables import SCHEMAS, table_path

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import torch
 
-from orchestrator.records.sweep import record_sweep
+from orchestrator.records.recording import record_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec, WandbOptions

@@ -1,6 +1,7 @@
 """What the documents show runs as it stands, and the files that they name are there."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import torch
 from orchestrator.run.planning import wanted_snapshots
 from orchestrator.run.sweep import plan_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
+from orchestrator.version import VERSION
 from trainables.config import canonical_json
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
@@ -123,3 +125,12 @@ def is_there(name: str) -> bool:
             if source.is_file():
                 return length == len(parts) or parts[length] in source.read_text()
     return False
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    path = ROOT / project["tool"]["hatch"]["version"]["path"]
+    assert f'VERSION = "{VERSION}"\n' in path.read_text()
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{VERSION}]" in HISTORY.read_text()

@@ -15,6 +15,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
+from orchestrator.errors import message
+from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
@@ -27,6 +29,7 @@ app = cyclopts.App(
     name="prunesweep",
     help="Sweeps of neural-network pruning experiments on a Ray cluster.",
     help_format="markdown",
+    version=VERSION,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
@@ -91,7 +94,7 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
-    from orchestrator.commands import printing
+    from orchestrator.commands.printing_results import show_summary
     from orchestrator.run.progress import Lasting, RunProgress
     from orchestrator.run.sweep import run_sweep
     from trainables.data import data_roots
@@ -104,7 +107,7 @@ def run(
     roots = data_roots(spec.data_root, os.environ)
     with given.located():
         summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
-    printing.show_summary(summary, store, _out(), as_json)
+    show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED
     return FAILED if summary.outcome.failures or summary.damage or summary.problem else OK
@@ -167,12 +170,12 @@ def results(
     ] = None,
 ) -> int:
     """Show results of sweeps: a summary, a paper's table, or any SQL (DuckDB)."""
-    from orchestrator.commands import printing
+    from orchestrator.commands.printing_results import show_table
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
     found = answer(open_results(storage, *name), sql=sql, where=where, last=last, layout=layout)
-    printing.show_table(found, _out(), format, output)
+    show_table(found, _out(), format, output)
     return OK
 
 
@@ -390,9 +393,6 @@ def main() -> None:
     except cyclopts.CycloptsError:
         sys.exit(WRONG_INPUT)
     except Exception as error:
-        # The import is slow, and only needed here.
-        from orchestrator.errors import message
-
         told = message(error)
         if told is None:
             raise

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,20 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands.streams import takes_unicode, write_bytes
-from orchestrator.errors import ExportError
-from orchestrator.results.encoding import as_csv, as_json, as_parquet
-from orchestrator.results.opening import Results
-from orchestrator.results.query import Answer, last_iterations
-from orchestrator.results.rendering import (
-    TextTable,
-    as_latex,
-    as_markdown,
-    as_rich,
-    decimals,
-)
+from orchestrator.results.rendering import decimals
 from orchestrator.run.progress import duration
-from trainables.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.commands.catalogue import Entry
@@ -40,14 +25,13 @@ if TYPE_CHECKING:
     from orchestrator.records.failures import Failure
     from orchestrator.records.heartbeat import Heartbeat
     from orchestrator.records.status import SweepStatus
-    from orchestrator.run.sweep import PlannedSweep, RunSummary
+    from orchestrator.run.sweep import PlannedSweep
     from orchestrator.tracking.mirroring import Sent
+    from trainables.store import Store
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 TRACEBACK_LINES = 3
-UNLIMITED = 100_000
 
-Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
 BAR_WIDTH = 24
 
 
@@ -68,7 +52,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         "datasets": [asdict(found) for found in planned.datasets_record],
     }
     if as_json:
-        _json(figures)
+        print_json(figures)
         return
     time = "unknown (nothing like it is recorded yet)" if seconds is None else duration(seconds)
     table = Table.grid(padding=(0, 3))
@@ -88,51 +72,9 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 
 
-def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
-    plan, outcome = summary.planned.plan, summary.outcome
-    name = summary.planned.spec.name
-    if as_json:
-        _json(
-            {
-                "sweep": name,
-                "storage": store.location,
-                "lineages": len(plan.lineages),
-                "planned": len(plan.to_train),
-                "interrupted": outcome.interrupted,
-                "failures": [asdict(failure) for failure in outcome.failures],
-                "healed": [str(damage) for damage in summary.healed],
-                "damage": [str(damage) for damage in summary.damage],
-                "problem": summary.problem,
-                "wandb": summary.wandb and asdict(summary.wandb),
-            }
-        )
-        return
-    if summary.problem is None:
-        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
-    else:
-        out.print(
-            f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
-            f"is committed, `prunesweep results {name}` makes them when it can"
-        )
-    _print_failures(outcome.failures, out)
-    for damage in summary.healed:
-        out.print(f"set aside in quarantine/ and trained again: {damage}")
-    for damage in summary.damage:
-        out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
-    if outcome.interrupted:
-        out.print("interrupted: everything committed is safe; the same command resumes")
-    elif not plan.tasks:
-        out.print("nothing to train: the store has every iteration")
-    if summary.wandb is not None:
-        show_sent(summary.wandb, store, name, out, as_json=False)
-    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
-    shown = f"results: {store.uri('tables')}   query them: {query_command}"
-    out.print(shown, soft_wrap=True, highlight=False)
-
-
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
     if as_json:
-        _json(_status_json(status))
+        print_json(_status_json(status))
     else:
         out.print(_status_view(status), highlight=False)
 
@@ -152,26 +94,11 @@ def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) 
         last = seen
 
 
-def show_table(answer: Answer, out: Console, format: Format, output: Path | None) -> None:
-    """Raises ExportError when `output` cannot be written."""
-    if output is not None:
-        try:
-            output.write_bytes(_encoded(answer, format))
-        except OSError as error:
-            raise ExportError(f"cannot write {output}: {error.strerror}") from error
-    elif format == "table" and out.is_terminal:
-        out.print(as_rich(answer.text))
-    elif format == "parquet" or takes_unicode():
-        write_bytes(_encoded(answer, format))
-    else:
-        sys.stdout.write(_with_escapes(answer, format))
-
-
 def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
     if as_json:
         damage = [str(each) for each in verified.damage]
         figures = {"commits": verified.commits, "tables": verified.tables, "damage": damage}
-        _json(figures | {"behind": verified.behind})
+        print_json(figures | {"behind": verified.behind})
         return
     for each in verified.damage:
         out.print(str(each), style="red", highlight=False, soft_wrap=True)
@@ -184,7 +111,7 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
 
 def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) -> None:
     if as_json:
-        _json(asdict(sent))
+        print_json(asdict(sent))
         return
     there = sent.sent + sent.unchanged
     sync = f"prunesweep wandb-sync {name} --storage {shlex.quote(store.location)}"
@@ -202,7 +129,7 @@ def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) 
 
 def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> None:
     if as_json:
-        _json([asdict(entry) for entry in entries])
+        print_json([asdict(entry) for entry in entries])
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("name", "options", "what it is"):
@@ -214,7 +141,7 @@ def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> Non
 
 def show_checks(checks: Iterable[Check], out: Console, as_json: bool) -> None:
     if as_json:
-        _json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
         return
     for check in checks:
         mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
@@ -290,7 +217,7 @@ def _running_lineages(run: Heartbeat) -> Table:
     return table
 
 
-def _print_failures(failures: Sequence[Failure], out: Console) -> None:
+def print_failures(failures: Sequence[Failure], out: Console) -> None:
     for shown in _failures(failures):
         out.print(shown, highlight=False)
 
@@ -302,35 +229,5 @@ def _failures(failures: Sequence[Failure]) -> Iterator[Text]:
         yield Text.assemble(("failed:", "red"), where, *(f"\n  {line}" for line in lines))
 
 
-def _encoded(answer: Answer, format: Format) -> bytes:
-    match format:
-        case "table":
-            return _plain_text(answer.text)
-        case "markdown":
-            return as_markdown(answer.text).encode()
-        case "latex":
-            return as_latex(answer.text).encode()
-        case "csv":
-            return as_csv(answer.table)
-        case "json":
-            return as_json(answer.table)
-        case "parquet":
-            return as_parquet(answer.table)
-
-
-def _with_escapes(answer: Answer, format: Format) -> str:
-    """For a stream that cannot encode everything: in JSON, unlike elsewhere, nothing is lost."""
-    text = _encoded(answer, format).decode()
-    return json.dumps(json.loads(text), indent=1) + "\n" if format == "json" else text
-
-
-def _plain_text(table: TextTable) -> bytes:
-    """As wide as it needs to be: a pipe or a file has no width."""
-    text, shown = io.StringIO(), as_rich(table)
-    console = Console(file=text, width=UNLIMITED)
-    Console(file=text, width=console.measure(shown).maximum).print(shown)
-    return text.getvalue().encode()
-
-
-def _json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))

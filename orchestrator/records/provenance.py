@@ -12,9 +12,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from orchestrator.records.files import RecordFile, Time
 from orchestrator.sweepfile.secrets import redacted
+from orchestrator.version import VERSION
 from trainables.store import Damaged, Store
 
-PACKAGES = ("prunesweep", "torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
+PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
+
+
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""There is one of these where there is a GPU: NVIDIA's driver, Windows' for Linux, AMD's."""
 
 
 class Provenance(BaseModel):
@@ -59,7 +64,7 @@ def provenance(command: Iterable[str]) -> Provenance:
         command=redacted(command),
         git_sha=git_sha(),
         python=platform.python_version(),
-        packages={name: _version(name) for name in PACKAGES},
+        packages={"prunesweep": VERSION} | {name: _version(name) for name in PACKAGES},
         platform=platform.platform(),
         cpus=os.cpu_count(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -91,6 +96,8 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
+    if not any(Path(each).exists() for each in DRIVERS):
+        return []  # torch would take a second to find none
     import torch
 
     if not torch.cuda.is_available():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,11 +17,7 @@ from pydantic import (
 )
 
 from orchestrator.records.files import RecordFile
-from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
 from trainables.errors import UserError
-from trainables.lineage.keys import Lineage
-from trainables.pruning import Method, MethodConfig, Pruning
-from trainables.pruning.method import Scored
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
 
@@ -40,6 +36,8 @@ def _cell(config: dict[str, Any]) -> dict[str, Any]:
 
 # Of names and keys, paths in the store are made.
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Scored = Literal["init", "dense", "parent"]
+"""As `trainables.pruning.method` has it."""
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
@@ -65,14 +63,20 @@ class LineageRecord:
         """By iteration, whose weights its pruned model has."""
         pruned: Sequence[Scored | None] | None = self.pruned
         if pruned is None:  # a record from before there were plug-ins
-            method: Method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
-            steps = method.steps(Pruning.model_validate(self.config["prune"]))
-            pruned = tuple(step.pruned for step in steps)
+            pruned = _pruned(self.config)
         return dict(zip(self.iterations, pruned, strict=True))
 
     def section_name(self, parameter: str) -> str:
         """The name of the dataset, model or method that has a dotted parameter, else \"\"."""
         return self.config.get(parameter.partition(".")[0], {}).get("name", "")
+
+
+def _pruned(config: dict[str, Any]) -> tuple[Scored | None, ...]:
+    # Here, as only records that old need to know the methods.
+    from trainables.pruning import Method, MethodConfig, Pruning
+
+    method: Method = TypeAdapter(MethodConfig).validate_python(config["method"])
+    return tuple(step.pruned for step in method.steps(Pruning.model_validate(config["prune"])))
 
 
 class Lineages(BaseModel):
@@ -125,27 +129,6 @@ class SweepRecord:
                 values = found.setdefault((name, line.section_name(name)), set())
                 values.add(repr(line.swept[name]))
         return frozenset(at for at, values in found.items() if len(values) > 1)
-
-
-def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
-    """The record of a sweep with its lineages."""
-    swept = swept_parameters(spec)
-    return SweepRecord(
-        name=spec.name,
-        spec=spec.model_dump(mode="json"),
-        swept=swept,
-        lineages=tuple(
-            LineageRecord(
-                line.id,
-                line.config(),
-                {name: parameter(line.cell, name) for name in swept},
-                tuple(step.iteration for step in line.steps),
-                line.keys,
-                tuple(step.pruned for step in line.steps),
-            )
-            for line in lineages
-        ),
-    )
 
 
 def write_sweep(store: Store, record: SweepRecord) -> None:

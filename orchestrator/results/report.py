@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from heapq import merge
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.version import VERSION
 from trainables.store import Store, iteration_path
 
 COLUMNS = (
@@ -74,7 +74,7 @@ def report_payload(results: Results) -> Payload:
         "sweep": record.name,
         "storage": store.location,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": version("prunesweep"),
+        "version": VERSION,
         "state": status.state,
         "run": status.run and status.run.model_dump(),
         "lineages": _lineages(results, lineages),

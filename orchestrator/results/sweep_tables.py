@@ -1,26 +1,36 @@
 """The tables of a sweep as Arrow, pandas, Polars or DuckDB, with what its records say of them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import open_tables, read_rows
+from orchestrator.results.tables import read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
 from trainables.store import Store
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas
     import polars
+
+
+LABELS = """
+CREATE TABLE labels AS SELECT
+    unnest(?::VARCHAR[]) AS lineage, unnest(?::VARCHAR[]) AS label,
+    unnest(?::VARCHAR[]) AS variant, unnest(?::BIGINT[]) AS position
+"""
+"""Not from Arrow, whose conversion of lists imports pandas."""
 
 
 class QueryError(UserError, ValueError):
@@ -84,10 +94,10 @@ class SweepTables:
         """`iterations`, `layers`, `epochs`, `sparsity` or `scores`."""
         return read_rows(self.store, self.record, name)
 
-    def pandas(self, name: str = "iterations") -> "pandas.DataFrame":
+    def pandas(self, name: str = "iterations") -> pandas.DataFrame:
         return self.table(name).to_pandas()
 
-    def polars(self, name: str = "iterations") -> "polars.DataFrame":
+    def polars(self, name: str = "iterations") -> polars.DataFrame:
         """Needs Polars, which prunesweep does not install."""
         import polars
 
@@ -98,16 +108,18 @@ class SweepTables:
     def duckdb(self) -> duckdb.DuckDBPyConnection:
         """A connection with the tables as views, and `labels`: for each lineage its label,
         its label without dataset and model (`variant`) and the position of its cell."""
+        from orchestrator.results.views import open_tables
+
         connection = open_tables(self.store, self.record)
         lines = self.record.lineages
         positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
-        columns = {
-            "lineage": [line.id for line in lines],
-            "label": [self.labels[line.id] for line in lines],
-            "variant": [method_label(line, self.record) for line in lines],
-            "position": [positions[self.labels[line.id]] for line in lines],
-        }
-        connection.register("labels", pa.table(columns))
+        columns = (
+            [line.id for line in lines],
+            [self.labels[line.id] for line in lines],
+            [method_label(line, self.record) for line in lines],
+            [positions[self.labels[line.id]] for line in lines],
+        )
+        connection.execute(LABELS, columns)
         return connection
 
     def sql(self, query: str) -> pa.Table:
@@ -122,6 +134,8 @@ class SweepTables:
 @contextmanager
 def query_errors() -> Iterator[None]:
     """Makes what DuckDB finds wrong a QueryError."""
+    import duckdb
+
     try:
         yield
     except duckdb.Error as error:

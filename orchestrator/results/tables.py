@@ -1,4 +1,4 @@
-"""Results tables: compacted Parquet, derived from a sweep's commits, and SQL over them."""
+"""Results tables: compacted Parquet, derived from a sweep's commits."""
 
 import hashlib
 import io
@@ -7,18 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, read_table
 
@@ -286,58 +283,19 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
 
 def _checked(store: Store, table: str, sweep: str) -> pa.Table:
     if table not in TABLES and not store.exists(table_path(table, sweep)):
-        return SCHEMAS[table].empty_table()
-    return pq.read_table(
-        store.absolute(table_path(table, sweep)),
-        filesystem=store.filesystem,
-        page_checksum_verification=True,
-    )
+        return pa.Table.from_batches([], SCHEMAS[table])
+    return _read(store, table_path(table, sweep))
+
+
+def _read(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+    # `pq.read_table` makes a data set of the one file, and importing those imports pandas.
+    with store.filesystem.open_input_file(store.absolute(path)) as file:
+        return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
 
 
 def _of(part: SweepRecord) -> pc.Expression:
     """Whether a row is of a lineage of `part`."""
     return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
-
-
-def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`.
-
-    Raises Damaged when a table is missing.
-    """
-    connection = duckdb.connect()
-    for table in FILES:
-        found = [(part, _dataset(store, table, part.name)) for part in sweep.parts]
-        if not sweep.joined:
-            connection.register(table, found[0][1])
-        elif table == "iterations":
-            connection.register(table, read_rows(store, sweep, table))
-        else:
-            _register_joined(connection, table, found)
-    return connection
-
-
-def _register_joined(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    found: Sequence[tuple[SweepRecord, ds.Dataset]],
-) -> None:
-    """A view of the rows of each part, and one of them all: Arrow has no union of filtered data."""
-    names = [f"{table} of {part.name}" for part, _ in found]
-    for name, (part, rows) in zip(names, found, strict=True):
-        connection.register(name, rows.filter(_of(part)))
-    connection.sql(" UNION ALL ".join(f'FROM "{name}"' for name in names)).create_view(table)
-
-
-def _dataset(store: Store, table: str, sweep: str) -> ds.Dataset:
-    path = table_path(table, sweep)
-    if store.filesystem.get_file_info(store.absolute(path)).type != fs.FileType.File:
-        if table not in TABLES:
-            return ds.dataset(SCHEMAS[table].empty_table())
-        raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
-    checked = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
-    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
 
 
 def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
@@ -350,9 +308,8 @@ def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) ->
         if not name.startswith("iterations-"):
             continue
         columns = ["config", "train_seconds", "prune_seconds"]
-        path = store.absolute(f"tables/{name}")
         try:
-            table = pq.read_table(path, filesystem=store.filesystem, columns=columns)
+            table = _read(store, f"tables/{name}", columns)
         except (OSError, pa.ArrowException):
             continue  # a damaged table is rebuilt by the next run; here it only costs an estimate
         grouped = table.group_by("config").aggregate(

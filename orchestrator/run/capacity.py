@@ -1,9 +1,14 @@
 """How many lineages a cluster has room for at a time."""
 
-import math
+from __future__ import annotations
 
-from orchestrator.run.cluster import Cluster
+import math
+from typing import TYPE_CHECKING
+
 from orchestrator.sweepfile.spec import Resources
+
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Cluster
 
 AUTO_GPUS = 0.25
 """`gpus_per_lineage: auto`: four small networks share a GPU."""

@@ -2,19 +2,16 @@
 
 import logging
 import os
-import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from orchestrator.run.authentication import own_token, users_token
-from orchestrator.run.interruption import interruptions_noted
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import loopback
+from orchestrator.run.ray_internals import few_helpers, loopback
 from trainables.errors import UserError
 
 QUIET = {
@@ -65,6 +62,7 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         folder as notice,
         token,
         loopback(address is None),
+        few_helpers(),
         _connected(address, options) as cluster,
     ):
         yield replace(cluster, notice=notice)
@@ -73,9 +71,7 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
 @contextmanager
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     try:
-        with interruptions_noted():
-            ray.init(address=address or "local", configure_logging=True, **options)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        ray.init(address=address or "local", configure_logging=True, **options)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
@@ -83,12 +79,10 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
         ) from error
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Ray prints its errors; standard output is for what a command was asked for.
-    with redirect_stdout(sys.stderr):
-        try:
-            yield _cluster()
-        finally:
-            ray.shutdown()
+    try:
+        yield _cluster()
+    finally:
+        ray.shutdown()
 
 
 def _cluster() -> Cluster:

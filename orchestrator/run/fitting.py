@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from orchestrator.run.planning import PlanError, ResolvedDataset
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
+from trainables.lazy_torch import torch
 from trainables.models import Model, blueprint
 from trainables.plugins.entry import Entry, PluginError
 from trainables.training.augmentation import Unfit

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from trainables.lineage.loop import set_aside_damaged
 from trainables.store import Damaged, Store
 from trainables.store.claims import Claims
 
@@ -20,6 +19,11 @@ def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
     with ThreadPoolExecutor() as pool:
         suspects = [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True)
                     if bad]  # fmt: skip
+    if not suspects:
+        return []
+    # Here, as it imports torch.
+    from trainables.lineage.loop import set_aside_damaged
+
     claims = Claims(store)
     found = [set_aside_damaged(path, claims) for path in suspects]
     return [damage for damage in found if damage is not None]

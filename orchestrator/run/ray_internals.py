@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
 from ray.exceptions import AuthenticationError
@@ -35,6 +37,35 @@ def loopback(on: bool) -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def few_helpers() -> Iterator[None]:
+    """Let Ray start without what asks a cloud for more machines, and without what reads the
+    workers' logs for the driver: half a core-second each, and nobody listens to either.
+
+    `ray.init` has no option for them.
+    """
+    before: Any = parameter.RayParams
+    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Keep Tune from importing wandb, for half a second, to count the callbacks that are wandb's:
+    it does so for its usage statistics, also where those are off."""
+    from ray.air._internal import usage
+
+    before = usage.tag_callbacks
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = before
 
 
 @contextmanager

@@ -1,26 +1,31 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.records.datasets import DATASETS, DatasetRecord
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
-from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster, ray_cluster
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.healing import set_damaged_aside
+from orchestrator.run.interruption import interruptions_noted
+from orchestrator.run.outcome import Outcome
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -34,7 +39,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.tuning import Outcome, train_plan
+from orchestrator.run.starting import cluster_starting
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
@@ -49,6 +54,9 @@ from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours, require_there
 
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Cluster
+
 
 @dataclass(frozen=True)
 class PlannedSweep:
@@ -62,8 +70,8 @@ class PlannedSweep:
     datasets: tuple[ResolvedDataset, ...]
     plan: Plan
     bytes: int
-    recorded: Mapping[str, float]
     notices: tuple[str, ...] = ()
+    recorded: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def record(self) -> SweepRecord:
@@ -111,24 +119,33 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     Raises PlanError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
-    return _planned(spec, StoreIndex(store), roots)
+    datasets, plan = _plan(spec, StoreIndex(store), roots)
+    planned = _planned(spec, store, datasets, plan)
+    recorded = recorded_seconds(store, training_group) if plan.tasks else {}
+    return replace(planned, recorded=recorded)
 
 
-def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSweep:
-    store = index.store
-    _refuse_changed_defaults(spec, store)
+def _plan(
+    spec: SweepSpec, index: StoreIndex, roots: DataRoots
+) -> tuple[tuple[ResolvedDataset, ...], Plan]:
+    _refuse_changed_defaults(spec, index.store)
     datasets = resolve_datasets(spec, roots)
-    lineages = sweep_lineages(spec, datasets)
-    plan = make_plan(lineages, index.files_of)
+    return datasets, make_plan(sweep_lineages(spec, datasets), index.files_of)
+
+
+def _planned(
+    spec: SweepSpec, store: Store, datasets: tuple[ResolvedDataset, ...], plan: Plan
+) -> PlannedSweep:
+    """The plan with what it is expected to take, for which models are built."""
     size = commit_bytes(plan, datasets, spec.store.keep_weights, spec.model)
-    # Of models that can be built: that they can, the size has shown.
-    check_fit(spec, datasets)
+    if plan.tasks:
+        # Of models that can be built: that they can, the size has shown.
+        check_fit(spec, datasets)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
         bytes=size,
-        recorded=recorded_seconds(store, training_group),
         notices=(
             *_notices(spec, store),
             *fusing_notices(plan.tasks, datasets, spec.resources),
@@ -152,21 +169,20 @@ def run_sweep(
     """
     require_ours(store)
     index = StoreIndex(store)
-    planned = _planned(spec, index, roots)
-    tracking = _tracking(planned, store)
-    _check_storage(planned, store)
-    store.remove_leftovers()
-    healed = set_damaged_aside(store, _stored_commits(planned.plan, index))
-    if healed:
-        index.refresh()
-        planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
-    arrays = _load_datasets(planned, roots)
-    store = progress.store = mark(store)
-    progress.tell(planned.notices, planned.dataset_lines)
-    _begin_records(planned, store, command)
+    datasets, plan = _plan(spec, index, roots)
+    store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
+    with ExitStack() as running:
+        start = partial(running.enter_context, cluster_starting(address))
+        with interruptions_noted():
+            started = start() if plan.tasks else None
+            ready = _made_ready(spec, index, roots, datasets, plan, progress, command)
+        if ready.planned.plan.tasks:
+            with progress.running(ready.planned.plan):
+                # Without a task at first, damage that was set aside has brought some.
+                outcome = _train(ready, started or start(), progress)
+    planned, store = ready.planned, ready.store
     if planned.plan.tasks:
-        outcome = _train(planned, store, arrays, progress, address, tracking)
         require_there(store)
         # Others may have committed as well.
         index.refresh()
@@ -179,9 +195,46 @@ def run_sweep(
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
     shown = None
-    if tracking is not None and not outcome.interrupted:
-        shown = send_rest(planned.record, store, tracking, index.iterations)
-    return RunSummary(planned, outcome, tuple(healed), tuple(damage), problem, shown)
+    if ready.tracking is not None and not outcome.interrupted:
+        shown = send_rest(planned.record, store, ready.tracking, index.iterations)
+    return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A sweep with all that its training needs but a cluster."""
+
+    planned: PlannedSweep
+    store: Store
+    arrays: Mapping[str, Dataset]
+    tracking: Tracking | None
+    healed: tuple[Damaged, ...]
+
+
+def _made_ready(
+    spec: SweepSpec,
+    index: StoreIndex,
+    roots: DataRoots,
+    datasets: tuple[ResolvedDataset, ...],
+    plan: Plan,
+    progress: RunProgress,
+    command: Sequence[str],
+) -> _Ready:
+    """Check, heal and load what the plan needs, and begin the records."""
+    store = index.store
+    planned = _planned(spec, store, datasets, plan)
+    tracking = _tracking(planned, store)
+    _check_room(planned, store)
+    store.remove_leftovers()
+    healed = set_damaged_aside(store, _stored_commits(plan, index))
+    if healed:
+        index.refresh()
+        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of))
+    arrays = _load_datasets(planned, roots)
+    store = progress.store = mark(store)
+    progress.tell(planned.notices, planned.dataset_lines)
+    _begin_records(planned, store, command)
+    return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 
 def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
@@ -236,40 +289,37 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     ]
 
 
-def _train(
-    planned: PlannedSweep,
-    store: Store,
-    arrays: Mapping[str, Dataset],
-    progress: RunProgress,
-    address: str | None,
-    tracking: Tracking | None,
-) -> Outcome:
-    spec = planned.spec
+def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress) -> Outcome:
+    with interruptions_noted():
+        # Here, as a run with nothing to train has no use for it, and while Ray comes up.
+        from orchestrator.run.tuning import train_plan
+
+        cluster = started()
+    spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
         key = canonical_json(lineage.dataset)
-        return key, arrays[key]
+        return key, ready.arrays[key]
 
-    with progress.running(planned.plan), ray_cluster(address) as cluster:
-        progress.on(cluster, _checked_concurrency(spec, cluster))
-        return train_plan(
-            planned.plan,
-            cluster=cluster,
-            resources=spec.resources,
-            keeping=spec.store,
-            storage=store.location,
-            load=load,
-            observer=progress,
-            git_sha=git_sha(),
-            ending=Ending(store, spec.name),
-            largest=largest_bundles(
-                planned.plan.tasks,
-                planned.datasets,
-                spec.resources,
-                gpus_per_lineage(spec.resources, cluster),
-            ),
-            mirrors=tracking and partial(follow, tracking),
-        )
+    progress.on(cluster, _checked_concurrency(spec, cluster))
+    return train_plan(
+        ready.planned.plan,
+        cluster=cluster,
+        resources=spec.resources,
+        keeping=spec.store,
+        storage=ready.store.location,
+        load=load,
+        observer=progress,
+        git_sha=git_sha(),
+        ending=Ending(ready.store, spec.name),
+        largest=largest_bundles(
+            ready.planned.plan.tasks,
+            ready.planned.datasets,
+            spec.resources,
+            gpus_per_lineage(spec.resources, cluster),
+        ),
+        mirrors=tracking and partial(follow, tracking),
+    )
 
 
 def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
@@ -322,8 +372,7 @@ def _dataset_mistakes(number: int) -> Iterator[None]:
         raise PlanError(str(error), ("dataset", number)) from error
 
 
-def _check_storage(planned: PlannedSweep, store: Store) -> None:
-    store.require_writable()
+def _check_room(planned: PlannedSweep, store: Store) -> None:
     free = store.free_bytes()
     if free is not None and planned.bytes > free:
         raise StoreError(

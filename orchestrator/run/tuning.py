@@ -18,18 +18,18 @@ from ray.exceptions import RayTaskError
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.cluster import Cluster
 from orchestrator.run.ending import Ending
 from orchestrator.run.interruption import stopped_by_signals
+from orchestrator.run.outcome import Outcome
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
-from orchestrator.run.ray_internals import keys_kept
+from orchestrator.run.ray_internals import keys_kept, uncounted
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
-from trainables.lineage.bench import StoreOptions
 from trainables.lineage.cause import Cause
+from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirrors
 from trainables.lineage.stored import stored_files
@@ -39,14 +39,6 @@ from trainables.plugins.source import Plugin
 from trainables.store import Store
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: its failures, and whether it was interrupted."""
-
-    failures: tuple[Failure, ...]
-    interrupted: bool
 
 
 class _NeverRestored:
@@ -209,7 +201,7 @@ def train_plan(
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
-        with stopped_by_signals(queue.stop), keys_kept():
+        with stopped_by_signals(queue.stop), keys_kept(), uncounted():
             _tuner(work, queue, ending, resources, concurrency(resources, cluster), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:

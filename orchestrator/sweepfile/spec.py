@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from orchestrator.sweepfile.axes import Grid, axis_error, grid
 from trainables.config import Config, Listed
 from trainables.data import DatasetConfig
-from trainables.lineage.bench import StoreOptions
+from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell
 from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue

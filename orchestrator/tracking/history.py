@@ -4,8 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainables.lineage.commits import EPOCH_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.schemas import EPOCH_SCHEMA
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import EPOCHS, METRICS, read_table
 

@@ -38,7 +38,7 @@ MIX: tuple[tuple[Victim, Moment], ...] = (
 """Taken from the top, over and over; the first five have every victim."""
 
 DELAYS: dict[Moment, tuple[float, float]] = {
-    "start": (0.0, 7.0),
+    "start": (0.0, 5.0),
     "training": (0.0, 2.0),
     "commit": (0.0, 0.015),
     "tables": (0.0, 0.5),

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.published import record_published
-from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SPARSITY_SCHEMA
 from orchestrator.run.planning import sweep_lineages
@@ -18,8 +19,8 @@ from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SPARSITY, encode_table
 

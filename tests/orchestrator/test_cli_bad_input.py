@@ -9,7 +9,8 @@ from typing import TypeAlias
 import pytest
 
 from orchestrator.commands import cli
-from orchestrator.records.sweep import record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import write_sweep
 from orchestrator.results.tables import compact
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets

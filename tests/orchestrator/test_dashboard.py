@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.commands.dashboard import Dashboard, serve
 from orchestrator.errors import DashboardError
-from orchestrator.records.sweep import NoSuchSweep, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import NoSuchSweep, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets

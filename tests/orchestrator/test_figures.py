@@ -26,7 +26,8 @@ from playwright.sync_api import Page, sync_playwright
 from scipy.stats import ks_2samp
 
 from orchestrator.errors import ExportError
-from orchestrator.records.sweep import LineageRecord, record_sweep, write_sweep
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.curves import ITERATION
 from orchestrator.results.figures.kept import BINS, MASKS, random_norms, uniform_norm

@@ -10,7 +10,7 @@ from measured import measured, sweep_file
 from orchestrator.commands.verify import verify_store
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SCHEMAS, table_path
-from trainables.lineage.commits import SCORE_SCHEMA
+from trainables.lineage.schemas import SCORE_SCHEMA
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import SCORES, encode_table
 

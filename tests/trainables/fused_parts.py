@@ -16,7 +16,7 @@ class OfWholeNorm(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             moved = [each for each in group["params"] if each.grad is not None]
             norm = torch.stack([each.grad.square().sum() for each in moved]).sum().sqrt()

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from orchestrator.commands.export import export_iteration
-from orchestrator.records.sweep import record_sweep
+from orchestrator.records.recording import record_sweep
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.lineage.bench import Bench, StoreOptions
-from trainables.lineage.commits import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.iteration_run import IterationRun
 from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.stored import missing_iterations
 from trainables.measures.masks import Masks, apply_masks, density
 from trainables.measures.weights import kept_magnitude, measure_sparsity

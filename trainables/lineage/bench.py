@@ -3,25 +3,12 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 
-from trainables.config import Config
+from trainables.lineage.keeping import StoreOptions
 from trainables.store import Store
 from trainables.training.batches import DeviceData
-
-
-class StoreOptions(Config):
-    """What iterations keep, and how often a running one saves its state.
-
-    `keep_scores` is of how many weights pruning at initialization keeps the scores.
-    """
-
-    keep_weights: Literal["all", "last", "none"] = "all"
-    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
-    keep_scores: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import METRICS_SCHEMA, Measured, Metrics, metrics_of
+from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.measures.masks import Masks
 from trainables.measures.weights import Sparsity, kept_magnitude, measure_sparsity
 from trainables.models import prunable
@@ -26,43 +27,6 @@ from trainables.store.artifacts import (
     encode_tensors,
 )
 from trainables.store.claims import Claim
-
-EPOCH_SCHEMA = pa.schema(
-    [
-        ("epoch", pa.int64()),
-        ("step", pa.int64()),
-        ("lr", pa.float64()),
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("validation_loss", pa.float64()),
-        ("validation_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("test_accuracy", pa.float64()),
-    ]
-)
-
-LAYER_SCHEMA = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("kept", pa.int64()),
-        ("total", pa.int64()),
-        ("pq_index", pa.float64()),
-        ("gini", pa.float64()),
-        ("init_magnitude_share", pa.float64()),
-        ("uniform_share", pa.float64()),
-        ("init_norm_kept", pa.float64()),
-    ]
-)
-
-SCORE_SCHEMA = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("index", pa.int64()),
-        ("score", pa.float64()),
-        ("kept", pa.bool_()),
-        ("kept_by_threshold", pa.bool_()),
-    ]
-)
 
 
 def commit_iteration(

@@ -1,16 +1,20 @@
 """Keys: a cell, its lineage, and the key of each of its iterations."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.config import Config, canonical, canonical_json, raised
 from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
 from trainables.models import Model
 from trainables.pruning import Method, Pruning, Step
-from trainables.training.batches import Inputs
 from trainables.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainables.training.batches import Inputs
 
 
 @dataclass(frozen=True)

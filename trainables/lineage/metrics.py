@@ -4,6 +4,8 @@ A column is a name, a type and what it holds; the tables, W&B and queries have i
 docs/results.md says what it means.
 """
 
+from __future__ import annotations
+
 import resource
 import socket
 import sys
@@ -11,19 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
-from torch import nn
 
-from trainables.lineage.iteration import Iteration
-from trainables.lineage.made import Made
+from trainables.lazy_torch import nn, torch
 from trainables.measures.masks import kept_counts
-from trainables.measures.multiply_adds import multiply_adds
-from trainables.measures.weights import Sparsity
 from trainables.own_code import own_code
-from trainables.training.progress import EpochRow
+
+if TYPE_CHECKING:
+    from trainables.lineage.iteration import Iteration
+    from trainables.lineage.made import Made
+    from trainables.measures.weights import Sparsity
+    from trainables.training.progress import EpochRow
 
 Metrics = dict[str, Any]
 """One row: a value for each of COLUMNS."""
@@ -59,6 +61,8 @@ class Measured:
         return max(rows, key=lambda row: row[by] or 0.0)
 
     def multiply_adds(self, kept: dict[str, int] | None) -> int:
+        from trainables.measures.multiply_adds import multiply_adds
+
         return multiply_adds(self.model, self.iteration.bench.data.shape, kept)
 
 

@@ -86,8 +86,6 @@ class LineageTrainable(tune.Trainable):
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._rounds: Generator[dict[str, Outcome]] | None = None
         self._mirrors: dict[str, Mirror] = {}
-        # The first optimizer makes torch import its compiler, for a second: no time of training.
-        torch.optim.SGD([torch.zeros(1)], lr=1.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()

@@ -1,9 +1,10 @@
 """Masks: boolean tensors named and shaped as the prunable weights; True means kept."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from trainables.lazy_torch import Tensor, nn, torch
 
 Masks = dict[str, Tensor]
 
@@ -22,10 +23,10 @@ def density(masks: Masks) -> float:
     return sum(kept_counts(masks).values()) / sum(mask.numel() for mask in masks.values())
 
 
-@torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> None:
     """Set the pruned weights of `model` to exactly zero."""
-    for name, mask in masks.items():
-        weight = model.get_parameter(name)
-        # Not a product: a pruned weight that is negative or NaN must become +0 as well.
-        weight.masked_fill_(~mask.to(weight.device), 0.0)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = model.get_parameter(name)
+            # Not a product: a pruned weight that is negative or NaN must become +0 as well.
+            weight.masked_fill_(~mask.to(weight.device), 0.0)

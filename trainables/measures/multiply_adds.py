@@ -45,6 +45,10 @@ class _Uses(TorchDispatchMode):
     A weight is known by its memory, whether it is used as it is, transposed or in parts.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for a second, to keep it out
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         weights = prunable(model)

@@ -5,9 +5,11 @@ only kept entries belong to a vector. Counts are int64 and sums float64, since f
 counts above 2^24.
 """
 
+from __future__ import annotations
+
 import numpy as np
-import torch
-from torch import Tensor
+
+from trainables.lazy_torch import Tensor, torch
 
 ROUNDING_NOISE = 1e-5
 GINI_OFFSET = 1e-7

@@ -1,11 +1,10 @@
 """The networks that can be pruned: a function each, `@model def f(shape, classes, *, option=…)`."""
 
+from __future__ import annotations
+
 from typing import Annotated, Any
 
-import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
-
+from trainables.lazy_torch import nn, torch
 from trainables.models.entry import MODEL, Model, model
 from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
@@ -41,7 +40,7 @@ def build_model(
         built = config(shape, classes)
         if not isinstance(built, nn.Module):
             raise PluginError(f"{config.where()}: {config.name} gives {built!r}, no torch module")
-        if any(map(is_lazy, built.parameters())):
+        if any(map(nn.parameter.is_lazy, built.parameters())):
             _logits(config, built, shape, training=False)
     _check_prunable(config, built)
     return built
@@ -93,12 +92,11 @@ def check_model(config: Model, built: nn.Module, shape: Shape, classes: int) -> 
             )
 
 
-@torch.no_grad()
 def _logits(config: Model, model: nn.Module, shape: Shape, training: bool) -> Any:
     """What the model makes of two images of zeros; raises PluginError."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return model.train(training)(torch.zeros(2, *shape))
     except Exception as error:  # whatever a network of a user's raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,8 @@
 """Networks made for colour images, on images of other channels."""
 
-from torch import nn
+from __future__ import annotations
+
+from trainables.lazy_torch import nn
 
 
 def with_channels(model: nn.Module, channels: int) -> nn.Module:

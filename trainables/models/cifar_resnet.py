@@ -1,40 +1,17 @@
 """Residual networks for CIFAR (He et al., 2015, §4.2), with OpenLTH's projection shortcuts."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
+from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut, ReLU after the sum.
-
-    Where the shape changes the shortcut is a 1x1 convolution with BatchNorm.
-    Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride].
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut = (
-            _projection(inputs, outputs, stride)
-            if stride != 1 or inputs != outputs
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(residual + self.shortcut(x))
 
 
 @model
@@ -83,16 +60,9 @@ def residual_network(shape: Shape, classes: int, channels: Sequence[int], blocks
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Module:
+    from trainables.models.blocks.residual import ResidualBlock
+
     layers: OrderedDict[str, nn.Module] = OrderedDict(block1=ResidualBlock(inputs, outputs, stride))
     for index in range(2, blocks + 1):
         layers[f"block{index}"] = ResidualBlock(outputs, outputs, 1)
     return nn.Sequential(layers)
-
-
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
-            norm=nn.BatchNorm2d(outputs),
-        )
-    )

@@ -1,12 +1,14 @@
 """The plain convolutional network of SAP."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from trainables.config import Listed
+from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import MAX_WIDTH, Shape, require_size

@@ -1,7 +1,8 @@
 """What a model is: a function from the images' shape and the number of classes to a network."""
 
-from torch import nn
+from __future__ import annotations
 
+from trainables.lazy_torch import nn
 from trainables.models.shape import Shape
 from trainables.plugins.entry import Entry, Kind
 

@@ -1,7 +1,8 @@
 """ResNet-50 as it is built for ImageNet (He et al., 2015, Table 1)."""
 
-from torch import nn
+from __future__ import annotations
 
+from trainables.lazy_torch import nn
 from trainables.models.channels import with_channels
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized

@@ -1,10 +1,11 @@
 """Initial weights, by the codes whose results they decide."""
 
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
-from torch import nn
-
 from trainables.config import Choice
+from trainables.lazy_torch import nn
 
 Init = Annotated[
     Literal["kaiming_fan_out_conv", "kaiming_fan_in", "openlth", "pytorch"], Choice("init")

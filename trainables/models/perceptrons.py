@@ -1,14 +1,16 @@
 """Fully connected networks on flattened images."""
 
+from __future__ import annotations
+
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from trainables.config import Listed
+from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import MAX_WIDTH, Shape

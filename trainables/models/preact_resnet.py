@@ -1,63 +1,18 @@
 """Pre-activation residual networks (He et al., 2016, "Identity mappings"), as SAP uses them."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-from torch.nn import functional as F
-
+from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape
 
-
-class PreactBlock(nn.Module):
-    """BatchNorm, ReLU and 3x3 convolution, twice, around a shortcut.
-
-    Where the shape changes the shortcut is a 1x1 convolution of the first *activated* input.
-    Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride].
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.shortcut = _shortcut(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.norm1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(activated)
-        return self.conv2(F.relu(self.norm2(self.conv1(activated)))) + shortcut
-
-
-class PreactBottleneck(nn.Module):
-    """BatchNorm, ReLU and convolution, thrice (1x1, 3x3, 1x1), around the shortcut of PreactBlock.
-
-    The 3x3 convolution has a quarter of the channels and the stride. Maps [N, inputs, H, W] to
-    [N, outputs, H / stride, W / stride].
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        width = outputs // 4
-        self.norm1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.shortcut = _shortcut(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.norm1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(activated)
-        residual = self.conv2(F.relu(self.norm2(self.conv1(activated))))
-        return self.conv3(F.relu(self.norm3(residual))) + shortcut
-
-
-Block = type[PreactBlock] | type[PreactBottleneck]
+if TYPE_CHECKING:
+    Block = Callable[[int, int, int], nn.Module]
 
 
 @model
@@ -67,7 +22,7 @@ def resnet18(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv")
     Maps images [N, C, H, W] to logits [N, classes].
     """
     stages = ((64, 2), (128, 2), (256, 2), (512, 2))
-    return initialized(_network(shape, classes, 64, stages, PreactBlock), init)
+    return initialized(_network(shape, classes, 64, stages), init)
 
 
 @model
@@ -78,7 +33,7 @@ def resnet50(shape: Shape, classes: int, *, init: Init = "kaiming_fan_out_conv")
     images [N, C, H, W] to logits [N, classes].
     """
     stages = ((256, 3), (512, 4), (1024, 6), (2048, 3))
-    return initialized(_network(shape, classes, 64, stages, PreactBottleneck), init)
+    return initialized(_network(shape, classes, 64, stages, bottleneck=True), init)
 
 
 @model
@@ -90,7 +45,7 @@ def wide_resnet_28x8(
     Maps images [N, C, H, W] to logits [N, classes].
     """
     stages = ((128, 4), (256, 4), (512, 4))
-    return initialized(_network(shape, classes, 16, stages, PreactBlock), init)
+    return initialized(_network(shape, classes, 16, stages), init)
 
 
 def _network(
@@ -98,12 +53,15 @@ def _network(
     classes: int,
     stem: int,
     stages: Sequence[tuple[int, int]],
-    block: Block,
+    bottleneck: bool = False,
 ) -> nn.Module:
     """A 3x3 convolution to `stem` channels, then the `stages`: (channels, blocks) of each.
 
     The image is halved between stages; a global average and one Linear layer end it.
     """
+    from trainables.models.blocks.preactivation import PreactBlock, PreactBottleneck
+
+    block = PreactBottleneck if bottleneck else PreactBlock
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv2d(shape[0], stem, 3, padding=1, bias=False)
     )
@@ -119,14 +77,10 @@ def _network(
     return nn.Sequential(layers)
 
 
-def _stage(inputs: int, outputs: int, stride: int, blocks: int, block: Block) -> nn.Module:
+def _stage(
+    inputs: int, outputs: int, stride: int, blocks: int, block: Callable[[int, int, int], nn.Module]
+) -> nn.Module:
     layers: OrderedDict[str, nn.Module] = OrderedDict(block1=block(inputs, outputs, stride))
     for index in range(2, blocks + 1):
         layers[f"block{index}"] = block(outputs, outputs, 1)
     return nn.Sequential(layers)
-
-
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)

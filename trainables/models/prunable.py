@@ -1,8 +1,8 @@
 """Which weights pruning may remove."""
 
-from torch import nn
+from __future__ import annotations
 
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from trainables.lazy_torch import nn
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -17,10 +17,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     decides = getattr(model, "prunes", None)
     if decides is not None:
         return {name: each for name, each in model.named_parameters() if decides(name, each)}
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
+        if isinstance(module, kinds) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             if not isinstance(module.weight, nn.Parameter):
                 raise ValueError(

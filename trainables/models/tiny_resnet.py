@@ -1,7 +1,8 @@
 """ResNet-18 for 64x64 images, as SynFlow trains it on Tiny ImageNet."""
 
-from torch import nn
+from __future__ import annotations
 
+from trainables.lazy_torch import nn
 from trainables.models.cifar_resnet import residual_network
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized

@@ -1,10 +1,11 @@
 """VGG (Simonyan & Zisserman, 2015) with BatchNorm and one Linear layer, as in OpenLTH."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
-
+from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import Shape, require_size

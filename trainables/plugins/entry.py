@@ -85,14 +85,15 @@ class Entry(Config):
 class Kind:
     """A kind of entries: its name, the base of its configs, and what functions are called with.
 
-    The built-in ones are in the modules of `packages`. Without a name, `default` is meant. `check`
-    raises PluginError when a config class of this kind cannot be used.
+    The built-in ones are in `modules`, or in the modules of those that are packages. Without a
+    name, `default` is meant. `check` raises PluginError when a config class of this kind cannot be
+    used.
     """
 
     name: str
     base: type[Entry]
     arguments: tuple[str, ...]
-    packages: tuple[str, ...]
+    modules: tuple[str, ...]
     default: str | None = None
     check: Callable[[type[Entry]], None] = field(default=lambda config: None)
 
@@ -174,7 +175,9 @@ def function_options(
     cannot be called with as many positional `arguments`."""
     at = location(function)
     try:
-        parameters = [*inspect.signature(function, eval_str=True).parameters.values()]
+        signature = inspect.signature(function)
+        parameters = [*signature.parameters.values()]
+        types = _types(function, parameters)
     except (NameError, TypeError) as error:
         raise PluginError(f"{at}: {function.__name__}: {error}") from error
     wanted = (*arguments, "name") if family else arguments
@@ -183,7 +186,7 @@ def function_options(
         shown = ", ".join(wanted)
         raise PluginError(
             f"{at}: {function.__name__} is called with ({shown}), and takes "
-            f"{inspect.signature(function)}; its options are keyword-only, after a *"
+            f"{signature}; its options are keyword-only, after a *"
         )
     options: dict[str, Any] = {}
     for parameter in parameters[len(positional) :]:
@@ -193,8 +196,17 @@ def function_options(
                 f"{parameter.name}: float, or the like"
             )
         required = parameter.default is inspect.Parameter.empty
-        options[parameter.name] = (parameter.annotation, ... if required else parameter.default)
+        options[parameter.name] = (types[parameter.name], ... if required else parameter.default)
     return options
+
+
+def _types(function: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+    """The types of parameters, evaluated where they are text. That of what is returned nobody asks
+    for, and it may be of what is slow to import."""
+    types = {each.name: each.annotation for each in parameters}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    annotated = type("Annotated", (), {"__annotations__": types})
+    return inspect.get_annotations(annotated, globals=names, locals={}, eval_str=True)
 
 
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -288,13 +300,16 @@ def entries(module: ModuleType) -> Iterator[type[Entry]]:
 @cache
 def built_in(kind: Kind) -> Mapping[str, type[Entry]]:
     """The entries of a kind that prunesweep ships, by name."""
-    modules = [
-        import_module(f"{package}.{module.name}")
-        for package in kind.packages
-        for module in iter_modules(import_module(package).__path__)
-    ]
+    modules = (module for name in kind.modules for module in _with_submodules(name))
     found = (entry for module in modules for entry in entries(module))
     return {entry.entry_name: entry for entry in found if entry.kind is kind}
+
+
+def _with_submodules(name: str) -> Iterator[ModuleType]:
+    module = import_module(name)
+    yield module
+    for each in iter_modules(getattr(module, "__path__", ())):
+        yield import_module(f"{name}.{each.name}")
 
 
 @dataclass(frozen=True)

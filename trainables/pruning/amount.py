@@ -1,10 +1,10 @@
 """Amounts: how many of a group's kept weights go, as int64 [groups], and what a density keeps."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 
-import torch
-from torch import Tensor
-
+from trainables.lazy_torch import Tensor, torch
 from trainables.measures.sparsity import pq_index
 
 FLOAT32_EXACT_INTEGERS = 2**24

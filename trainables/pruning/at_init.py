@@ -1,11 +1,13 @@
 """Pruning at initialization: score, select, and again, until the density is met."""
 
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from trainables.config import Choice, canonical, canonical_json
+from trainables.lazy_torch import Tensor
 from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning

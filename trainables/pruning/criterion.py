@@ -1,10 +1,11 @@
 """What a criterion is: a function that says what each weight is worth."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from torch import Tensor
-
+from trainables.lazy_torch import Tensor
 from trainables.plugins.entry import Entry, Kind, PluginError, location
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.method import METHOD

@@ -1,10 +1,10 @@
 """Iterative pruning: T times prune some of what is kept, rewind and retrain."""
 
+from __future__ import annotations
+
 from typing import Annotated, ClassVar
 
-import torch
-from torch import Tensor
-
+from trainables.lazy_torch import Tensor, torch
 from trainables.measures.masks import Masks
 from trainables.plugins.entry import Named, PluginError, described
 from trainables.pruning.amount import kept_count
@@ -81,7 +81,7 @@ class Iterative(Repeated):
             return (kept.sum(dim=1) - kept_count(density, kept.shape[1])).clamp(min=0)
         amounts = self.amount(weights, kept)
         if (
-            not isinstance(amounts, Tensor)
+            not isinstance(amounts, torch.Tensor)
             or amounts.shape != kept.shape[:1]
             or amounts.dtype != torch.int64
         ):

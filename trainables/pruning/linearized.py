@@ -1,12 +1,10 @@
 """The network linearized at its weights: its Jacobian (sketching paper §7)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
+from trainables.lazy_torch import Tensor, nn, torch
 from trainables.models import prunable
 from trainables.pruning.selection import sketch
 
@@ -26,8 +24,8 @@ def jacobian_rows(
     leaves = list(weights.values())
     for each in inputs.split(1):
         # The other kernels of attention have no rule for several gradients at a time.
-        with sdpa_kernel(SDPBackend.MATH):
-            (logits,) = functional_call(model, weights, (each,))
+        with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+            (logits,) = torch.func.functional_call(model, weights, (each,))
         basis = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
         for rows in basis.split(size):
             parts = torch.autograd.grad(

@@ -1,13 +1,13 @@
 """What a method is: its iterations, and the masks of each. Everything else asks it."""
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainables.config import canonical, canonical_json
+from trainables.lazy_torch import Tensor, nn, torch
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.plugins.entry import Entry, Kind, PluginError, described
@@ -17,9 +17,11 @@ from trainables.pruning.scope import Scope
 from trainables.pruning.score_sample import ScoreSample
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import Inputs
-from trainables.training.batches import DeviceData
-from trainables.training.batches import Inputs as TrainingInputs
 from trainables.training.randomness import stream
+
+if TYPE_CHECKING:
+    from trainables.training.batches import DeviceData
+    from trainables.training.batches import Inputs as TrainingInputs
 
 Scored = Literal["init", "dense", "parent"]
 """Whose weights are scored: w_init, the trunk's trained w_0, or w_{t−1}."""
@@ -91,7 +93,7 @@ class Scorer:
     noise: torch.Generator
 
     @classmethod
-    def of(cls, network: Network, inputs: Inputs, noise: torch.Generator) -> "Scorer":
+    def of(cls, network: Network, inputs: Inputs, noise: torch.Generator) -> Scorer:
         return cls(_copied(network.model).to(torch.float64).eval(), inputs, noise)
 
     def scores(self, criterion: Any, name: str, masks: Masks) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ class Scorer:
             given = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
             raise PluginError(f"{name} scores {given or 'nothing'}, not {', '.join(masks)}")
         for layer, score in found.items():
-            if not isinstance(score, Tensor) or score.shape != masks[layer].shape:
+            if not isinstance(score, torch.Tensor) or score.shape != masks[layer].shape:
                 raise PluginError(
                     f"{name}: the scores of {layer} are {described(score)}; they must be a tensor "
                     f"of the weight's shape, {tuple(masks[layer].shape)}"
@@ -121,7 +123,7 @@ def _copied(model: nn.Module) -> nn.Module:
     """A deep copy; what the network has computed and kept is copied without its graph, which
     `deepcopy` refuses."""
     attributes = (each for module in model.modules() for each in vars(module).values())
-    tensors = (each for each in (*attributes, *model.buffers()) if isinstance(each, Tensor))
+    tensors = (each for each in (*attributes, *model.buffers()) if isinstance(each, torch.Tensor))
     return copy.deepcopy(model, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
 
 

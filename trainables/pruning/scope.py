@@ -5,10 +5,11 @@ A scope turns the prunable tensors into matrices whose rows are the groups, and 
 (dimension 0) of each tensor.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
-import torch
-from torch import Tensor
+from trainables.lazy_torch import Tensor, torch
 
 Scope = Literal["global", "layer", "neuron"]
 

@@ -1,8 +1,8 @@
 """A sample of scores: of some weights, what a criterion says of each, and which of them stay."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor, torch
 from trainables.measures.masks import Masks
 
 

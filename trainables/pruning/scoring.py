@@ -1,14 +1,11 @@
 """What a criterion is given to score a network, and the gradients that criteria share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
+from trainables.lazy_torch import F, Tensor, nn, torch
 from trainables.measures.masks import Masks
 from trainables.models import prunable
 
@@ -29,7 +26,7 @@ class Scoring:
     model: nn.Module
     masks: Masks
     batches: tuple[Batch, ...] = ()
-    generator: torch.Generator = field(default_factory=torch.Generator)
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator())
 
     @property
     def weights(self) -> Named:
@@ -47,8 +44,8 @@ def loss(scoring: Scoring, weights: Named, batch: Batch, temperature: float = 1.
     batch's examples."""
     inputs, labels = batch
     # The other kernels of attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
-        logits = functional_call(scoring.model, weights, (inputs,)) / temperature
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+        logits = torch.func.functional_call(scoring.model, weights, (inputs,)) / temperature
     return F.cross_entropy(logits, labels, reduction="sum")
 
 

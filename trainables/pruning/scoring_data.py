@@ -1,15 +1,18 @@
 """Scoring data: what a network is scored with before it is trained (sketching paper §5, 6, 8)."""
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
 from pydantic import Field
-from torch import Tensor
 
 from trainables.config import Choice, Config
+from trainables.lazy_torch import Tensor, torch
 from trainables.pruning.scoring import Batch
-from trainables.training.batches import DeviceData
+
+if TYPE_CHECKING:
+    from trainables.training.batches import DeviceData
 
 Inputs = Callable[[], tuple[Batch, ...]]
 """What each round of scoring is given: the same examples, or a new draw."""

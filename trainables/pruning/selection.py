@@ -1,12 +1,13 @@
 """Selections: which weights stay, once their scores and the amounts are known."""
 
+from __future__ import annotations
+
 from functools import reduce
 from math import inf
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from trainables.lazy_torch import Tensor, torch
 from trainables.measures.masks import Masks, kept_counts
 
 STRIDE = 61

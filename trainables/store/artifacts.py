@@ -1,5 +1,7 @@
 """What commits hold: tensors as safetensors, masks as bits, measures as Parquet."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
-import safetensors.torch
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
+from trainables.lazy_torch import Tensor, torch
 from trainables.store.errors import Damaged
 from trainables.store.store import Store
 
@@ -32,6 +32,8 @@ Masks = dict[str, Tensor]
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors of any device as safetensors; those that share memory are written once a name."""
+    import safetensors.torch
+
     written: dict[str, Tensor] = {}
     memory: set[int] = set()
     for name, tensor in tensors.items():
@@ -59,7 +61,7 @@ def read_table(store: Store, path: str, name: str, schema: pa.Schema) -> pa.Tabl
     """A table of a commit, with the columns of `schema`: null where another version of prunesweep
     wrote none. Raises Damaged."""
     with _damaged_unless_read(path, name):
-        found = [schema.empty_table(), decode_table(store.read(path, name))]
+        found = [pa.Table.from_batches([], schema), decode_table(store.read(path, name))]
         whole = pa.concat_tables(found, promote_options="default")
         return whole.select(schema.names).cast(schema)
 
@@ -74,6 +76,8 @@ def _damaged_unless_read(path: str, name: str) -> Iterator[None]:
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
+    import safetensors.torch
+
     return safetensors.torch.load(data)
 
 

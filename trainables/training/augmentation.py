@@ -1,14 +1,14 @@
 """Augmentation of training images by name, as a recipe has it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from trainables.config import Choice
+from trainables.lazy_torch import F, Tensor, torch
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
@@ -72,7 +72,7 @@ AUGMENTATION = Kind(
     "augmentation",
     Augmentation,
     ("images", "generator"),
-    ("trainables.training",),
+    (__name__,),
     default="flip_and_crop",
 )
 augmentation = AUGMENTATION.register

@@ -1,14 +1,15 @@
 """Batches: data that stays on the device, and what each training step takes of it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from trainables.data import Dataset, Split
+from trainables.lazy_torch import Tensor, torch
 from trainables.training.randomness import stream, stream_seed
 from trainables.training.recipe import Recipe
 
@@ -43,7 +44,7 @@ class DeviceData:
     validation: Examples | None
 
     @classmethod
-    def of(cls, dataset: Dataset, device: torch.device) -> "DeviceData":
+    def of(cls, dataset: Dataset, device: torch.device) -> DeviceData:
         channel = (1, -1, 1, 1)
         mean = torch.tensor(dataset.mean, device=device).view(channel)
         std = torch.tensor(dataset.std, device=device).view(channel)

@@ -1,12 +1,12 @@
 """Losses by name, as a recipe has them."""
 
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
+from trainables.lazy_torch import F, Tensor, torch
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
@@ -33,7 +33,7 @@ class Loss(Entry):
     def _of_each(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = self(logits, labels)
         if (
-            not isinstance(losses, Tensor)
+            not isinstance(losses, torch.Tensor)
             or losses.shape != labels.shape
             or not losses.is_floating_point()
         ):
@@ -44,7 +44,7 @@ class Loss(Entry):
         return losses
 
 
-LOSS = Kind("loss", Loss, ("logits", "labels"), ("trainables.training",))
+LOSS = Kind("loss", Loss, ("logits", "labels"), (__name__,))
 loss = LOSS.register
 
 

@@ -1,13 +1,15 @@
 """Optimizers by name, as a recipe has them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
 
+from trainables.lazy_torch import nn, torch
 from trainables.plugins.entry import Entry, Kind, PluginError, described
+from trainables.training.eager import eager
 
 NonNegative = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -54,7 +56,7 @@ def _checked(config: type[Any]) -> None:
         )
 
 
-OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_checked)
+OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), (__name__,), check=_checked)
 optimizer = OPTIMIZER.register
 
 
@@ -78,7 +80,7 @@ class SGD(Optimizer):
         return self
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return eager(torch.optim.SGD)(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
@@ -102,7 +104,7 @@ class Adam(Optimizer):
     weight_decay: NonNegative = 0.0
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
+        return eager(torch.optim.Adam)(
             parameters,
             lr=self.lr,
             betas=(self.beta1, self.beta2),

@@ -4,9 +4,11 @@ A stream depends on its labels only, never on how much was drawn elsewhere, so t
 draws what an uninterrupted one does.
 """
 
+from __future__ import annotations
+
 import hashlib
 
-import torch
+from trainables.lazy_torch import torch
 
 
 def stream_seed(seed: int, *labels: str | int) -> int:

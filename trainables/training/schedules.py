@@ -17,7 +17,7 @@ class Schedule(Entry):
         return self.call(lr, epoch, epochs)
 
 
-SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), ("trainables.training",))
+SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), (__name__,))
 lr_schedule = SCHEDULE.register
 
 

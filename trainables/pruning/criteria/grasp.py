@@ -1,10 +1,12 @@
 """GraSP (Wang et al., 2020): what removing a weight does to the gradient's norm."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
+from trainables.lazy_torch import Tensor
 from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Batch, Named, Scoring, gradient, loss, summed

@@ -1,7 +1,8 @@
 """Magnitude: a weight's score is its absolute value."""
 
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor
 from trainables.pruning.criterion import Criterion, criterion
 from trainables.pruning.scoring import Scoring
 

@@ -1,7 +1,8 @@
 """The sketching probability of the linearized network (sketching paper §7, NTK pruning)."""
 
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor
 from trainables.pruning.criterion import criterion
 from trainables.pruning.linearized import jacobian_rows
 from trainables.pruning.scoring import Scoring, summed

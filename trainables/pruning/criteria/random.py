@@ -1,8 +1,8 @@
 """Random: the baseline that every criterion has to beat."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor, torch
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring
 

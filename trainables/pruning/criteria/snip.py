@@ -1,7 +1,8 @@
 """SNIP (Lee et al., 2019): how much the loss depends on whether a weight is there."""
 
-from torch import Tensor
+from __future__ import annotations
 
+from trainables.lazy_torch import Tensor
 from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring, gradient, loss, summed

@@ -1,11 +1,10 @@
 """SynFlow (Tanaka et al., 2020): the synaptic flow through a weight, without data."""
 
+from __future__ import annotations
+
 from itertools import chain
 
-import torch
-from torch import Tensor
-from torch.func import functional_call
-
+from trainables.lazy_torch import Tensor, torch
 from trainables.models import prunable
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring, gradient
@@ -26,7 +25,7 @@ def synflow(scoring: Scoring) -> dict[str, Tensor]:
     ours = {id(weight) for weight in prunable(model).values()}
     state = chain(model.named_parameters(), model.named_buffers())
     rest = {name: _absolute(tensor.detach()) for name, tensor in state if id(tensor) not in ours}
-    flow = functional_call(model, rest | weights, (inputs,)).sum()
+    flow = torch.func.functional_call(model, rest | weights, (inputs,)).sum()
     slopes = gradient(flow, weights)
     # In place: in a large network, new memory takes longer than the arithmetic.
     return {n: weight.detach().mul_(slopes[n]).abs_() for n, weight in weights.items()}

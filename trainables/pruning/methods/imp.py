@@ -1,13 +1,15 @@
 """IMP: iterative magnitude pruning down to a density, on real or random data."""
 
+from __future__ import annotations
+
 import math
 from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from trainables.config import Choice, canonical_json
+from trainables.lazy_torch import Tensor
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.config import MAX_ITERATIONS, Pruning
 from trainables.pruning.decorator import method

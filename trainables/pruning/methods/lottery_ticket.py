@@ -1,9 +1,10 @@
 """Lottery tickets: prune the smallest trained weights, rewind, retrain."""
 
+from __future__ import annotations
+
 from typing import Literal
 
-from torch import Tensor
-
+from trainables.lazy_torch import Tensor
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative

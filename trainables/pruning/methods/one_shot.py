@@ -1,11 +1,12 @@
 """One-shot pruning: the dense trained weights, pruned at every iteration."""
 
+from __future__ import annotations
+
 import json
 from typing import Literal
 
-from torch import Tensor
-
 from trainables.config import canonical_json
+from trainables.lazy_torch import Tensor
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.config import Pruning
 from trainables.pruning.decorator import method

@@ -1,10 +1,12 @@
 """SAP: the PQ Index of the trained weights says how many go."""
 
+from __future__ import annotations
+
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
+from trainables.lazy_torch import Tensor
 from trainables.pruning.amount import pq_amount
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative

@@ -1,0 +1,116 @@
+"""Printing results: a query's answer, and what a run ends with."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from orchestrator.commands.printing import print_failures, print_json, show_sent
+from orchestrator.commands.streams import takes_unicode, write_bytes
+from orchestrator.errors import ExportError
+from orchestrator.results.encoding import as_csv, as_json, as_parquet
+from orchestrator.results.opening import Results
+from orchestrator.results.query import Answer, last_iterations
+from orchestrator.results.rendering import TextTable, as_latex, as_markdown, as_rich
+
+if TYPE_CHECKING:
+    from orchestrator.run.sweep import RunSummary
+    from trainables.store import Store
+
+UNLIMITED = 100_000
+
+Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
+
+
+def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
+    plan, outcome = summary.planned.plan, summary.outcome
+    name = summary.planned.spec.name
+    if as_json:
+        print_json(
+            {
+                "sweep": name,
+                "storage": store.location,
+                "lineages": len(plan.lineages),
+                "planned": len(plan.to_train),
+                "interrupted": outcome.interrupted,
+                "failures": [asdict(failure) for failure in outcome.failures],
+                "healed": [str(damage) for damage in summary.healed],
+                "damage": [str(damage) for damage in summary.damage],
+                "problem": summary.problem,
+                "wandb": summary.wandb and asdict(summary.wandb),
+            }
+        )
+        return
+    if summary.problem is None:
+        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
+    else:
+        out.print(
+            f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
+            f"is committed, `prunesweep results {name}` makes them when it can"
+        )
+    print_failures(outcome.failures, out)
+    for damage in summary.healed:
+        out.print(f"set aside in quarantine/ and trained again: {damage}")
+    for damage in summary.damage:
+        out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
+    if outcome.interrupted:
+        out.print("interrupted: everything committed is safe; the same command resumes")
+    elif not plan.tasks:
+        out.print("nothing to train: the store has every iteration")
+    if summary.wandb is not None:
+        show_sent(summary.wandb, store, name, out, as_json=False)
+    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
+    shown = f"results: {store.uri('tables')}   query them: {query_command}"
+    out.print(shown, soft_wrap=True, highlight=False)
+
+
+def show_table(answer: Answer, out: Console, format: Format, output: Path | None) -> None:
+    """Raises ExportError when `output` cannot be written."""
+    if output is not None:
+        try:
+            output.write_bytes(_encoded(answer, format))
+        except OSError as error:
+            raise ExportError(f"cannot write {output}: {error.strerror}") from error
+    elif format == "table" and out.is_terminal:
+        out.print(as_rich(answer.text))
+    elif format == "parquet" or takes_unicode():
+        write_bytes(_encoded(answer, format))
+    else:
+        sys.stdout.write(_with_escapes(answer, format))
+
+
+def _encoded(answer: Answer, format: Format) -> bytes:
+    match format:
+        case "table":
+            return _plain_text(answer.text)
+        case "markdown":
+            return as_markdown(answer.text).encode()
+        case "latex":
+            return as_latex(answer.text).encode()
+        case "csv":
+            return as_csv(answer.table)
+        case "json":
+            return as_json(answer.table)
+        case "parquet":
+            return as_parquet(answer.table)
+
+
+def _with_escapes(answer: Answer, format: Format) -> str:
+    """For a stream that cannot encode everything: in JSON, unlike elsewhere, nothing is lost."""
+    text = _encoded(answer, format).decode()
+    return json.dumps(json.loads(text), indent=1) + "\n" if format == "json" else text
+
+
+def _plain_text(table: TextTable) -> bytes:
+    """As wide as it needs to be: a pipe or a file has no width."""
+    text, shown = io.StringIO(), as_rich(table)
+    console = Console(file=text, width=UNLIMITED)
+    Console(file=text, width=console.measure(shown).maximum).print(shown)
+    return text.getvalue().encode()

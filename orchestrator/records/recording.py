@@ -1,0 +1,28 @@
+"""Recording: what the storage keeps of a sweep, from its spec and its lineages."""
+
+from collections.abc import Sequence
+
+from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
+from trainables.lineage.keys import Lineage
+
+
+def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
+    """The record of a sweep with its lineages."""
+    swept = swept_parameters(spec)
+    return SweepRecord(
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        swept=swept,
+        lineages=tuple(
+            LineageRecord(
+                line.id,
+                line.config(),
+                {name: parameter(line.cell, name) for name in swept},
+                tuple(step.iteration for step in line.steps),
+                line.keys,
+                tuple(step.pruned for step in line.steps),
+            )
+            for line in lineages
+        ),
+    )

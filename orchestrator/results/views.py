@@ -1,0 +1,72 @@
+"""Views: the tables of a sweep as DuckDB finds them, to be asked in SQL."""
+
+from __future__ import annotations
+
+from glob import escape
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from orchestrator.records.sweep import SweepRecord
+from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path
+from trainables.store import Damaged, Store
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+
+def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`.
+
+    Raises Damaged when a table is missing.
+    """
+    connection = duckdb.connect()
+    for table in FILES:
+        if not sweep.joined:
+            _table(connection, store, table, sweep.name).create_view(table)
+        elif table == "iterations":
+            connection.register(table, read_rows(store, sweep, table))
+        else:
+            _join(connection, store, table, sweep.joined)
+    return connection
+
+
+def _join(
+    connection: duckdb.DuckDBPyConnection, store: Store, table: str, parts: tuple[SweepRecord, ...]
+) -> None:
+    """A view of a table's rows of the lineages of all parts."""
+    selects = []
+    for part in parts:
+        rows, lines = f"{table} of {part.name}", f"lineages of {part.name} in {table}"
+        _table(connection, store, table, part.name).create_view(rows)
+        ids = pa.array([line.id for line in part.lineages], pa.string())
+        connection.register(lines, pa.table({"lineage": ids}))
+        selects.append(f'FROM "{rows}" SEMI JOIN "{lines}" USING (lineage)')
+    connection.sql(" UNION ALL ".join(selects)).create_view(table)
+
+
+def _table(
+    connection: duckdb.DuckDBPyConnection, store: Store, table: str, sweep: str
+) -> duckdb.DuckDBPyRelation:
+    path = table_path(table, sweep)
+    if not store.exists(path):
+        if table not in TABLES:
+            # `Schema.empty_table` would import pandas.
+            return connection.from_arrow(pa.Table.from_batches([], SCHEMAS[table]))
+        raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
+    if store.local_root is not None:
+        # Opening the results has compared its hash.
+        place = escape(store.absolute(path))
+        return connection.read_parquet(place, hive_partitioning=False)
+    return connection.from_arrow(_dataset(store, path))
+
+
+def _dataset(store: Store, path: str) -> ds.Dataset:
+    # Here, as it imports pandas, and tables are rarely in an object store.
+    import pyarrow.dataset as ds
+
+    checked = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)

@@ -1,0 +1,13 @@
+"""Outcome: how a run ended."""
+
+from dataclasses import dataclass
+
+from orchestrator.records.failures import Failure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its failures, and whether it was interrupted."""
+
+    failures: tuple[Failure, ...]
+    interrupted: bool

@@ -1,0 +1,1 @@
+"""Modules that networks are built of. They derive from torch's, so importing them imports torch."""
