@@ -55,7 +55,7 @@ def gradient(
     """The gradient of a scalar, or of tensors' inner products with those of `along`; zero where it
     does not depend on a weight."""
     parts = torch.autograd.grad(
-        [of] if isinstance(of, Tensor) else [*of.values()],
+        [of] if isinstance(of, torch.Tensor) else [*of.values()],
         [*weights.values()],
         None if along is None else [*along.values()],
         create_graph=create_graph,
