@@ -138,7 +138,7 @@ EDITS: dict[str, Edit] = {
     "scoring_data": lambda to, part: with_result(
         to, scoring_data, data_of(part.partition("/")[2]), edited_batches
     ),
-    "selection": lambda to, part: with_result(to, selection, "_highest", rolled),
+    "selection": lambda to, part: with_result(to, selection, "_lowest_but", lambda low: low + 0.3),
     "AtInit": lambda to, part: with_result(to, AtInit, "kept_after_rounds", lambda n: [n[-1] + 1]),
     "Augmentation": lambda to, part: with_result(to, torch, "randint", one_more),
     "DatasetOptions": lambda to, part: to.setitem(partition.__globals__, "SPLIT_SEED", 1),
