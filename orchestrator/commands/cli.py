@@ -153,6 +153,13 @@ def results(
     last: Annotated[
         bool, Parameter(negative="", help="Only the last iteration of every lineage.")
     ] = False,
+    mark: Annotated[
+        Literal["noise", "best"] | None,
+        Parameter(
+            help="What a paper's table marks: all that noise cannot tell from the best of those "
+            "that keep as few weights (the default), or the best means alone."
+        ),
+    ] = None,
     sql: Annotated[
         str | None,
         Parameter(
@@ -171,7 +178,9 @@ def results(
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
-    found = answer(open_results(storage, *name), sql=sql, where=where, last=last, layout=layout)
+    found = answer(
+        open_results(storage, *name), sql=sql, where=where, last=last, layout=layout, mark=mark
+    )
     printing.show_table(found, _out(), format, output)
     return OK
 

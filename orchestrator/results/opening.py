@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from orchestrator.records.joined import join
 from orchestrator.records.sweep import existing_sweep
-from orchestrator.results.paper_tables import LayoutName, PaperTable, paper_table
+from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
 from orchestrator.results.tables import compact, is_current
@@ -26,8 +26,10 @@ class Results(SweepTables):
         self, one: str, other: str, *, metric: str = "test_accuracy", iteration: int | None = None
     ) -> Comparison:
         """Whether the cells with the labels `one` and `other` differ by more than noise, at
-        `iteration` or else at the last one of each. Raises ValueError for what is not there."""
-        return compare_cells(self.iterations, self.labels, metric, one, other, iteration)
+        `iteration` or else at the last one of each on real data. Raises ValueError for what is not
+        there."""
+        on_data = {line.id: line.on_data for line in self.record.lineages}
+        return compare_cells(self.iterations, self.labels, metric, one, other, iteration, on_data)
 
     def paper_table(
         self,
@@ -35,9 +37,10 @@ class Results(SweepTables):
         metric: str = "test_accuracy",
         layout: LayoutName = "paper",
         where: str | None = None,
+        mark: Mark = "noise",
     ) -> PaperTable:
         """The results laid out as a paper's table, see `paper_tables.paper_table`."""
-        return paper_table(self, metric=metric, layout=layout, where=where)
+        return paper_table(self, metric=metric, layout=layout, where=where, mark=mark)
 
 
 def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: str) -> Results:

@@ -203,7 +203,7 @@ def _iterations(results: Results) -> Packed:
     table = results.iterations
     place = {line.id: number for number, line in enumerate(results.record.lineages)}
     lines = {line.id: line for line in results.record.lineages}
-    whose = zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)
+    whose = [*zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)]
     keys = table["key"].dictionary_encode().combine_chunks()
     columns: dict[str, list[Any]] = {
         "lineage": [place[name] for name in table["lineage"].to_pylist()],
@@ -212,7 +212,8 @@ def _iterations(results: Results) -> Packed:
         .cast(pa.int64()).to_pylist(),
     }  # fmt: skip
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
-    columns["outcome"] = [is_outcome(lines[lineage], t) for lineage, t in whose]
+    columns["outcome"] = [is_outcome(lines[name], t) for name, t in whose]
+    columns["inputs"] = ["real" if t in lines[name].on_data else "random" for name, t in whose]
     return pack(columns, len(table))
 
 

@@ -1,6 +1,6 @@
 """The tables of a sweep as Arrow, pandas, Polars or DuckDB, with what its records say of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ import pyarrow as pa
 from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
-from orchestrator.records.sweep import SweepRecord
+from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.tables import open_tables, read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
@@ -96,8 +96,9 @@ class SweepTables:
         return frame
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the tables as views, and `labels`: for each lineage its label,
-        its label without dataset and model (`variant`) and the position of its cell."""
+        """A connection with the tables as views, and two more. `labels`: for each lineage its
+        label, its label without dataset and model (`variant`) and the position of its cell.
+        `inputs`: for each of its iterations what it is trained on, `real` data or `random`."""
         connection = open_tables(self.store, self.record)
         lines = self.record.lineages
         positions = {label: i for i, label in enumerate(dict.fromkeys(self.labels.values()))}
@@ -108,6 +109,7 @@ class SweepTables:
             "position": [positions[self.labels[line.id]] for line in lines],
         }
         connection.register("labels", pa.table(columns))
+        connection.register("inputs", _inputs(lines))
         return connection
 
     def sql(self, query: str) -> pa.Table:
@@ -117,6 +119,16 @@ class SweepTables:
             if relation is None:
                 raise QueryError("the SQL returns no rows to show; give a SELECT")
             return relation.to_arrow_table()
+
+
+def _inputs(lines: Sequence[LineageRecord]) -> pa.Table:
+    rows = [(line.id, t, t in line.on_data) for line in lines for t in line.iterations]
+    columns = {
+        "lineage": pa.array([id for id, _, _ in rows], pa.string()),
+        "iteration": pa.array([t for _, t, _ in rows], pa.int64()),
+        "inputs": pa.array(["real" if real else "random" for *_, real in rows], pa.string()),
+    }
+    return pa.table(columns)
 
 
 @contextmanager

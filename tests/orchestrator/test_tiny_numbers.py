@@ -55,14 +55,15 @@ class TestTheSummary:
     def test_has_every_digit_for_programs(
         self, asked: Asked, tmp_path: Path, last: tuple[str, ...]
     ) -> None:
-        expected = pytest.approx([100 * each for each in DENSITIES], rel=1e-12)
+        expected = pytest.approx(DENSITIES, rel=1e-12)
         rows = json.loads(asked(*last, "--format", "json"))
-        assert [row["remaining %"] for row in rows] == expected
-        assert [row["± std"] for row in rows] == pytest.approx([100 * DEVIATION] * 5, rel=1e-9)
+        assert [row["density"] for row in rows] == expected
+        deviations = [row["test_accuracy_std"] for row in rows]
+        assert deviations == pytest.approx([DEVIATION] * 5, rel=1e-9)
         rows = [*csv.DictReader(io.StringIO(asked(*last, "--format", "csv")))]
-        assert [float(row["remaining %"]) for row in rows] == expected
+        assert [float(row["density"]) for row in rows] == expected
         asked(*last, "--format", "parquet", "--output", str(tmp_path / "t"))
-        assert pq.read_table(tmp_path / "t")["remaining %"].to_pylist() == expected
+        assert pq.read_table(tmp_path / "t")["density"].to_pylist() == expected
 
     @pytest.mark.parametrize("form", ["table", "markdown", "latex"])
     def test_has_significant_digits_for_people(

@@ -64,14 +64,18 @@ def _by_setting(
     results: Results, measured: Callable[[list[Row]], Sequence[Measure]]
 ) -> alt.TopLevelMixin | None:
     rows = iteration_rows(results)
-    shown = iterative(rows)
+    shown = [row for row in iterative(rows) if row["on_data"]]
     if not shown:
         return None
     look = Look("variant", tuple(distinct(shown, "variant")))
     settings = distinct(shown, "setting")
     charts = [
         _panels(
-            measured(shown), look, [setting], alt.datum.setting == setting, setting == settings[0]
+            measured(shown),
+            look,
+            [setting],
+            (alt.datum.setting == setting) & alt.datum.on_data,
+            setting == settings[0],
         )
         for setting in settings
     ]
