@@ -68,7 +68,7 @@ def _unusual(name: str, value: Any, usual: Mapping[str, Any] | Any) -> Iterator[
     """The dotted names from `name` on under which `value` is not `usual`, with their values."""
     if isinstance(value, dict):
         of = usual if isinstance(usual, dict) else {}
-        for key, each in value.items():
+        for key, each in sorted(value.items(), key=lambda item: item[0] != "name"):
             yield from _unusual(f"{name}.{key}", each, of.get(key))
     elif value != usual:
         yield name, value

@@ -27,7 +27,7 @@ class QueryError(UserError, ValueError):
     """The SQL is wrong; the text is DuckDB's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepTables:
     """The tables of one sweep, or of several that are joined, as they were when it was opened.
 
@@ -36,6 +36,12 @@ class SweepTables:
 
     store: Store
     record: SweepRecord
+
+    def __repr__(self) -> str:
+        """Short: a record is as long as its sweep."""
+        lineages = len(self.record.lineages)
+        where = f"{lineages} lineages of {self.record.name!r} in {self.store.location!r}"
+        return f"<{type(self).__name__}: {where}>"
 
     @cached_property
     def iterations(self) -> pa.Table:
