@@ -26,7 +26,7 @@ from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
-from orchestrator.results.page.packing import Packed, pack
+from orchestrator.results.page.packing import EVERY, Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.store import Store, iteration_path
@@ -195,7 +195,7 @@ def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
         | {"row": _paper_row(record, results.record)}
         for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
-    return pack(_columns(rows), len(rows))
+    return pack(_columns(rows), len(rows), EVERY)
 
 
 def _iterations(results: Results) -> Packed:
@@ -214,7 +214,7 @@ def _iterations(results: Results) -> Packed:
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
     columns["outcome"] = [is_outcome(lines[name], t) for name, t in whose]
     columns["inputs"] = ["real" if t in lines[name].on_data else "random" for name, t in whose]
-    return pack(columns, len(table))
+    return pack(columns, len(table), EVERY)
 
 
 def _failure(failure: Failure, results: Results) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_methods_have_labels_of_their_own(asked: Asked) -> None:
 
 
 def test_axes_have_a_label_for_each_tick() -> None:
-    axis = density([{"density": 1e-9}]).axis()
+    axis = density([{"density": 1e-9, "iteration": 1}, {"density": 1.0}]).axis()
     chart = alt.Chart(alt.Data(values=[{"d": each} for each in axis["values"]]))
     drawn = chart.mark_point().encode(alt.X("d:Q", axis=axis, scale=alt.Scale(type="log")))
     svg = vl_convert.vegalite_to_svg(drawn.to_json())

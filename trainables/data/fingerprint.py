@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -39,9 +39,9 @@ def digest(value: object) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Others see all of it or nothing; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    # A temporary file would be for nobody else, whatever the umask.
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    scratch.write_bytes(content)
     os.replace(scratch, path)
 
 

@@ -1,6 +1,6 @@
 // Tables of what is selected: lineages, iterations, cost, runs, failures.
 
-const METHOD = { name: "label", title: "method", format: "text" };
+const METHOD = { name: "label", title: "method", format: "text", alias: "method" };
 const stateCell = ({ state }) => h("span", { class: stateClass(state) }, state);
 const committedCell = ({ committed, iterations }) => `${committed} of ${iterations}`;
 
@@ -42,7 +42,7 @@ const iterationTable = dataTable({
     { name: "pq_index", title: "PQ Index", format: "number" },
     { name: "gini", title: "Gini", format: "number" },
     { name: "macs_kept", title: "MACs kept", format: "count" },
-    { name: "inputs", title: "trained on", format: "text", dull: true },
+    { name: "inputs", title: "trained on", format: "text", alias: "trained_on", dull: true },
     { name: "collapsed_layers", title: "collapsed layers", format: "text", long: true },
     { name: "train_seconds", title: "training", format: "seconds" },
     { name: "prune_seconds", title: "pruning", format: "seconds" },
