@@ -58,7 +58,7 @@ def decimals(value: float, places: int, significant: int = 2, sign: str = "") ->
     if not isfinite(value):
         return f"{value:{sign}f}"
     exact = Decimal(f"{value:.{EXACT}g}")
-    if NOISE < abs(exact) < 10.0 ** (significant - 1 - places):
+    if NOISE < abs(exact) < Decimal(10) ** (significant - 1 - places):
         small = _rounded(exact, significant - 1 - exact.adjusted())
         return f"{float(small):{sign}.{significant}g}"
     return f"{Decimal(0) if abs(exact) <= NOISE else _rounded(exact, places):{sign}.{places}f}"

@@ -620,7 +620,7 @@ def test_a_colour_is_a_methods_in_all_figures(drawn: Drawn, everything: Results)
         if name != "scores":  # whose colours are those of masks
             for value, colour in colours_of(drawn[name]):
                 found.setdefault(colour, set()).add(curves.get(value, value))
-    assert len(found) == len(set(curves.values())) == 4
+    assert len(found) == len(set(curves.values())) == 5
     assert all(len(methods) == 1 for methods in found.values())
 
 

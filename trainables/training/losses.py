@@ -38,7 +38,7 @@ class Loss(Entry):
         return losses
 
 
-LOSS = Kind("loss", Loss, ("logits", "labels"), ("trainables.training",))
+LOSS = Kind("loss", Loss, ("logits", "labels"), ("trainables.training",), "cross_entropy")
 loss = LOSS.register
 
 

@@ -49,7 +49,9 @@ def _checked(config: type[Any]) -> None:
         )
 
 
-OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), ("trainables.training",), check=_checked)
+OPTIMIZER = Kind(
+    "optimizer", Optimizer, ("parameters",), ("trainables.training",), "sgd", check=_checked
+)
 optimizer = OPTIMIZER.register
 
 
