@@ -73,7 +73,8 @@ def plan(
     given = SweepArguments(file, set_ or [], plugin or [])
     spec = given.load()
     with given.located():
-        planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
+        roots = data_roots(spec.data_root, os.environ, file.parent)
+        planned = plan_sweep(spec, Store(storage), roots)
     printing.show_plan(planned, _out(), as_json)
     return OK
 
@@ -86,6 +87,12 @@ def run(
     address: Annotated[
         str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
     ] = None,
+    replace: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Let lineages leave the stored sweep of this name; none is deleted."
+        ),
+    ] = False,
     set_: Overrides = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -101,9 +108,12 @@ def run(
     spec = given.load()
     store = Store(storage)
     progress = RunProgress(store, spec.name, Lasting(stderr=True))
-    roots = data_roots(spec.data_root, os.environ)
+    roots = data_roots(spec.data_root, os.environ, file.parent)
     with given.located():
-        summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
+        summary = run_sweep(
+            spec, store, roots, progress,
+            address=address, command=sys.argv, replace_stored=replace,
+        )  # fmt: skip
     printing.show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED

@@ -31,6 +31,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
+from orchestrator.run.replacing import leaving
 from orchestrator.run.tuning import Outcome, train_plan
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
@@ -39,6 +40,7 @@ from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
+from trainables.data.roots import expanded
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
@@ -52,7 +54,7 @@ class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
     `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times. `notices`
-    are what the user should know of it.
+    are what the user should know of it, and `leaving` is what would leave the stored sweep.
     """
 
     spec: SweepSpec
@@ -61,6 +63,7 @@ class PlannedSweep:
     bytes: int
     recorded: Mapping[str, float]
     notices: tuple[str, ...] = ()
+    leaving: str | None = None
 
     @cached_property
     def record(self) -> SweepRecord:
@@ -108,7 +111,20 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     Raises PlanError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
-    return _planned(spec, StoreIndex(store), roots)
+    planned = _planned(spec, StoreIndex(store), roots)
+    return replace(planned, notices=(*planned.notices, *_not_there(planned, roots)))
+
+
+def _not_there(planned: PlannedSweep, roots: DataRoots) -> Iterator[str]:
+    """What a run would miss: datasets of which all is known without their files."""
+    wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
+    for found in planned.datasets:
+        if canonical_json(found.identity) in wanted and not found.config.is_there(roots):
+            places = ", ".join(map(str, roots.candidates))
+            yield (
+                f"{found.config.name}: its files are not here, and `run` needs them: it looks in "
+                f"{places}, tries to download what can be, and otherwise stops before it trains"
+            )
 
 
 def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSweep:
@@ -120,13 +136,15 @@ def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSwe
     size = commit_bytes(plan, datasets, spec.store.keep_weights, spec.model)
     # Of models that can be built: that they can, the size has shown.
     check_fit(spec, datasets)
+    gone = leaving(store, record_sweep(spec, lineages), index.iterations)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
         bytes=size,
         recorded=recorded_seconds(store, training_group),
-        notices=tuple(_notices(spec, store)),
+        notices=(*_notices(spec, store), *([gone] if gone else [])),
+        leaving=gone,
     )
 
 
@@ -138,15 +156,19 @@ def run_sweep(
     *,
     address: str | None,
     command: Sequence[str],
+    replace_stored: bool = False,
 ) -> RunSummary:
     """Train what the store lacks of `spec` and rebuild its tables.
 
-    Commits it builds on are checked first, and damaged ones are set aside and trained again.
-    Raises PlanError, DatasetNotFound or StoreError before anything is written.
+    What is in the stored sweep of its name leaves that only when it is to be replaced. Commits it
+    builds on are checked first, and damaged ones are set aside and trained again. Raises PlanError,
+    DatasetNotFound or StoreError before anything is written.
     """
     require_ours(store)
     index = StoreIndex(store)
     planned = _planned(spec, index, roots)
+    if planned.leaving and not replace_stored:
+        raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
     tracking = _tracking(planned, store)
     _check_storage(planned, store)
     store.remove_leftovers()
@@ -180,6 +202,11 @@ def run_sweep(
 
 def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
     """What the user should know of the plan."""
+    if spec.data_root is not None and not expanded(spec.data_root).is_absolute():
+        yield (
+            f"data_root: {spec.data_root} is the one in the current folder, as there is none beside"
+            " the sweep file, where its paths begin; write it from there, or as an absolute path"
+        )
     for entry in changed_entries(store, spec.name, spec.configs):
         yield (
             f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed since "

@@ -34,8 +34,9 @@ def mistakes(error: ValidationError, document: Document, catalogue: Catalogue) -
                 found.setdefault(path, (place, f"{place}: {dotted(path)}: {reason}"))
             if details["type"] in _HIDING and path[:1] != ("exclude",):
                 hiding.append(path)
-        data = _without(data, hiding)
-        other = _error(data, catalogue) if hiding else None
+        rest = _without(data, hiding)
+        other = _error(rest, catalogue) if rest != data else None
+        data = rest
     texts = [text for _, text in sorted(found.values())]
     more = [f"and {len(texts) - MOST} more"] if len(texts) > MOST else []
     return [*texts[:MOST], *more]
@@ -46,16 +47,19 @@ _HIDING = ("unknown_key", "axis", "listed_twice")
 
 
 def _without(data: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
-    """`data` without the keys at `paths`; of an entry of a list, without the list."""
+    """`data` without the keys at `paths`, or the nearest ones around them that are there; of an
+    entry of a list, without the list."""
     rest = copy.deepcopy(data)
     for path in paths:
-        last = max(i for i, key in enumerate(path) if isinstance(key, str))
-        *above, key = path[: last + 1]
-        inner: Any = rest
-        with suppress(KeyError, IndexError, TypeError):
-            for each in above:
-                inner = inner[each]
-            del inner[key]
+        for length in range(len(path), 0, -1):
+            *above, key = path[:length]
+            inner: Any = rest
+            with suppress(KeyError, IndexError, TypeError):
+                for each in above:
+                    inner = inner[each]
+                if isinstance(key, str) and key in inner:
+                    del inner[key]
+                    break
     return rest
 
 

@@ -28,6 +28,7 @@ from orchestrator.sweepfile.yaml_document import (
     parsed,
     read_document,
 )
+from trainables.data.roots import expanded
 from trainables.plugins.entry import Catalogue, PluginError
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
@@ -56,6 +57,8 @@ def load_sweep(
     except ValidationError as error:
         raise SweepFileError(*mistakes(error, document, catalogue)) from None
     spec = spec.model_copy(update={"plugins": (*spec.plugins, *plugins)})
+    if spec.data_root is not None:
+        spec = spec.model_copy(update={"data_root": _data_root(spec.data_root, path, document)})
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
 
 
@@ -80,6 +83,26 @@ def _written_here(document: Document, number: int) -> Iterator[None]:
     except PluginError as error:
         path = ("plugins", number)
         raise SweepFileError(f"{document.place(path)}: {dotted(path)}: {error}") from error
+
+
+def _data_root(given: str, path: str | FilePath, document: Document) -> str:
+    """Where a `data_root` is: its path begins at the sweep file's folder, as all in the file do.
+
+    One that is in the current folder alone stays as it was given. Raises SweepFileError for one
+    that is in both, which might be meant either way.
+    """
+    here = expanded(given)
+    beside = FilePath(path).absolute().parent / here
+    if here.is_absolute() or not here.exists():
+        return str(beside)
+    if not beside.exists():
+        return given
+    if not beside.samefile(here):
+        raise SweepFileError(
+            f"{document.place(('data_root',))}: data_root: there is one beside the sweep file, "
+            f"{beside}, and one in the current folder, {here.absolute()}; write an absolute path"
+        )
+    return str(beside)
 
 
 def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> SweepSpec:
