@@ -316,10 +316,11 @@ def test_every_layout_shows_the_same_number(tmp_path: Path, open_page: Callable[
         lambda line, t: {"test_accuracy": accuracies[line.config["seed"]]},
     )  # fmt: skip
     texts = [
-        answer(results, layout=layout, last=last).text
-        for layout, last in (("summary", False), ("summary", True), ("paper", False),
-                             ("iterations", False))
-    ]  # fmt: skip
+        answer(results).text,
+        answer(results, last=True).text,
+        answer(results, layout="paper").text,
+        answer(results, layout="iterations").text,
+    ]
     assert all("81.98" in " ".join(text.rows[0]) for text in texts)
     write_report(results, tmp_path / "s.html")
     page = open_page((tmp_path / "s.html").as_uri())
