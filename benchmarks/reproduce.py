@@ -105,6 +105,9 @@ def sweep_of(wanted: Sequence[PublishedValue], given: argparse.Namespace) -> dic
     if given.epochs is not None:
         parts.append(f"{given.epochs}-epochs")
         train["epochs"] = given.epochs
+        schedule = train["lr_schedule"]
+        if "milestones" in schedule:  # those that are never reached are refused
+            schedule["milestones"] = [m for m in schedule["milestones"] if m < given.epochs]
     return {
         "name": "-".join(["reproduce", *parts]),
         "published": str(PUBLISHED),

@@ -54,9 +54,8 @@ class Config(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     known = list(cls.model_fields)
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key", {"key": key, "known": known}
-                    )
+                    context = {"key": key, "known": known, "of": getattr(cls, "entry_name", "")}
+                    raise PydanticCustomError("unknown_key", "unknown key", context)
         return data
 
 

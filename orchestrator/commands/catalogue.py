@@ -2,7 +2,9 @@
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from trainables.config import Config
 from trainables.data import DATASET
@@ -35,11 +37,15 @@ KINDS: dict[What, Kind] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A name, what it is, and its options as `option=default` (or `option` when required)."""
+    """A name, what it is, and its options as `option=default` (or `option` when required).
+
+    `values` are, by option, those that it can have, where these are a few or have limits.
+    """
 
     name: str
     summary: str
     options: tuple[str, ...]
+    values: dict[str, str]
 
 
 def listed(what: What, catalogue: Catalogue) -> list[Entry]:
@@ -53,7 +59,36 @@ def _entry(config: type[Named]) -> Entry:
         option if field.is_required() else f"{option}={_plain(field.default)}"
         for option, field in fields.items()
     )
-    return Entry(config.entry_name, _summary(config), options)
+    values = {name: allowed for name in fields if (allowed := _allowed(fields[name]))}
+    return Entry(config.entry_name, _summary(config), options, values)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What an option can be besides its type, such as `real, normal, sparse` or `0 < density <= 1`
+    without its name; empty where there is nothing to say."""
+    if choices := _choices(field.annotation):
+        return ", ".join(choices)
+    limits = [*field.metadata]
+    below = [f"{m.gt} <" for m in limits if getattr(m, "gt", None) is not None]
+    below += [f"{m.ge} <=" for m in limits if getattr(m, "ge", None) is not None]
+    above = [f"< {m.lt}" for m in limits if getattr(m, "lt", None) is not None]
+    above += [f"<= {m.le}" for m in limits if getattr(m, "le", None) is not None]
+    return " ".join([*below, "…", *above]) if below or above else ""
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of a literal, a truth value, or of a union of such."""
+    if get_origin(kind) is Literal:
+        return [*map(_shown, get_args(kind))]
+    if get_origin(kind) is Annotated:
+        return _choices(get_args(kind)[0])
+    if kind is bool:
+        return ["true", "false"]
+    return []
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _summary(config: type[Named]) -> str:

@@ -76,7 +76,8 @@ def plan(
     given = SweepArguments(file, set_ or [], plugin or [])
     spec = given.load()
     with given.located():
-        planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
+        roots = data_roots(spec.data_root, os.environ, file.parent)
+        planned = plan_sweep(spec, Store(storage), roots)
     printing.show_plan(planned, _out(), as_json)
     return OK
 
@@ -89,6 +90,12 @@ def run(
     address: Annotated[
         str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
     ] = None,
+    replace: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Let lineages leave the stored sweep of this name; none is deleted."
+        ),
+    ] = False,
     set_: Overrides = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -104,9 +111,12 @@ def run(
     spec = given.load()
     store = Store(storage)
     progress = RunProgress(store, spec.name, Lasting(stderr=True))
-    roots = data_roots(spec.data_root, os.environ)
+    roots = data_roots(spec.data_root, os.environ, file.parent)
     with given.located():
-        summary = run_sweep(spec, store, roots, progress, address=address, command=sys.argv)
+        summary = run_sweep(
+            spec, store, roots, progress,
+            address=address, command=sys.argv, replace_stored=replace,
+        )  # fmt: skip
     show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED
@@ -156,6 +166,13 @@ def results(
     last: Annotated[
         bool, Parameter(negative="", help="Only the last iteration of every lineage.")
     ] = False,
+    mark: Annotated[
+        Literal["noise", "best"] | None,
+        Parameter(
+            help="What a paper's table marks: all that noise cannot tell from the best of those "
+            "that keep as few weights (the default), or the best means alone."
+        ),
+    ] = None,
     sql: Annotated[
         str | None,
         Parameter(
@@ -174,7 +191,9 @@ def results(
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
-    found = answer(open_results(storage, *name), sql=sql, where=where, last=last, layout=layout)
+    found = answer(
+        open_results(storage, *name), sql=sql, where=where, last=last, layout=layout, mark=mark
+    )
     show_table(found, _out(), format, output)
     return OK
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 from orchestrator.errors import DashboardError
-from orchestrator.records.status import SweepStatus, status_of
+from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import NoSuchSweep, SweepRecord, existing_sweep
 from orchestrator.results.opening import open_results
 from orchestrator.results.page import INDEX_POLICY, Payload, content_policy, render, render_index
@@ -90,6 +90,11 @@ class _Gathered:
     at: float
     seconds: float
 
+    def is_resting(self, status: SweepStatus) -> bool:
+        """Whether it is not gathered anew yet."""
+        resting = time.monotonic() - self.at < REST * self.seconds
+        return resting and status.state == self.payload["state"]
+
 
 class _Sweep:
     """One sweep as last looked at. Of many readers who ask at once, one looks and one gathers."""
@@ -101,11 +106,16 @@ class _Sweep:
         self._gathered: _Gathered | None = None
 
     def state(self) -> dict[str, Any]:
-        """How far the sweep is, and the version that its data has or would have now."""
+        """How far the sweep is, and the version that its data has or would have now.
+
+        While the data rests, how far it was then: a page is of one reading. That a run has ended
+        is worth a new one.
+        """
         status, version = self._look()
         last = self._gathered
-        if last is not None and time.monotonic() - last.at < REST * last.seconds:
-            version = last.version
+        if last is not None and version != last.version and last.is_resting(status):
+            then = {name: last.payload[name] for name in ("state", "run")}
+            return then | {"version": last.version}
         run = status.run and status.run.model_dump()
         return {"state": status.state, "run": run, "version": version}
 
@@ -115,8 +125,10 @@ class _Sweep:
             _, version = self._look()
             if self._gathered is None or self._gathered.version != version:
                 began = time.monotonic()
-                payload = report_payload(open_results(self._store, self._name))
+                results = open_results(self._store, self._name)
+                payload = report_payload(results)
                 at = time.monotonic()
+                version = _version(results.record, results.committed, *results.statuses)
                 payload |= {"data_version": version}
                 self._gathered = _Gathered(payload, version, at, at - began)
             return self._gathered.payload
@@ -126,8 +138,9 @@ class _Sweep:
         with self._looking:
             if self._status is None or time.monotonic() - self._status[0] > STATUS_SECONDS:
                 record = existing_sweep(self._store, self._name)
+                signs = signs_of(self._store, self._name)
                 stored = self._store.committed("iterations")
-                status = status_of(self._store, record, stored)
+                status = status_by(record, signs, stored)
                 self._status = time.monotonic(), status, _version(record, stored, status)
             return self._status[1:]
 
@@ -230,11 +243,12 @@ class _Request(BaseHTTPRequestHandler):
 
 def sweeps(store: Store) -> list[dict[str, Any]]:
     """The sweeps of a storage, each with its name and how far it is; what is damaged says so."""
+    signs = {name: signs_of(store, name) for name in store.names("sweeps")}
     stored = store.committed("iterations")
     found = []
-    for name in store.names("sweeps"):
+    for name in signs:
         try:
-            status = status_of(store, existing_sweep(store, name), stored)
+            status = status_by(existing_sweep(store, name), signs[name], stored)
         except (Damaged, NoSuchSweep) as error:
             found.append({"name": name, "problem": str(error)})
         else:

@@ -44,7 +44,9 @@ def export_iteration(
     except OSError as error:
         raise ExportError(f"cannot make the folder {folder}: {error.strerror}") from error
     files = [folder / name for name in ("weights.safetensors", "mask.safetensors", "state_dict.pt")]
-    safetensors.torch.save_file(weights, files[0])
-    safetensors.torch.save_file({n: m.to(torch.uint8) for n, m in masks.items()}, files[1])
+    # As bytes: the library's own files are for nobody else, whatever the umask.
+    files[0].write_bytes(safetensors.torch.save(weights))
+    numbers = {name: mask.to(torch.uint8) for name, mask in masks.items()}
+    files[1].write_bytes(safetensors.torch.save(numbers))
     torch.save(weights, files[2])
     return files

@@ -33,6 +33,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 TRACEBACK_LINES = 3
 
 BAR_WIDTH = 24
+FEW_SEEDS = 8
 
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
@@ -40,6 +41,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     seconds = planned.seconds_on(1)
     figures: dict[str, Any] = {
         "sweep": planned.spec.name,
+        "seeds": planned.spec.seeds,
         "lineages": len(plan.lineages),
         "lineages_complete": plan.complete,
         "iterations": plan.rows,
@@ -58,6 +60,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     table = Table.grid(padding=(0, 3))
     table.add_column(style="bold")
     table.add_row("sweep", planned.spec.name)
+    table.add_row("seeds", _seeds(planned.spec.seeds))
     table.add_row("lineages", f"{len(plan.lineages)}, {figures['lineages_complete']} complete")
     table.add_row("iterations", str(plan.rows))
     table.add_row("  to train", str(len(plan.to_train)))
@@ -70,6 +73,19 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         out.print(line, highlight=False, soft_wrap=True, markup=False)
     for notice in planned.notices:
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """What was understood: `seeds: 3` is one seed, and not three."""
+    if len(seeds) == 1:
+        seed = seeds[0]
+        hint = f"; for {seed} seeds write seeds: {{count: {seed}}}" if 1 < seed < 1000 else ""
+        return f"one, seed {seed}{hint}"
+    counted = [*range(seeds[0], seeds[0] + len(seeds))] == [*seeds]
+    if len(seeds) > FEW_SEEDS:
+        ends = f"{seeds[0]} … {seeds[-1]}" if counted else f"{seeds[0]}, {seeds[1]}, …, {seeds[-1]}"
+        return f"{len(seeds)}: {ends}"
+    return f"{len(seeds)}: {', '.join(map(str, seeds))}"
 
 
 def show_status(status: SweepStatus, out: Console, as_json: bool) -> None:
@@ -135,8 +151,15 @@ def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> Non
     for heading in ("name", "options", "what it is"):
         table.add_column(heading, overflow="fold")
     for entry in entries:
-        table.add_row(entry.name, ", ".join(entry.options), entry.summary)
+        table.add_row(entry.name, "\n".join(_options(entry)), entry.summary)
     out.print(table)
+
+
+def _options(entry: Entry) -> Iterator[str]:
+    """An option a line, with what it can be."""
+    for option in entry.options:
+        values = entry.values.get(option.partition("=")[0])
+        yield f"{option} ({values})" if values else option
 
 
 def show_checks(checks: Iterable[Check], out: Console, as_json: bool) -> None:

@@ -32,7 +32,8 @@ class Counts:
 
 
 class AtWork(BaseModel):
-    """A lineage at work: its last committed iteration and that one's test accuracy."""
+    """A lineage at work: its last committed iteration and, when that was trained on real data, its
+    test accuracy."""
 
     iteration: int | None
     accuracy: float | None
@@ -40,8 +41,8 @@ class AtWork(BaseModel):
 
     @model_validator(mode="after")
     def _both(self) -> Self:
-        if (self.iteration is None) != (self.accuracy is None):
-            raise ValueError("an iteration without its accuracy, or the other way round")
+        if self.iteration is None and self.accuracy is not None:
+            raise ValueError("an accuracy without its iteration")
         return self
 
 

@@ -1,10 +1,13 @@
 """Labels: what lineages are called by what tells them apart in their sweep."""
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.records.sweep import LineageRecord, SweepRecord
+from trainables.config import CODE, default
+from trainables.plugins.entry import built_in
+from trainables.pruning import METHOD, Pruning
 
 
 def labels(record: SweepRecord) -> dict[str, str]:
@@ -26,10 +29,49 @@ def options(line: LineageRecord, record: SweepRecord, without: Container[str] = 
     return [
         f"{short[name]}={_shown(line.swept[name])}"
         for name in record.swept
-        if (name, line.section_name(name)) in record.telling
+        if line.among(name) in record.telling
         and line.swept[name] is not None
         and name not in without
     ]
+
+
+def common_options(record: SweepRecord) -> list[str]:
+    """For each method, what labels leave out because all of its lineages have it: options without a
+    default, or with another value, such as `snip data=sparse selection=sampled`."""
+    firsts: dict[str, LineageRecord] = {}
+    for line in record.lineages:
+        firsts.setdefault(line.config["method"]["name"], line)
+    found = []
+    for name, line in firsts.items():
+        method = built_in(METHOD).get(name)
+        # Of plug-ins, what has its default is in no config.
+        usual = {} if method is None else {n: default(method, n) for n in method.model_fields}
+        pruning = {n: default(Pruning, n) for n in Pruning.model_fields}
+        given = [
+            *_unusual("method", line.config["method"], usual),
+            *_unusual("prune", line.config["prune"], pruning),
+        ]
+        shown = [
+            f"{at.partition('.')[2].removesuffix('.name')}={_shown(value)}"
+            for at, value in given
+            if at not in HEADINGS and not line.is_idle(at) and line.among(at) not in record.telling
+        ]
+        found += [" ".join([name, *shown])] if shown else []
+    return found
+
+
+HEADINGS = ("method.name", "method.density", f"method.{CODE}", "prune.iterations")
+"""What is a heading anyway, or nothing for people."""
+
+
+def _unusual(name: str, value: Any, usual: Mapping[str, Any] | Any) -> Iterator[tuple[str, Any]]:
+    """The dotted names from `name` on under which `value` is not `usual`, with their values."""
+    if isinstance(value, dict):
+        of = usual if isinstance(usual, dict) else {}
+        for key, each in sorted(value.items(), key=lambda item: item[0] != "name"):
+            yield from _unusual(f"{name}.{key}", each, of.get(key))
+    elif value != usual:
+        yield name, value
 
 
 def varies(section: str, record: SweepRecord) -> bool:

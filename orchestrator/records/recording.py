@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, SweepRecord, noisy_iterations
 from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
 from trainables.lineage.keys import Lineage
 
@@ -22,6 +22,7 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
                 tuple(step.iteration for step in line.steps),
                 line.keys,
                 tuple(step.pruned for step in line.steps),
+                noisy_iterations(line.steps),
             )
             for line in lineages
         ),

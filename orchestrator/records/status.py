@@ -67,14 +67,36 @@ class SweepStatus:
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
     """The status of the sweep `name`; raises NoSuchSweep or Damaged."""
-    return status_of(store, existing_sweep(store, name), store.committed("iterations"))
+    sweep, signs = existing_sweep(store, name), signs_of(store, name)
+    # The commits last: a run that says it has ended has made them all.
+    return status_by(sweep, signs, store.committed("iterations"))
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What the last run of a sweep has said of itself; `damage` are records that cannot be read."""
+
+    run: Heartbeat | None
+    failures: tuple[Failure, ...]
+    damage: tuple[str, ...]
+
+
+def signs_of(store: Store, name: str) -> Signs:
+    """The signs of the sweep `name`, as they are now."""
+    damage: list[str] = []
+    run = _or_none(read_heartbeat, store, name, damage)
+    failures = tuple(_or_none(read_failures, store, name, damage) or ())
+    return Signs(run, failures, tuple(damage))
 
 
 def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> SweepStatus:
     """The status of `sweep` when the keys `stored` are committed."""
-    damage: list[str] = []
-    run = _or_none(read_heartbeat, store, sweep.name, damage)
-    failures = tuple(_or_none(read_failures, store, sweep.name, damage) or ())
+    return status_by(sweep, signs_of(store, sweep.name), stored)
+
+
+def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> SweepStatus:
+    """The status of `sweep` by the `signs` of its last run when the keys `stored` are committed."""
+    run, failures = signs.run, signs.failures
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
     keys = {key for line in sweep.lineages for key in line.keys}
@@ -88,7 +110,7 @@ def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> Swee
         methods=_methods(labels(sweep), lineages),
         failures=failures,
         run=run,
-        damage=tuple(damage),
+        damage=signs.damage,
     )
 
 

@@ -1,10 +1,11 @@
 """Records of a sweep: its resolved file (`sweep.json`) and its lineages (`lineages.json`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +13,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -20,6 +22,9 @@ from orchestrator.records.files import RecordFile
 from trainables.errors import UserError
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
+
+if TYPE_CHECKING:
+    from trainables.pruning import Step
 
 
 def _cell(config: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +37,18 @@ def _cell(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config.get("seed"), int) or not isinstance(config["prune"].get("scope"), str):
         raise ValueError("no seed or no prune.scope")
     return config
+
+
+Among: TypeAlias = tuple[str, str, bool]
+
+IDLE: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    "method.sampled_rounds": lambda method: method.get("selection") != "sampled",
+    "method.schedule": lambda method: method.get("rounds", 1) == 1,
+}
+"""By dotted parameter, whether it means nothing in a method's config."""
+
+LATER = ("pruned", "noise")
+"""What earlier records lack."""
 
 
 # Of names and keys, paths in the store are made.
@@ -52,31 +69,56 @@ class LineageRecord:
     keys: tuple[Key, ...]
     pruned: tuple[Scored | None, ...] | None = None
     """Whose weights each iteration's pruned model has; None in a record from before it said so."""
+    noise: tuple[int, ...] | None = None
+    """The iterations trained on random data; None in a record from before it said so."""
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values = written(self)
-        return {k: v for k, v in values.items() if k != "pruned" or v is not None}
+        return {k: v for k, v in values.items() if k not in LATER or v is not None}
 
     @cached_property
     def scored(self) -> Mapping[int, Scored | None]:
         """By iteration, whose weights its pruned model has."""
         pruned: Sequence[Scored | None] | None = self.pruned
         if pruned is None:  # a record from before there were plug-ins
-            pruned = _pruned(self.config)
+            pruned = tuple(step.pruned for step in self._steps())
         return dict(zip(self.iterations, pruned, strict=True))
+
+    @cached_property
+    def on_data(self) -> frozenset[int]:
+        """The iterations trained on real data: those that a result can be chosen from. Others find
+        a mask on noise, and their accuracies say nothing."""
+        noise = self.noise
+        if noise is None:  # a record from before it said so; no plug-in's method is known here
+            with suppress(ValidationError):
+                noise = noisy_iterations(self._steps())
+        return frozenset(self.iterations) - {*(noise or ())}
+
+    def _steps(self) -> "Sequence[Step]":
+        # Here, as only records from before they said so need to know the methods.
+        from trainables.pruning import Method, MethodConfig, Pruning
+
+        method: Method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
+        return method.steps(Pruning.model_validate(self.config["prune"]))
 
     def section_name(self, parameter: str) -> str:
         """The name of the dataset, model or method that has a dotted parameter, else \"\"."""
         return self.config.get(parameter.partition(".")[0], {}).get("name", "")
 
+    def is_idle(self, parameter: str) -> bool:
+        """Whether another option of the method makes a dotted parameter mean nothing."""
+        return parameter in IDLE and IDLE[parameter](self.config["method"])
 
-def _pruned(config: dict[str, Any]) -> tuple[Scored | None, ...]:
-    # Here, as only records that old need to know the methods.
-    from trainables.pruning import Method, MethodConfig, Pruning
+    def among(self, parameter: str) -> "Among":
+        """The lineages that a dotted parameter may tell this one from: those of the same dataset,
+        model or method; where it means nothing, those of them for which it means nothing too."""
+        return parameter, self.section_name(parameter), self.is_idle(parameter)
 
-    method: Method = TypeAdapter(MethodConfig).validate_python(config["method"])
-    return tuple(step.pruned for step in method.steps(Pruning.model_validate(config["prune"])))
+
+def noisy_iterations(steps: "Sequence[Step]") -> tuple[int, ...]:
+    """The iterations trained on anything but real data."""
+    return tuple(step.iteration for step in steps if step.inputs != "real")
 
 
 class Lineages(BaseModel):
@@ -120,14 +162,13 @@ class SweepRecord:
         return self.joined or (self,)
 
     @cached_property
-    def telling(self) -> frozenset[tuple[str, str]]:
-        """The swept parameters that tell lineages apart, each with the name (of a dataset, model
-        or method) among whose lineages it differs; recipes and pruning have the name \"\"."""
-        found: dict[tuple[str, str], set[str]] = {}
+    def telling(self) -> frozenset["Among"]:
+        """The swept parameters that tell lineages apart, each with those among which it differs."""
+        found: dict[Among, set[str]] = {}
         for line in self.lineages:
             for name in self.swept:
-                values = found.setdefault((name, line.section_name(name)), set())
-                values.add(repr(line.swept[name]))
+                for among in {(*line.among(name)[:2], False), line.among(name)}:
+                    found.setdefault(among, set()).add(repr(line.swept[name]))
         return frozenset(at for at, values in found.items() if len(values) > 1)
 
 

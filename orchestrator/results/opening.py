@@ -1,21 +1,32 @@
 """Opening the results of sweeps: their tables, and what is computed from them."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from os import PathLike
 
 import pyarrow as pa
 
 from orchestrator.records.joined import join
+from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import existing_sweep
-from orchestrator.results.paper_tables import LayoutName, PaperTable, paper_table
+from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
 from orchestrator.results.tables import compact, is_current
 from trainables.store import Store
 
 
+@dataclass(frozen=True, repr=False)
 class Results(SweepTables):
     """The tables of one sweep, or of several as one, with the statistics, comparisons and paper's
-    table made from them."""
+    table made from them.
+
+    `statuses` are those of the sweep's parts, and `committed` the keys of the storage's iterations,
+    by the one reading that the tables are of; a reading that has not looked has none.
+    """
+
+    statuses: tuple[SweepStatus, ...] = ()
+    committed: Collection[str] = ()
 
     def statistics(self, metric: str = "test_accuracy") -> pa.Table:
         """Mean, standard deviation, number of seeds and bootstrap interval of `metric` for every
@@ -26,8 +37,10 @@ class Results(SweepTables):
         self, one: str, other: str, *, metric: str = "test_accuracy", iteration: int | None = None
     ) -> Comparison:
         """Whether the cells with the labels `one` and `other` differ by more than noise, at
-        `iteration` or else at the last one of each. Raises ValueError for what is not there."""
-        return compare_cells(self.iterations, self.labels, metric, one, other, iteration)
+        `iteration` or else at the last one of each on real data. Raises ValueError for what is not
+        there."""
+        on_data = {line.id: line.on_data for line in self.record.lineages}
+        return compare_cells(self.iterations, self.labels, metric, one, other, iteration, on_data)
 
     def paper_table(
         self,
@@ -35,9 +48,10 @@ class Results(SweepTables):
         metric: str = "test_accuracy",
         layout: LayoutName = "paper",
         where: str | None = None,
+        mark: Mark = "noise",
     ) -> PaperTable:
         """The results laid out as a paper's table, see `paper_tables.paper_table`."""
-        return paper_table(self, metric=metric, layout=layout, where=where)
+        return paper_table(self, metric=metric, layout=layout, where=where, mark=mark)
 
 
 def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: str) -> Results:
@@ -48,8 +62,14 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: st
     """
     store = storage if isinstance(storage, Store) else Store(str(storage))
     records = [existing_sweep(store, name) for name in dict.fromkeys((sweep, *others))]
+    # What a run says comes before what it has committed, so that none has ended without its last.
+    signs = [signs_of(store, record.name) for record in records]
     committed = store.committed("iterations")
     for record in records:
         if not is_current(store, record, committed):
             compact(store, record, committed)
-    return Results(store, join(records))
+    joined = join(records)
+    statuses = zip(joined.parts, signs, strict=True)
+    return Results(
+        store, joined, tuple(status_by(*each, committed) for each in statuses), committed
+    )

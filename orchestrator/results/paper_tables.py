@@ -2,20 +2,21 @@
 
 Columns are what lineages have in common before they are pruned (dataset, model, training recipe)
 and the density they are pruned to; rows are how they are pruned. Methods that aim at no density
-are shown at their last iteration, with the weights that remain.
+are shown at their last iteration, with the weights that remain. Iterations trained on random data
+are no results, and in no table.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from math import isfinite, sqrt
+from math import isclose, isfinite, sqrt
 from typing import Any, Literal
 
-from orchestrator.records.labels import method_label, options
+from orchestrator.records.labels import common_options, method_label, options
 from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.statistics import LEVEL, compare, summarize
+from orchestrator.results.statistics import LEVEL, ROUNDING, compare, summarize
 from orchestrator.results.sweep_tables import SweepTables, query_errors
 from orchestrator.results.tables import SCHEMAS, planned_iterations
 from orchestrator.sweepfile.published import PublishedCell, PublishedValue, cell_of
@@ -34,6 +35,9 @@ SELECT * FROM planned ANTI JOIN iterations USING (lineage, iteration)
 """
 
 LayoutName = Literal["paper", "iterations"]
+Mark = Literal["noise", "best"]
+"""What is marked: all that noise cannot tell from the best of those that keep as few weights, or
+the best means alone."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class PaperCell:
     """A cell over the seeds it has: mean and sample standard deviation of the metric.
 
     Accuracies and densities are fractions of 1. `n` of the `seeds` are measured, with the `values`
-    by seed; `density` is the mean of what they keep. `best`: no cell that keeps no more weights is
-    better by more than noise. `note` says why seeds are missing. `published` is in percent.
+    by seed; `density` is the mean of what they keep. `best`: it is marked, see `Mark`. `note` says
+    why seeds are missing. `published` is in percent.
     """
 
     mean: float | None
@@ -128,6 +132,7 @@ def paper_table(
     metric: str = "test_accuracy",
     layout: LayoutName = "paper",
     where: str | None = None,
+    mark: Mark = "noise",
 ) -> PaperTable:
     """The results as a paper's table: at the last iteration of every lineage, or with a row for
     every iteration (`layout="iterations"`) and a column for every method.
@@ -149,14 +154,15 @@ def paper_table(
     cells = {place: _cell(group, results) for place, group in groups.items()}
     if metric == "test_accuracy" and chosen.last_only:
         cells = _with_published(cells, groups, results)
-    return _table(results, metric, chosen, _marked(cells, metric, chosen))
+    return _table(results, metric, chosen, _marked(cells, metric, chosen, mark), mark)
 
 
 # --- from the tables to values
 
 
 def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value]:
-    """Every planned iteration that `where` chooses, in the order of lineages and iterations."""
+    """Every planned iteration on real data that `where` chooses, in the order of lineages and
+    iterations."""
     connection = results.duckdb()
     connection.register("planned", planned_iterations(results.record))
     with query_errors():
@@ -168,7 +174,7 @@ def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value
         _Value(line, t, key, density, value if value is not None and isfinite(value) else None)
         for line in results.record.lineages
         for t in line.iterations
-        if (line.id, t) in chosen
+        if (line.id, t) in chosen and t in line.on_data
         for key, density, value in [chosen[line.id, t]]
     ]
 
@@ -271,7 +277,7 @@ def _with_published(
 
 
 def _marked(
-    cells: Mapping[_Place, PaperCell], metric: str, layout: "_Layout"
+    cells: Mapping[_Place, PaperCell], metric: str, layout: "_Layout", mark: Mark
 ) -> dict[_Place, PaperCell]:
     """`cells` with `best` set, unless it would be on all cells that are compared."""
     contests: dict[Any, list[_Place]] = {}
@@ -280,7 +286,8 @@ def _marked(
             contests.setdefault(layout.contest(place), []).append(place)
     marked = dict(cells)
     for contest in contests.values():
-        best = [p for p in contest if _is_best(cells[p], [cells[q] for q in contest], metric)]
+        is_best = _is_best if mark == "noise" else _has_best_mean
+        best = [p for p in contest if is_best(cells[p], [cells[q] for q in contest], metric)]
         if len(best) < len(contest):
             marked |= {place: replace(cells[place], best=True) for place in best}
     return marked
@@ -293,6 +300,13 @@ def _is_best(cell: PaperCell, contest: Iterable[PaperCell], metric: str) -> bool
     rivals = [each for each in contest if (each.density or 0) <= limit]
     top = max(rivals, key=lambda rival: sign * (rival.mean or 0))
     return not compare(top.values, cell.values).differs
+
+
+def _has_best_mean(cell: PaperCell, contest: Iterable[PaperCell], metric: str) -> bool:
+    """Whether none has a better mean, whatever it keeps."""
+    means = [each.mean for each in contest if each.mean is not None]
+    best = min(means) if metric.endswith("_loss") else max(means)
+    return cell.mean is not None and isclose(cell.mean, best, rel_tol=ROUNDING)
 
 
 # --- from cells to a table
@@ -318,7 +332,11 @@ LAYOUTS: dict[LayoutName, _Layout] = {
 
 
 def _table(
-    results: SweepTables, metric: str, layout: _Layout, cells: Mapping[_Place, PaperCell]
+    results: SweepTables,
+    metric: str,
+    layout: _Layout,
+    cells: Mapping[_Place, PaperCell],
+    mark: Mark,
 ) -> PaperTable:
     columns = _columns(cells)
     rows = [*dict.fromkeys(place.row for place in cells)]
@@ -335,7 +353,7 @@ def _table(
         columns=tuple(replace(c, names=tuple(c.names[i] for i in shown)) for c in columns),
         rows=tuple(rows),
         cells=tuple(tuple(cells.get(_Place(row, column)) for column in columns) for row in rows),
-        notes=_notes(results, cells.values()),
+        notes=_notes(results, layout, cells.values(), mark),
         remarks=_remarks(cells.values()),
     )
 
@@ -359,16 +377,28 @@ def _title(sweep: str, metric: str, constant: Sequence[str], cells: Iterable[Pap
     return f"{', '.join([sweep, *constant])}: {what}, {spread}"
 
 
-def _notes(results: SweepTables, cells: Iterable[PaperCell]) -> tuple[str, ...]:
+def _notes(
+    results: SweepTables, layout: _Layout, cells: Iterable[PaperCell], mark: Mark
+) -> tuple[str, ...]:
     cells = [*cells]
     notes = [] if cells else ["No iteration is chosen."]
+    common = common_options(results.record)
+    if cells and common:
+        notes.append(f"Options of all rows: {'; '.join(common)}.")
     test = f"(t-test over seeds, {100 * (1 - LEVEL):.0f} %)"
-    if any(cell.best for cell in cells):
+    if any(cell.best for cell in cells) and mark == "best":
+        notes.append(f"Marked: the best mean of a {'column' if layout.last_only else 'row'}.")
+    elif any(cell.best for cell in cells):
         notes.append(
-            f"Marked: no method that keeps no more weights is better by more than noise {test}."
+            f"Marked: no method that keeps no more weights is better by more than noise {test}; so "
+            "a mean may be marked beside a better one that is not, of more weights or more spread."
         )
-    elif any(cell.n > 1 for cell in cells):
+    elif any(cell.n > 1 for cell in cells) and mark == "noise":
         notes.append(f"Nothing is marked: no difference is more than noise {test}.")
+    if not layout.last_only and any(
+        len(line.on_data) < len(line.iterations) for line in results.record.lineages
+    ):
+        notes.append("Iterations trained on random data are left out.")
     published = [cell.published for cell in cells if cell.published is not None]
     sources = dict.fromkeys(f"{value.source}, table {value.table}" for value in published)
     if sources:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from orchestrator.records.labels import varies
 from orchestrator.results.opening import Results
-from orchestrator.results.paper_tables import paper_table
+from orchestrator.results.paper_tables import Mark, paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, decimals, text_table
 from orchestrator.results.sweep_tables import QueryError, query_errors
@@ -16,35 +16,44 @@ from orchestrator.results.sweep_tables import QueryError, query_errors
 Layout = Literal["summary", "paper", "iterations"]
 
 EVERY_ITERATION = """
-SELECT {cell}, iteration,
-       avg(100 * density) AS "remaining %",
-       avg(100 * test_accuracy) AS "accuracy %",
-       stddev_samp(100 * test_accuracy) AS "± std",
-       avg(100 * pruned_test_accuracy) AS "pruned %",
-       count(*) AS seeds
-FROM chosen JOIN labels USING (lineage)
+SELECT {cell}, iteration, {measures}
+FROM chosen JOIN labels USING (lineage) JOIN inputs USING (lineage, iteration)
 GROUP BY ALL ORDER BY min(position), iteration
 """
-"""Means and standard deviations over seeds, in percent, at every iteration."""
+"""Means and standard deviations over seeds at every iteration."""
 
 LAST_ITERATION = """
-SELECT {cell}, iteration AS iterations,
-       avg(100 * density) AS "remaining %",
-       avg(100 * test_accuracy) AS "accuracy %",
-       stddev_samp(100 * test_accuracy) AS "± std",
-       avg(100 * pruned_test_accuracy) AS "pruned %",
-       count(*) AS seeds
-FROM (SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last FROM chosen)
+SELECT {cell}, iteration AS iterations, {measures}
+FROM (
+    SELECT *, max(iteration) OVER (PARTITION BY lineage) AS last
+    FROM chosen JOIN inputs USING (lineage, iteration) WHERE inputs = 'real'
+)
 JOIN labels USING (lineage)
 WHERE iteration = last GROUP BY ALL ORDER BY min(position), iteration
 """
-"""The same at the last iteration of every lineage."""
+"""The same at the last iteration of every lineage, of those trained on real data."""
+
+MEASURES = """
+avg(density) AS density,
+avg(test_accuracy) AS test_accuracy,
+stddev_samp(test_accuracy) AS test_accuracy_std,
+avg(pruned_test_accuracy) AS pruned_test_accuracy,
+count(*) AS seeds
+"""
+
+
+def _percent(value: float, significant: int = 2) -> str:
+    return decimals(100 * value, 2, significant)
+
 
 SHOWN = {
-    "remaining %": partial(decimals, places=2, significant=3),
-    **dict.fromkeys(("accuracy %", "± std", "pruned %"), partial(decimals, places=2)),
+    "density": ("remaining %", partial(_percent, significant=3)),
+    "test_accuracy": ("accuracy %", _percent),
+    "test_accuracy_std": ("± std", _percent),
+    "pruned_test_accuracy": ("pruned %", _percent),
+    "inputs": ("trained on", str),
 }
-"""The summary's columns as people read them; programs get every digit."""
+"""The summary's columns as people read them; programs get plain names, and every digit."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,17 @@ def answer(
     where: str | None = None,
     last: bool = False,
     layout: Layout = "summary",
+    mark: Mark | None = None,
 ) -> Answer:
     """What `prunesweep results` shows. Raises QueryError."""
     if sql is not None and (where is not None or last or layout != "summary"):
         raise QueryError("--sql asks for all there is to show; leave out --where, --last, --layout")
     if last and layout == "iterations":
         raise QueryError("--layout iterations has a row for every iteration; leave out --last")
+    if mark is not None and layout == "summary":
+        raise QueryError("--mark is about a paper's table; give --layout paper or iterations too")
     if layout != "summary":
-        table = paper_table(results, layout=layout, where=where)
+        table = paper_table(results, layout=layout, where=where, mark=mark or "noise")
         return Answer(paper_rows(table), paper_text(table))
     if sql is not None:
         found = results.sql(sql)
@@ -79,11 +91,14 @@ def answer(
 
 
 def summary(results: Results, *, where: str | None = None, last: bool = False) -> pa.Table:
-    """Every cell of the sweep, seeds aside, at every iteration, or at the last one of those that
-    `where`, a SQL condition over `iterations`, chooses. Raises QueryError."""
+    """Every cell of the sweep, seeds aside, at every iteration, or at the last one on real data of
+    those that `where`, a SQL condition over `iterations`, chooses. Raises QueryError."""
     varying = [name for name in ("dataset", "model") if varies(name, results.record)]
-    cell = ", ".join([*varying, "variant AS method"])
-    sql = (LAST_ITERATION if last else EVERY_ITERATION).replace("{cell}", cell)
+    cells = [*varying, "variant AS method"]
+    if not last and any(len(line.on_data) < len(line.keys) for line in results.record.lineages):
+        cells.append("inputs")
+    sql = LAST_ITERATION if last else EVERY_ITERATION
+    sql = sql.format(cell=", ".join(cells), measures=MEASURES)
     connection = results.duckdb()
     with query_errors():
         chosen = connection.table("iterations")

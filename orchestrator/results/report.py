@@ -19,13 +19,13 @@ from orchestrator.records.failures import Failure
 from orchestrator.records.heartbeat import Heartbeat
 from orchestrator.records.labels import method_label
 from orchestrator.records.provenance import read_provenance
-from orchestrator.records.status import LineageStatus, State, lineage_statuses, status_of
+from orchestrator.records.status import LineageStatus, State, lineage_statuses
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
-from orchestrator.results.page.packing import Packed, pack
+from orchestrator.results.page.packing import EVERY, Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.version import VERSION
@@ -56,10 +56,10 @@ def write_report(results: Results, output: Path) -> None:
 
 
 def report_payload(results: Results) -> Payload:
-    """All that the page shows, as JSON values. Raises Damaged when a record cannot be read."""
-    store, record = results.store, results.record
-    stored = store.committed("iterations")
-    statuses = [status_of(store, part, stored) for part in record.parts]
+    """All that the page shows, as JSON values, by the one reading that opened the `results`. Raises
+    Damaged when a record cannot be read."""
+    store, record, stored = results.store, results.record, results.committed
+    statuses = results.statuses
     status = min(statuses, key=lambda each: STATES.index(each.state))
     failures = {failure.lineage: failure for each in statuses for failure in each.failures}
     reports = [*zip(record.parts, statuses, strict=True)]
@@ -83,7 +83,7 @@ def report_payload(results: Results) -> Payload:
         "datasets": datasets,
         "paper": _paper(results),
         "failures": [_failure(failure, results) for failure in failures.values()],
-        "left_out": _left_out(results, set(stored)),
+        "left_out": _left_out(results),
         "damage": [damage for each in statuses for damage in each.damage],
         "bytes": _bytes(store, {key for line in record.lineages for key in line.keys}),
         "runs": [*merge(*runs, key=lambda run: datetime.fromisoformat(run["started_at"]))],
@@ -195,7 +195,7 @@ def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
         | {"row": _paper_row(record, results.record)}
         for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
-    return pack(_columns(rows), len(rows))
+    return pack(_columns(rows), len(rows), EVERY)
 
 
 def _iterations(results: Results) -> Packed:
@@ -203,7 +203,7 @@ def _iterations(results: Results) -> Packed:
     table = results.iterations
     place = {line.id: number for number, line in enumerate(results.record.lineages)}
     lines = {line.id: line for line in results.record.lineages}
-    whose = zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)
+    whose = [*zip(table["lineage"].to_pylist(), table["iteration"].to_pylist(), strict=True)]
     keys = table["key"].dictionary_encode().combine_chunks()
     columns: dict[str, list[Any]] = {
         "lineage": [place[name] for name in table["lineage"].to_pylist()],
@@ -212,8 +212,9 @@ def _iterations(results: Results) -> Packed:
         .cast(pa.int64()).to_pylist(),
     }  # fmt: skip
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
-    columns["outcome"] = [is_outcome(lines[lineage], t) for lineage, t in whose]
-    return pack(columns, len(table))
+    columns["outcome"] = [is_outcome(lines[name], t) for name, t in whose]
+    columns["inputs"] = ["real" if t in lines[name].on_data else "random" for name, t in whose]
+    return pack(columns, len(table), EVERY)
 
 
 def _failure(failure: Failure, results: Results) -> dict[str, Any]:
@@ -224,24 +225,26 @@ def _failure(failure: Failure, results: Results) -> dict[str, Any]:
     }
 
 
-def _left_out(results: Results, stored: set[str]) -> list[dict[str, Any]]:
-    """The committed iterations that the tables lack, and what is wrong with them."""
+def _left_out(results: Results) -> list[dict[str, Any]]:
+    """The committed iterations that the tables lack because they are damaged, and what is wrong."""
     shown = set(results.iterations["key"].to_pylist())
     missing = {
         key: (line, t)
         for line in results.record.lineages
         for t, key in zip(line.iterations, line.keys, strict=True)
-        if key in stored and key not in shown
+        if key in results.committed and key not in shown
     }
+    damage = {key: [str(e) for e in results.store.damage(iteration_path(key))] for key in missing}
     return [
         {
             "lineage": line.id,
             "label": results.labels[line.id],
             "seed": line.config["seed"],
             "iteration": t,
-            "damage": [str(each) for each in results.store.damage(iteration_path(key))],
+            "damage": damage[key],
         }
         for key, (line, t) in missing.items()
+        if damage[key]
     ]
 
 

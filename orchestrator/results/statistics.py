@@ -3,7 +3,7 @@
 SciPy, which takes half a second to import, is imported where it computes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,9 +149,11 @@ def compare_cells(
     one: str,
     other: str,
     iteration: int | None,
+    on_data: Mapping[str, Collection[int]] | None = None,
 ) -> Comparison:
     """`compare` for the cells labelled `one` and `other`, at `iteration`, or at the last one of
-    each. Raises ValueError for a label that is none, and as `cell_statistics` does."""
+    each; with `on_data`, the iterations of each lineage trained on real data, at the last of those.
+    Raises ValueError for a label that is none, and as `cell_statistics` does."""
     for label in (one, other):
         if label not in labels.values():
             known = ", ".join(dict.fromkeys(labels.values()))
@@ -159,7 +161,12 @@ def compare_cells(
     cells = _by_cell(iterations, labels, metric)
 
     def values(label: str) -> dict[int, float | None]:
-        times = [t for name, t in cells if name == label]
+        times = [
+            t
+            for (name, t), rows in cells.items()
+            if name == label
+            and (on_data is None or all(t in on_data[row["lineage"]] for row in rows))
+        ]
         at = max(times, default=0) if iteration is None else iteration
         return {row["seed"]: row[metric] for row in cells.get((label, at), ())}
 

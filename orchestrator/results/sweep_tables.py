@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ import pyarrow as pa
 from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
-from orchestrator.records.sweep import SweepRecord
+from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.tables import read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
@@ -30,6 +30,11 @@ CREATE TABLE labels AS SELECT
     unnest(?::VARCHAR[]) AS lineage, unnest(?::VARCHAR[]) AS label,
     unnest(?::VARCHAR[]) AS variant, unnest(?::BIGINT[]) AS position
 """
+INPUTS = """
+CREATE TABLE inputs AS SELECT
+    unnest(?::VARCHAR[]) AS lineage, unnest(?::BIGINT[]) AS iteration,
+    unnest(?::VARCHAR[]) AS inputs
+"""
 """Not from Arrow, whose conversion of lists imports pandas."""
 
 
@@ -37,7 +42,7 @@ class QueryError(UserError, ValueError):
     """The SQL is wrong; the text is DuckDB's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepTables:
     """The tables of one sweep, or of several that are joined, as they were when it was opened.
 
@@ -46,6 +51,12 @@ class SweepTables:
 
     store: Store
     record: SweepRecord
+
+    def __repr__(self) -> str:
+        """Short: a record is as long as its sweep."""
+        lineages = len(self.record.lineages)
+        where = f"{lineages} lineages of {self.record.name!r} in {self.store.location!r}"
+        return f"<{type(self).__name__}: {where}>"
 
     @cached_property
     def iterations(self) -> pa.Table:
@@ -106,8 +117,9 @@ class SweepTables:
         return frame
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the tables as views, and `labels`: for each lineage its label,
-        its label without dataset and model (`variant`) and the position of its cell."""
+        """A connection with the tables as views, and two more. `labels`: for each lineage its
+        label, its label without dataset and model (`variant`) and the position of its cell.
+        `inputs`: for each of its iterations what it is trained on, `real` data or `random`."""
         from orchestrator.results.views import open_tables
 
         connection = open_tables(self.store, self.record)
@@ -120,6 +132,7 @@ class SweepTables:
             [positions[self.labels[line.id]] for line in lines],
         )
         connection.execute(LABELS, columns)
+        connection.execute(INPUTS, _inputs(lines))
         return connection
 
     def sql(self, query: str) -> pa.Table:
@@ -129,6 +142,15 @@ class SweepTables:
             if relation is None:
                 raise QueryError("the SQL returns no rows to show; give a SELECT")
             return relation.to_arrow_table()
+
+
+def _inputs(lines: Sequence[LineageRecord]) -> tuple[list[str], list[int], list[str]]:
+    rows = [(line.id, t, t in line.on_data) for line in lines for t in line.iterations]
+    return (
+        [id for id, _, _ in rows],
+        [t for _, t, _ in rows],
+        ["real" if real else "random" for *_, real in rows],
+    )
 
 
 @contextmanager

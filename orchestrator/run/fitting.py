@@ -40,6 +40,10 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
     except Unfit as error:
         at = (*field, "augment", error.option)
         raise PlanError(f"{dataset}: {error}", at) from error
+    try:
+        schedule.require_fit(recipe.epochs)
+    except Unfit as error:
+        raise PlanError(str(error), (*field, "lr_schedule", error.option)) from error
     if _is_plugged(augment):
         with _mistakes(augment, (*field, "augment")):
             images = torch.zeros(2, *info.shape, dtype=torch.uint8)

@@ -33,7 +33,8 @@ def fusing_notices(
     tasks: Iterable[Task], datasets: Sequence[ResolvedDataset], resources: Resources
 ) -> Iterator[str]:
     """What the user should know of `fuse: K`."""
-    if isinstance(resources.fuse, str) or resources.fuse == 1:
+    tasks = list(tasks)
+    if isinstance(resources.fuse, str) or resources.fuse == 1 or not tasks:
         return
     alone = {
         model.name: reason

@@ -21,13 +21,15 @@ from rich.text import Text
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
+from orchestrator.run.pace import Pace
 from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
     from orchestrator.run.cluster import Cluster
-    from orchestrator.run.planning import Plan
+    from orchestrator.run.planning import Plan, Task
 
 HEARTBEAT_SECONDS = 5.0
 SHOWN_LINEAGES = 16
@@ -42,11 +44,14 @@ class Lasting(Console):
 
 @dataclass
 class Running:
-    """A lineage at work: its last committed iteration and that one's test accuracy."""
+    """A lineage at work: its last committed iteration and, when that was trained on real data, its
+    test accuracy. `since` it was begun, `at_it` is when its iteration was."""
 
     attempt: int
     last: int
+    left: int
     since: float
+    at_it: float
     iteration: int | None = None
     accuracy: float | None = None
     density: float | None = None
@@ -66,7 +71,8 @@ class RunProgress:
     lineages: dict[str, Running] = field(default_factory=dict)
     concurrent: int = 0
     cluster: Cluster | None = None
-    _last: dict[str, int] = field(default_factory=dict)
+    _tasks: dict[str, Task] = field(default_factory=dict)
+    _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
     _started: float = 0.0
@@ -101,20 +107,26 @@ class RunProgress:
         self.tell([cluster.notice] if cluster.notice else [])
 
     def started(self, lineage: str, attempt: int) -> None:
+        now, task = time.monotonic(), self._tasks[lineage]
+        last = task.lineage.steps[-1].iteration
         with self._lock:
-            self.lineages[lineage] = Running(attempt, self._last[lineage], time.monotonic())
+            self.lineages[lineage] = Running(attempt, last, last - task.first + 1, now, now)
             self.counts.waiting -= 1
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None:
+        now, t = time.monotonic(), result["iteration"]
+        on_data = t not in noisy_iterations(self._tasks[lineage].lineage.steps)
         with self._lock:
             self.counts.iterations += 1
+            self._pace.committed(now, result["train_seconds"] + result["prune_seconds"])
             shown = self.lineages[lineage]
-            shown.iteration = result["iteration"]
-            shown.accuracy = result["test_accuracy"]
+            shown.iteration, shown.left, shown.at_it = t, shown.last - t, now
+            shown.accuracy = result["test_accuracy"] if on_data else None
             shown.density = result["density"]
+        accuracy = f"accuracy {decimals(result['test_accuracy'], 4)}"
         self._line(
-            f"{lineage} iteration {result['iteration']}/{shown.last} "
-            f"accuracy {decimals(result['test_accuracy'], 4)} "
+            f"{lineage} iteration {t}/{shown.last} "
+            f"{accuracy if on_data else 'on random data'} "
             f"density {decimals(result['density'], 4, significant=3)} "
             f"({result['train_seconds']:.1f} s)"
         )
@@ -166,10 +178,9 @@ class RunProgress:
     def eta_seconds(self) -> float | None:
         """Seconds to the end at the pace so far; None before the first commit."""
         with self._lock:
-            done, all_of_them = self.counts.iterations, self.counts.to_train
-        if done == 0:
-            return None
-        return (time.monotonic() - self._started) / done * (all_of_them - done)
+            at_work = [(line.at_it, line.left) for line in self.lineages.values()]
+            to_train = self.counts.to_train
+            return self._pace.left(time.monotonic(), to_train, self.concurrent, at_work)
 
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""
@@ -182,7 +193,7 @@ class RunProgress:
 
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
-        self._last = {task.lineage.id: task.lineage.steps[-1].iteration for task in plan.tasks}
+        self._tasks = {task.lineage.id: task for task in plan.tasks}
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=plan.complete,

@@ -39,6 +39,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
+from orchestrator.run.replacing import leaving
 from orchestrator.run.starting import cluster_starting
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
@@ -47,6 +48,7 @@ from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
+from trainables.data.roots import expanded
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
@@ -63,7 +65,7 @@ class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
     `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times. `notices`
-    are what the user should know of it.
+    are what the user should know of it, and `leaving` is what would leave the stored sweep.
     """
 
     spec: SweepSpec
@@ -72,6 +74,7 @@ class PlannedSweep:
     bytes: int
     notices: tuple[str, ...] = ()
     recorded: Mapping[str, float] = field(default_factory=dict)
+    leaving: str | None = None
 
     @cached_property
     def record(self) -> SweepRecord:
@@ -119,10 +122,26 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     Raises PlanError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
-    datasets, plan = _plan(spec, StoreIndex(store), roots)
-    planned = _planned(spec, store, datasets, plan)
-    recorded = recorded_seconds(store, training_group) if plan.tasks else {}
-    return replace(planned, recorded=recorded)
+    index = StoreIndex(store)
+    datasets, plan = _plan(spec, index, roots)
+    planned = _planned(spec, index, datasets, plan)
+    return replace(
+        planned,
+        recorded=recorded_seconds(store, training_group) if plan.tasks else {},
+        notices=(*planned.notices, *_not_there(planned, roots)),
+    )
+
+
+def _not_there(planned: PlannedSweep, roots: DataRoots) -> Iterator[str]:
+    """What a run would miss: datasets of which all is known without their files."""
+    wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
+    for found in planned.datasets:
+        if canonical_json(found.identity) in wanted and not found.config.is_there(roots):
+            places = ", ".join(map(str, roots.candidates))
+            yield (
+                f"{found.config.name}: its files are not here, and `run` needs them: it looks in "
+                f"{places}, tries to download what can be, and otherwise stops before it trains"
+            )
 
 
 def _plan(
@@ -134,22 +153,25 @@ def _plan(
 
 
 def _planned(
-    spec: SweepSpec, store: Store, datasets: tuple[ResolvedDataset, ...], plan: Plan
+    spec: SweepSpec, index: StoreIndex, datasets: tuple[ResolvedDataset, ...], plan: Plan
 ) -> PlannedSweep:
     """The plan with what it is expected to take, for which models are built."""
     size = commit_bytes(plan, datasets, spec.store.keep_weights, spec.model)
     if plan.tasks:
         # Of models that can be built: that they can, the size has shown.
         check_fit(spec, datasets)
+    gone = leaving(index.store, record_sweep(spec, plan.lineages), index.iterations)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
         bytes=size,
         notices=(
-            *_notices(spec, store),
+            *_notices(spec, index.store),
             *fusing_notices(plan.tasks, datasets, spec.resources),
+            *([gone] if gone else []),
         ),
+        leaving=gone,
     )
 
 
@@ -161,11 +183,13 @@ def run_sweep(
     *,
     address: str | None,
     command: Sequence[str],
+    replace_stored: bool = False,
 ) -> RunSummary:
     """Train what the store lacks of `spec` and rebuild its tables.
 
-    Commits it builds on are checked first, and damaged ones are set aside and trained again.
-    Raises PlanError, DatasetNotFound or StoreError before anything is written.
+    What is in the stored sweep of its name leaves that only when it is to be replaced. Commits it
+    builds on are checked first, and damaged ones are set aside and trained again. Raises PlanError,
+    DatasetNotFound or StoreError before anything is written.
     """
     require_ours(store)
     index = StoreIndex(store)
@@ -176,7 +200,9 @@ def run_sweep(
         start = partial(running.enter_context, cluster_starting(address))
         with interruptions_noted():
             started = start() if plan.tasks else None
-            ready = _made_ready(spec, index, roots, datasets, plan, progress, command)
+            ready = _made_ready(
+                spec, index, roots, datasets, plan, progress, command, replace_stored
+            )
         if ready.planned.plan.tasks:
             with progress.running(ready.planned.plan):
                 # Without a task at first, damage that was set aside has brought some.
@@ -219,10 +245,13 @@ def _made_ready(
     plan: Plan,
     progress: RunProgress,
     command: Sequence[str],
+    replace_stored: bool,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
     store = index.store
-    planned = _planned(spec, store, datasets, plan)
+    planned = _planned(spec, index, datasets, plan)
+    if planned.leaving and not replace_stored:
+        raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
@@ -239,6 +268,11 @@ def _made_ready(
 
 def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
     """What the user should know of the plan."""
+    if spec.data_root is not None and not expanded(spec.data_root).is_absolute():
+        yield (
+            f"data_root: {spec.data_root} is the one in the current folder, as there is none beside"
+            " the sweep file, where its paths begin; write it from there, or as an absolute path"
+        )
     for entry in changed_entries(store, spec.name, spec.configs):
         yield (
             f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed since "

@@ -1,7 +1,8 @@
-"""Mistakes: what pydantic has against a sweep, as one message that says where, what and why."""
+"""Mistakes: what pydantic has against a sweep, a message for each that says where, what and why."""
 
+import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
@@ -11,22 +12,71 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.sweepfile.axes import Grid, Path
-from orchestrator.sweepfile.spec import section_grids
+from orchestrator.sweepfile.spec import SweepSpec, section_grids
 from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted, scalar_kind
 from trainables.plugins.entry import Catalogue
 
+MOST = 20
+"""As many mistakes are told; who has more has made one of them often."""
 
-def first_mistake(error: ValidationError, document: Document, catalogue: Catalogue) -> str:
-    """The first mistake in the file, which can name what is in `catalogue`, and how many more there
-    are."""
-    grids = _grids(document.data, catalogue)
-    mistakes: dict[Path, tuple[Place, str]] = {}
-    for details in error.errors(include_url=False):
-        path, place, reason = _mistake(details, grids, document)
-        # an axis repeats the mistakes of what stands beside it: one for each path is enough
-        mistakes.setdefault(path, (place, f"{place}: {dotted(path)}: {reason}"))
-    (_, first), *others = sorted(mistakes.values())
-    return f"{first} (and {len(others)} more)" if others else first
+
+def mistakes(error: ValidationError, document: Document, catalogue: Catalogue) -> list[str]:
+    """The mistakes in the file, which can name what is in `catalogue`, in their order there."""
+    found: dict[Path, tuple[Place, str]] = {}
+    data, other = document.data, error
+    while other is not None:
+        grids = _grids(data, catalogue)
+        hiding: list[Path] = []
+        for details in other.errors(include_url=False):
+            path, place, reason = _mistake(details, grids, document)
+            if data is document.data or not _is_made(details, path, document):
+                # an axis repeats the mistakes of what stands beside it: one for each path is enough
+                found.setdefault(path, (place, f"{place}: {dotted(path)}: {reason}"))
+            if details["type"] in _HIDING and path[:1] != ("exclude",):
+                hiding.append(path)
+        rest = _without(data, hiding)
+        other = _error(rest, catalogue) if rest != data else None
+        data = rest
+    texts = [text for _, text in sorted(found.values())]
+    more = [f"and {len(texts) - MOST} more"] if len(texts) > MOST else []
+    return [*texts[:MOST], *more]
+
+
+_HIDING = ("unknown_key", "axis", "listed_twice")
+"""What is found before values are looked at, and hides what is wrong with those."""
+
+
+def _without(data: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """`data` without the keys at `paths`, or the nearest ones around them that are there; of an
+    entry of a list, without the list."""
+    rest = copy.deepcopy(data)
+    for path in paths:
+        for length in range(len(path), 0, -1):
+            *above, key = path[:length]
+            inner: Any = rest
+            with suppress(KeyError, IndexError, TypeError):
+                for each in above:
+                    inner = inner[each]
+                if isinstance(key, str) and key in inner:
+                    del inner[key]
+                    break
+    return rest
+
+
+def _error(data: dict[str, Any], catalogue: Catalogue) -> ValidationError | None:
+    try:
+        SweepSpec.model_validate(data, context=catalogue)
+    except ValidationError as error:
+        return error
+    return None
+
+
+def _is_made(details: ErrorDetails, path: Path, document: Document) -> bool:
+    """Whether a mistake comes from what was left out: what is there is no longer missing, nor does
+    `exclude` fit."""
+    if details["type"] == "missing":
+        return document.at(path) is not None or path in document.values
+    return details["type"] in _HIDING and path[:1] == ("exclude",)
 
 
 def written_at(path: Path, document: Document, catalogue: Catalogue) -> Path:
@@ -43,10 +93,11 @@ def written_apart(
 
 
 def _grids(data: dict[str, Any], catalogue: Catalogue) -> dict[str, Grid]:
-    try:
-        return section_grids(data, catalogue)
-    except ValueError:  # what the axes have wrong is itself the error to report
-        return {}
+    grids: dict[str, Grid] = {}
+    for name, value in data.items():
+        with suppress(ValueError):  # what an axis has wrong is itself the error to report
+            grids |= section_grids({name: value}, catalogue)
+    return grids
 
 
 def _mistake(
@@ -60,8 +111,23 @@ def _mistake(
     path = (*_written(path, grids), *context.get("path", ()))
     if details["type"] == "unknown_key":
         path = (*path, context["key"])
-        return path, document.key_place(path), _unknown(context["key"], context["known"], "key")
+        return path, document.key_place(path), _unknown_key(context, path, document)
     return path, document.place(path), _reason(details, path, document)
+
+
+def _unknown_key(context: dict[str, Any], path: Path, document: Document) -> str:
+    key, known = context["key"], context["known"]
+    if key in ("sparsity", "pruned") and "density" in known:
+        value = document.at(path)
+        share = value if isinstance(value, int | float) and 0 < value < 1 else 0.9
+        return (
+            f'unknown key "{key}"; say what remains: a sparsity of {share:g} is '
+            f"density: {float(f'{1 - share:.6g}'):g}"
+        )
+    text = _unknown(key, known, "key")
+    if context.get("of") and (*path[:-1], "name") not in document.values and known[0] == "name":
+        text += f" (without a name, this is {context['of']})"
+    return text
 
 
 def _written(path: Path, grids: dict[str, Grid]) -> Path:
@@ -108,7 +174,8 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     if kind in _EXPECTED:
         return f"{shown(value)}, not {_EXPECTED[kind]}{_hint(kind, value)}"
     if kind in _LIMITS:
-        return f"{as_json(value)} is out of range: it must be {_LIMITS[kind].format(**context)}"
+        limit = _LIMITS[kind].format(**context)
+        return f"{as_json(value)} is out of range: it must be {limit}{_share_hint(path, value)}"
     return details["msg"].removeprefix("Value error, ")
 
 
@@ -131,6 +198,15 @@ _LIMITS = {
     "less_than_equal": "at most {le}",
 }
 _NOUNS = {"methods": "method"}
+_SHARES = ("density", "ratio")
+
+
+def _share_hint(path: Path, value: Any) -> str:
+    """For who gives a share in percent."""
+    if _noun(path) not in _SHARES or not isinstance(value, int | float) or not 1 < value <= 100:
+        return ""
+    share = float(f"{value / 100:.12g}")
+    return f"; it is a share of 1: {value:g} % is {_noun(path)}: {share:g}"
 
 
 def _hint(kind: str, value: Any) -> str:
@@ -148,6 +224,9 @@ def _hint(kind: str, value: Any) -> str:
 
 
 def _number_hint(text: str) -> str:
+    if text.endswith("%"):
+        with suppress(ValueError):
+            return f"; write {float(text[:-1]) / 100:.12g}"
     if scalar_kind(text) in ("int", "float"):
         return f"; write {text} without quotes"
     for read in (lambda text: int(text, 0), float):  # Python's numbers, and those of YAML 1.1

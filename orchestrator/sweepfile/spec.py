@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -82,7 +82,8 @@ def _fuse(value: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SEEDS = 2**32
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Distinct = AfterValidator(_distinct)
 
 
@@ -186,11 +187,30 @@ def section_grids(data: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Gr
     Raises PydanticCustomError "axis" as `grid` does, with the whole path from the top.
     """
     kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in SECTIONS}
-    return {
-        name: grid(kind, data[name], (name,), catalogue)
-        for name, kind in kinds.items()
-        if name in data
-    }
+    written = {name: data[name] for name in kinds if name in data}
+    if isinstance(written.get("seeds"), Mapping):
+        written["seeds"] = _counted_seeds(written["seeds"])
+    return {name: grid(kinds[name], raw, (name,), catalogue) for name, raw in written.items()}
+
+
+def _counted_seeds(written: Mapping[str, Any]) -> list[int]:
+    """The seeds that `{count: 3}` stands for, those from `first` on."""
+    known = ["count", "first"]
+    for key in written:
+        if key not in known:
+            context = {"key": key, "known": known, "path": ("seeds",)}
+            raise PydanticCustomError("unknown_key", "unknown key", context)
+    count, first = written.get("count"), written.get("first", 0)
+    if not _is_whole(count) or not 1 <= count <= MAX_CELLS:
+        message = f"say how many seeds, from 1 to {MAX_CELLS:,}, as in {{count: 3}} for 0, 1 and 2"
+        raise axis_error(message, ("seeds", "count"))
+    if not _is_whole(first) or not 0 <= first <= SEEDS - count:
+        raise axis_error(f"the seeds are from 0 to {SEEDS - 1:,}", ("seeds", "first"))
+    return [*range(first, first + count)]
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def cells(spec: SweepSpec) -> Iterator[Cell]:

@@ -32,10 +32,12 @@ MAX_DIGITS = 1000
 
 
 class SweepFileError(UserError):
-    """A sweep file or an override is wrong; the text is one line that says where, what and why."""
+    """A sweep file or an override is wrong; the text is a line for each mistake, which says where,
+    what and why."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
+    def __init__(self, *messages: str) -> None:
+        lines = ("".join(c if c.isprintable() else _escaped(c) for c in m) for m in messages)
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True, order=True)
@@ -63,6 +65,16 @@ class Document:
         while path not in self.values:
             path = path[:-1]
         return self.values[path]
+
+    def at(self, path: Path) -> Any:
+        """The value at `path`, None where there is none."""
+        value = self.data
+        for key in path:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
 
     def key_place(self, path: Path) -> Place:
         return self.keys.get(path) or self.place(path)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.sweepfile.axes import Path
 from orchestrator.sweepfile.mistakes import (
-    first_mistake,
+    mistakes,
     same_as,
     shown,
     written_apart,
@@ -28,9 +28,15 @@ from orchestrator.sweepfile.yaml_document import (
     parsed,
     read_document,
 )
+from trainables.data.roots import expanded
 from trainables.plugins.entry import Catalogue, PluginError
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
+
+NAMED = (
+    "dataset", "model", "methods", "optimizer", "lr_schedule", "loss", "augment", "criterion",
+)  # fmt: skip
+"""Keys of a sweep file whose values are names, alone or with options."""
 
 
 def load_sweep(
@@ -41,16 +47,18 @@ def load_sweep(
     It can name what is in its own plug-ins, and in `plugins`, which are as given to a command.
 
     The file that `published` names is checked, and its path made absolute. Raises SweepFileError
-    for a file that cannot be read and for anything wrong in it or in an override: the first
-    mistake, and how many more there are.
+    for a file that cannot be read and for anything wrong in it or in an override: all mistakes,
+    a line for each.
     """
     document = _document(path, overrides)
     catalogue = _catalogue(document, FilePath(path), plugins)
     try:
         spec = SweepSpec.model_validate(document.data, context=catalogue)
     except ValidationError as error:
-        raise SweepFileError(first_mistake(error, document, catalogue)) from None
+        raise SweepFileError(*mistakes(error, document, catalogue)) from None
     spec = spec.model_copy(update={"plugins": (*spec.plugins, *plugins)})
+    if spec.data_root is not None:
+        spec = spec.model_copy(update={"data_root": _data_root(spec.data_root, path, document)})
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
 
 
@@ -75,6 +83,26 @@ def _written_here(document: Document, number: int) -> Iterator[None]:
     except PluginError as error:
         path = ("plugins", number)
         raise SweepFileError(f"{document.place(path)}: {dotted(path)}: {error}") from error
+
+
+def _data_root(given: str, path: str | FilePath, document: Document) -> str:
+    """Where a `data_root` is: its path begins at the sweep file's folder, as all in the file do.
+
+    One that is in the current folder alone stays as it was given. Raises SweepFileError for one
+    that is in both, which might be meant either way.
+    """
+    here = expanded(given)
+    beside = FilePath(path).absolute().parent / here
+    if here.is_absolute() or not here.exists():
+        return str(beside)
+    if not beside.exists():
+        return given
+    if not beside.samefile(here):
+        raise SweepFileError(
+            f"{document.place(('data_root',))}: data_root: there is one beside the sweep file, "
+            f"{beside}, and one in the current folder, {here.absolute()}; write an absolute path"
+        )
+    return str(beside)
 
 
 def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> SweepSpec:
@@ -156,12 +184,19 @@ def _with(data: Any, keys: list[str], value: Any, path: Path, label: str) -> tup
         i = _entry(data, head, path, label)
         item, whole = _with(data[i], rest, value, (*path, i), label)
         return [*data[:i], item, *data[i + 1 :]], whole
+    if isinstance(data, str) and _is_named(path):
+        data = {"name": data}
     if data is not None and not isinstance(data, dict):
         raise SweepFileError(
             f"{label}: {dotted(path)} is {as_json(data)}, which has no keys; set it to a mapping"
         )
     item, whole = _with((data or {}).get(head), rest, value, (*path, head), label)
     return {**(data or {}), head: item}, whole
+
+
+def _is_named(path: Path) -> bool:
+    """Whether a text at `path` is the name of what has options."""
+    return next((key for key in reversed(path) if isinstance(key, str)), "") in NAMED
 
 
 def _entry(data: list[Any], key: str, path: Path, label: str) -> int:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -64,6 +64,8 @@ class AnotherRun(Exception):
 class LineageRun:
     """The W&B run of one lineage: opened, filled from the store as often as wanted, closed.
 
+    A result is one of the iterations `on_data`, which are trained on real data.
+
     `problem` says what went wrong, after which nothing more happens. `busy`: another process is at
     it. `falls_back`: a server that cannot be used makes it an offline run.
     """
@@ -74,12 +76,14 @@ class LineageRun:
         lineage: str,
         config: dict[str, Any],
         keys: tuple[str, ...],
+        on_data: Collection[int],
         falls_back: bool,
     ) -> None:
         self.problem: str | None = None
         self.busy = False
         self._tracking, self._to = tracking, tracking.to
         self._lineage, self._config, self._keys = lineage, config, keys
+        self._on_data = on_data
         self._falls_back = falls_back
         self._store = Store(tracking.storage, existing=True)
         self._folder = tracking.folder(lineage)
@@ -146,7 +150,7 @@ class LineageRun:
         self.fill()
         run, self._run = self._run, None
         complete = len(self._sent) == len(self._keys)
-        run.summary.update(_summary(self._sent) | {"complete": complete})
+        run.summary.update(summary(self._sent, self._on_data) | {"complete": complete})
         if complete and self._tracking.options.log_ticket:
             self._log_ticket(run)
         run.finish(exit_code=0 if complete else 1)
@@ -289,11 +293,13 @@ def _locked(folder: Path) -> int | None:
     return descriptor
 
 
-def _summary(sent: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last iteration, and the one that is best on the test set, of a run's iteration rows."""
-    if not sent:
+def summary(sent: list[dict[str, Any]], on_data: Collection[int]) -> dict[str, Any]:
+    """The last iteration, and the one that is best on the test set, of a run's iteration rows
+    trained on real data."""
+    found = [row for row in sent if row["iteration"] in on_data]
+    if not found:
         return {}
-    last, best = sent[-1], max(sent, key=lambda row: row["iteration/test_accuracy"])
+    last, best = found[-1], max(found, key=lambda row: row["iteration/test_accuracy"])
     final = ("density", "params_kept", "test_accuracy", "test_loss", "pq_index", "gini")
     return {
         **{f"final_{name}": last.get(f"iteration/{name}") for name in final},

@@ -38,8 +38,9 @@ OFFLINE_ATTEMPTS = 2
 
 def follow(tracking: Tracking, lineage: Lineage) -> Mirror:
     """Begin the W&B run of a lineage, inside its trial."""
+    on_data = {step.iteration for step in lineage.steps if step.inputs == "real"}
     return _TrialMirror(
-        LineageRun(tracking, lineage.id, lineage.config(), lineage.keys, falls_back=True)
+        LineageRun(tracking, lineage.id, lineage.config(), lineage.keys, on_data, falls_back=True)
     )
 
 
@@ -133,7 +134,9 @@ def send_sweep(
             left = deadline - time.monotonic()
             if problem is not None or left <= 0:
                 break
-            run = LineageRun(tracking, line.id, line.config, line.keys, falls_back=False)
+            run = LineageRun(
+                tracking, line.id, line.config, line.keys, line.on_data, falls_back=False
+            )
             for task in (run.open, run.close):
                 _line().put(partial(run.attempt, task))
             if not _line().wait(min(left, INIT_SECONDS + 2 * FINISH_SECONDS)):

@@ -53,7 +53,7 @@ def measured(
         for t, key in zip(line.iterations, line.keys, strict=True):
             chosen = measures(line, t)
             if chosen is not None:
-                store.commit(iteration_path(key), _files(key, t, chosen))
+                store.commit(iteration_path(key), committed_files(key, t, chosen))
     return open_results(store, record.name)
 
 
@@ -64,7 +64,7 @@ def sweep_file(folder: Path, **sections: Any) -> Path:
     return file
 
 
-def _files(key: str, t: int, metrics: dict[str, Any]) -> dict[str, bytes]:
+def committed_files(key: str, t: int, metrics: dict[str, Any]) -> dict[str, bytes]:
     row = dict.fromkeys(METRICS_SCHEMA.names) | SOME_METRICS | metrics
     row |= {"key": key, "iteration": t}
     tables = {

@@ -60,7 +60,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_plan_tells_what_is_in_each_dataset(folder: Path) -> None:
-    assert ask(folder, "plan", "s.yaml").endswith(TOLD)
+    told, notice = ask(folder, "plan", "s.yaml").split("mnist: its files are not here")
+    assert told.endswith(TOLD)
+    assert str(folder / "cache/prunesweep") in notice
 
 
 def test_what_is_told_is_there_for_scripts_and_is_kept(

@@ -10,20 +10,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from asking import ask as command
-from measured import SOME_METRICS, measured, sweep_file
+from measured import SOME_METRICS, committed_files, measured, sweep_file
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.commands.dashboard import Dashboard, serve
 from orchestrator.errors import DashboardError
+from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import NoSuchSweep, write_sweep
-from orchestrator.results.opening import Results
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.report import report_payload
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
@@ -31,7 +34,8 @@ from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Lineage
 from trainables.lineage.loop import run_lineage
-from trainables.store import Store
+from trainables.store import Store, iteration_path
+from trainables.store.processes import this_process
 from trainables.training.batches import DeviceData
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
@@ -245,6 +249,81 @@ def test_the_page_follows_what_is_committed(
         assert state["state"] == "incomplete"
         assert page.locator("#live").inner_text() == "live"
         page.close()
+
+
+@pytest.fixture
+def in_flight(tmp_path: Path) -> Callable[[str], Results]:
+    """A run that says it is in a state, of a sweep of which two of three iterations are there."""
+    results = measured(
+        tmp_path, sweep_file(tmp_path, **SECTIONS),
+        lambda line, t: SOME_METRICS if (line.config["method"]["name"], t) != LAST else None,
+    )  # fmt: skip
+
+    def say(state: str) -> Results:
+        process = Process(**this_process())
+        counts = Counts(lineages=2, done=1, iterations=2, to_train=3)
+        beat = Heartbeat(
+            state=state, host="here", pid=1, process=process, counts=counts, running={},
+            heartbeat=datetime.now(UTC).isoformat(), eta_seconds=1.0,
+        )  # fmt: skip
+        write_heartbeat(results.store, "s", beat)
+        return results
+
+    return say
+
+
+LAST = ("lottery_ticket", 1)
+
+
+def commit_last(results: Results) -> None:
+    (line,) = (e for e in results.record.lineages if e.config["method"]["name"] == LAST[0])
+    files = committed_files(line.keys[1], 1, SOME_METRICS)
+    results.store.commit(iteration_path(line.keys[1]), files)
+
+
+def test_a_page_is_of_one_reading(in_flight: Callable[[str], Results]) -> None:
+    """What is committed, or said, while a page is gathered is no part of it."""
+    results = in_flight("running")
+    opened = open_results(results.store, "s")
+    commit_last(results)
+    in_flight("ended")
+    payload = report_payload(opened)
+    assert payload["left_out"] == []
+    assert payload["state"] == "running"
+    assert unpacked(payload["lineages"], "state") == ["done", "partial"]
+    later = report_payload(open_results(results.store, "s"))
+    assert later["state"] == "finished"
+    assert unpacked(later["lineages"], "state") == ["done", "done"]
+
+
+def test_the_state_is_of_the_data_that_is_shown(
+    in_flight: Callable[[str], Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.commands.dashboard.STATUS_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.commands.dashboard.REST", 1e9)
+    results = in_flight("running")
+    with served(results.store) as dashboard:
+        shown = json.loads(ask(dashboard, "/s/data.json")[2])
+        news = json.loads(ask(dashboard, "/s/state.json")[2])
+        assert news["version"] == shown["data_version"]
+        commit_last(results)
+        in_flight("running")
+        # The data rests, and so does what is said of it.
+        news = json.loads(ask(dashboard, "/s/state.json")[2])
+        assert (news["version"], news["run"]) == (shown["data_version"], shown["run"])
+        in_flight("ended")
+        news = json.loads(ask(dashboard, "/s/state.json")[2])
+        shown = json.loads(ask(dashboard, "/s/data.json")[2])
+        assert news["state"] == shown["state"] == "finished"
+        assert news["version"] == shown["data_version"]
+        assert unpacked(shown["lineages"], "state") == ["done", "done"]
+
+
+def unpacked(table: dict[str, Any], column: str) -> list[Any]:
+    found = table["columns"][column]
+    if "constant" in found:
+        return [found["constant"]] * table["rows"]
+    return [found["values"][code] for code in found["codes"]]
 
 
 def test_a_page_whose_dashboard_has_ended_says_so(results: Results, bare_page: Page) -> None:

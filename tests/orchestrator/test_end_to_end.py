@@ -124,6 +124,10 @@ def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
     kept = table(finished, "small", "iterations").to_pylist()[2]["params_kept"]
     weights = [tensor for name, tensor in state.items() if name.endswith("weight")]
     assert sum(int((weight != 0).sum()) for weight in weights) == kept
+    (tmp_path / "mine").touch()
+    assert {file.stat().st_mode for file in tmp_path.iterdir()} == {
+        (tmp_path / "mine").stat().st_mode
+    }
 
 
 DAMAGE: list[tuple[str, str]] = [

@@ -29,9 +29,9 @@ from orchestrator.errors import ExportError
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures import FIGURES
-from orchestrator.results.figures.curves import ITERATION
+from orchestrator.results.figures.curves import ITERATION, density
 from orchestrator.results.figures.kept import BINS, MASKS, random_norms, uniform_norm
-from orchestrator.results.figures.rows import spread
+from orchestrator.results.figures.rows import cell_columns, spread
 from orchestrator.results.figures.saving import save_figures, write_chart
 from orchestrator.results.figures.scores import EVERY, HIGHEST, RANDOMIZED
 from orchestrator.results.opening import Results, open_results
@@ -599,6 +599,61 @@ def test_a_click_on_the_legend_chooses(drawn: Drawn, page: Page) -> None:
     opacities = page.evaluate(OPACITIES)
     assert opacities.pop(chosen) == 1
     assert set(opacities.values()) == {0.1}
+
+
+def colours_of(spec: Any) -> Iterator[tuple[str, str]]:
+    """Each value with a colour of its own, and that colour."""
+    if isinstance(spec, dict):
+        colour = spec.get("color")
+        scale = colour.get("scale", {}) if isinstance(colour, dict) else {}
+        yield from zip(scale.get("domain", ()), scale.get("range", ()), strict=False)
+        for each in spec.values():
+            yield from colours_of(each)
+    elif isinstance(spec, list):
+        for each in spec:
+            yield from colours_of(each)
+
+
+def test_a_colour_is_a_methods_in_all_figures(drawn: Drawn, everything: Results) -> None:
+    curves = {row["variant"]: row["curve"] for row in cell_columns(everything).values()}
+    found: dict[str, set[str]] = {}
+    for name in FIGURES:
+        if name != "scores":  # whose colours are those of masks
+            for value, colour in colours_of(drawn[name]):
+                found.setdefault(colour, set()).add(curves.get(value, value))
+    assert len(found) == len(set(curves.values())) == 5
+    assert all(len(methods) == 1 for methods in found.values())
+
+
+def test_many_methods_have_as_many_colours(tmp_path: Path) -> None:
+    criteria = ["snip", "grasp", "synflow", "magnitude", "random"]
+    methods = [
+        *({"name": name, "density": [0.5, 0.2]} for name in criteria),
+        {"name": "imp", "density": [0.5, 0.2]},
+        "one_shot", "lottery_ticket", {"name": "sap", "p": [0.5, 0.7]},
+    ]  # fmt: skip
+    file = sweep_file(tmp_path, methods=methods, prune={"iterations": 1})
+    results = measured(tmp_path, file, lambda line, t: {"density": 0.5 if t else 1.0})
+    charts = [draw(results, name).to_dict() for name in ("trade-off", "retrained")]
+    of_curves = dict(colours_of(charts[0]))
+    assert len(set(of_curves.values())) == len(of_curves) == 10
+    curves = {row["variant"]: row["curve"] for row in cell_columns(results).values()}
+    for variant, colour in colours_of(charts[1]):
+        assert colour == of_curves[curves[variant]]
+
+
+@pytest.mark.parametrize(
+    "densities", [(0.93, 0.96), (0.6, 0.61), (0.95,), (0.012, 0.4), (1.0, 0.9)]
+)
+def test_a_log_axis_has_ticks_whatever_it_shows(densities: tuple[float, ...]) -> None:
+    rows = [{"density": each, "iteration": t} for t, each in enumerate(densities)]
+    measure = density(rows)
+    x = alt.X("density:Q", axis=measure.axis(), scale=measure.scale())
+    chart = alt.Chart({"values": rows}).mark_point().encode(x).properties(width=165)
+    drawn = vl_convert.vegalite_to_svg(chart.to_dict())
+    labels = re.findall(r"<text[^>]*>([0-9.]+)%</text>", drawn)
+    assert len(labels) >= min(2, len(densities))
+    assert all(min(densities) <= float(label) / 100 + 1e-9 for label in labels)
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 6, 11, 30, 100])

@@ -116,6 +116,15 @@ class TestCrops:
         assert code == 2
         assert "4x9 images have no 4 pixels" in said
 
+    def test_a_milestone_that_is_never_reached(self, planned: Planned) -> None:
+        schedule = "{lr_schedule: {name: step, milestones: [[1, 2], [2, 5, 9]]}, epochs: 3}"
+        code, said = planned(train=schedule)
+        assert code == 2
+        assert said == (
+            "s.yaml:5:56: train.lr_schedule.milestones.1: 5, 9 would never be reached: there are 3 "
+            "epochs; leave it out, or train longer\n"
+        )
+
     def test_zeros_can_be_as_many_as_wanted(self, planned: Planned) -> None:
         train = "{augment: {crop_padding: 64, padding_mode: zeros}}"
         assert planned(train=train) == (0, "")

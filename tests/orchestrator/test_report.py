@@ -1,6 +1,8 @@
 """The report: what its page says, and that it says it in a real browser without a network."""
 
+import csv
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -23,6 +25,8 @@ from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.page import safe_json
 from orchestrator.results.page.packing import pack
+from orchestrator.results.query import answer
+from orchestrator.results.rendering import decimals
 from orchestrator.results.report import resolved_yaml, write_report
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.store import iteration_path
@@ -262,6 +266,77 @@ def test_tables_are_sorted_by_mouse_and_by_keyboard(page: Page) -> None:
 def test_tables_are_filtered(page: Page, query: str, left: int) -> None:
     page.get_by_label("Filter iterations").fill(query)
     assert len(rows(page, "iterations")) == left
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("acuracy>80", "no column acuracy; there are method, seed, t, remaining, accuracy,"),
+        ("seed=0 rate=1e-3", "no column rate; there are"),
+        ("method>sap", "method is text: method=… finds it"),
+        ("t>=", "t>= needs a number"),
+        ("accuracy=high", "accuracy= needs a number"),
+    ],
+)
+def test_a_filter_that_can_mean_nothing_says_so(page: Page, query: str, said: str) -> None:
+    page.get_by_label("Filter iterations").fill(query)
+    assert page.locator("#iterations .count").inner_text().startswith(said)
+    page.get_by_label("Filter iterations").fill("method=lottery")
+    assert len(rows(page, "iterations")) == 6
+
+
+def test_the_page_rounds_as_tables_do(browser: Browser) -> None:
+    values = [
+        81.975,
+        81.97499999999999,
+        12.345,
+        -0.015,
+        74.985,
+        0.00045,
+        5e-10,
+        -3.005,
+        99.995,
+        0.1,
+    ]
+    page = browser.new_page()
+    script = (ASSETS / "format.js").read_text()
+    found = page.evaluate(
+        f"values => {{ {script}; return values.map((v) => decimals(v)); }}", values
+    )
+    page.close()
+    assert found == [decimals(value, 2) for value in values]
+    assert found[0] == found[1] == "81.98"
+
+
+def test_every_layout_shows_the_same_number(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    """Of two accuracies whose mean is half-way; in floats it is 81.975 or a little less."""
+    accuracies = [0.8194, 0.8201]
+    results = measured(
+        tmp_path, sweep_file(tmp_path, seeds=[0, 1], methods=["one_shot"], prune={"iterations": 0}),
+        lambda line, t: {"test_accuracy": accuracies[line.config["seed"]]},
+    )  # fmt: skip
+    texts = [
+        answer(results).text,
+        answer(results, last=True).text,
+        answer(results, layout="paper").text,
+        answer(results, layout="iterations").text,
+    ]
+    assert all("81.98" in " ".join(text.rows[0]) for text in texts)
+    write_report(results, tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    for table in ("glance", "paper"):
+        assert "81.98" in page.locator(f'[data-table="{table}"]').inner_text()
+
+
+def test_rows_are_saved_with_every_digit(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    file = sweep_file(tmp_path, methods=["one_shot"], prune={"iterations": 0})
+    results = measured(tmp_path, file, lambda line, t: {"test_accuracy": 1 / 3})
+    write_report(results, tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    with page.expect_download() as download:
+        page.locator("#iterations").get_by_role("button", name="Save as CSV").click()
+    (row,) = csv.DictReader(io.StringIO(Path(download.value.path()).read_text()))
+    assert float(row["test_accuracy"]) == 1 / 3
 
 
 def test_the_filtered_rows_are_saved_as_csv(page: Page) -> None:

@@ -61,6 +61,25 @@ def in_flight(results: Results, folder: Path) -> Iterator[RunProgress]:
         yield progress
 
 
+def test_an_accuracy_on_noise_is_none_of_a_lineage_at_work(tmp_path: Path) -> None:
+    methods = [{"name": "imp", "density": 0.4, "ratio": 0.5, "data": "random"}]
+    file = sweep_file(tmp_path, methods=methods)
+    results = measured(tmp_path, file, lambda line, t: None)
+    (line,) = results.record.lineages
+    heard = []
+    for t in line.iterations:
+        with in_flight(results, tmp_path) as progress:
+            progress.started(line.id, 1)
+            times = {"train_seconds": 1.0, "prune_seconds": 0.0}
+            progress.committed(
+                line.id, {"iteration": t, "test_accuracy": 0.1, "density": 1} | times
+            )
+        run = sweep_status(results.store, "s").run
+        assert run is not None
+        heard.append(run.running[line.id].accuracy)
+    assert heard == [None, None, None, 0.1]
+
+
 def commit_the_last(results: Results) -> None:
     store, lines = results.store, results.record.lineages
     store.commit(iteration_path(lines[1].keys[2]), {"metrics.parquet": b""})

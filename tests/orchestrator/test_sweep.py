@@ -1,9 +1,13 @@
 """What `run` refuses before it writes anything."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asking import ask
+from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 
 from orchestrator.records.plugins import record_plugins
@@ -39,6 +43,83 @@ def test_a_global_method_refuses_another_scope(tmp_path: Path, name: str) -> Non
         run(tmp_path, f"prune: {{scope: layer}}\nmethods: [{{name: {name}, density: 0.1}}]")
     assert error.value.field == ("methods", 0)
     assert not (tmp_path / "store").exists()
+
+
+GRID: dict[str, Any] = {
+    "seeds": [0, 1],
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", {"name": "sap", "p": [0.5, 0.7]}],
+}
+
+
+class TestAnotherGridUnderAStoredName:
+    """What has results leaves a sweep only when that is asked for."""
+
+    @pytest.fixture
+    def stored(self, tmp_path: Path) -> Store:
+        file = sweep_file(tmp_path, **GRID)
+        return measured(tmp_path, file, lambda line, t: SOME_METRICS).store
+
+    def leaving(self, folder: Path, store: Store, **sections: Any) -> str | None:
+        spec = load_sweep(sweep_file(folder, **GRID | sections))
+        return sweep.plan_sweep(spec, store, data_roots(None, os.environ)).leaving
+
+    def test_is_refused(
+        self, tmp_path: Path, stored: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep_file(tmp_path, **GRID | {"methods": ["one_shot"], "seeds": [0]})
+        before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*")}
+        assert ask(tmp_path, "run", "sweep.yaml", "--storage", "store", expect=2) == ""
+        said = capsys.readouterr().err
+        assert said.startswith(
+            "prunesweep: sweep.yaml:1:10: name: 5 of 6 lineages (one_shot seed 1, sap p=0.5 seed 0,"
+        )
+        assert said.endswith(
+            "would leave the sweep s; what is stored of them stays; give another name, or "
+            "--replace\n"
+        )
+        assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "store").rglob("*")}
+        planned = json.loads(ask(tmp_path, "plan", "sweep.yaml", "--storage", "store", "--json"))
+        assert planned["notices"][0].startswith("5 of 6 lineages")
+
+    def test_is_run_when_asked_for(self, tmp_path: Path, stored: Store) -> None:
+        sweep_file(tmp_path, **GRID | {"methods": ["one_shot"], "wandb": {"mode": "disabled"}})
+        out = ask(tmp_path, "run", "sweep.yaml", "--storage", "store", "--replace", "--json")
+        assert json.loads(out)["lineages"] == 2
+        assert self.leaving(tmp_path, stored) is None
+
+    def test_shorter_lineages_are_another_grid(self, tmp_path: Path, stored: Store) -> None:
+        found = self.leaving(tmp_path, stored, prune={"iterations": 1})
+        assert found is not None
+        assert found.startswith("the last iterations of 6 lineages would leave the sweep s")
+
+    @pytest.mark.parametrize(
+        "sections",
+        [
+            {},
+            {"seeds": [0, 1, 2]},
+            {"prune": {"iterations": 3}},
+            {"methods": [*GRID["methods"], "lottery_ticket"]},
+            {"name": "other", "methods": ["one_shot"]},
+        ],
+    )
+    def test_adding_to_it_is_none(
+        self, tmp_path: Path, stored: Store, sections: dict[str, Any]
+    ) -> None:
+        assert self.leaving(tmp_path, stored, **sections) is None
+
+    def test_what_has_no_results_leaves_in_silence(self, tmp_path: Path) -> None:
+        file = sweep_file(tmp_path, **GRID)
+        store = measured(tmp_path, file, lambda line, t: None).store
+        assert self.leaving(tmp_path, store, methods=["lottery_ticket"]) is None
+
+    def test_nor_does_a_cell_whose_code_has_changed(self, tmp_path: Path) -> None:
+        (tmp_path / "lab.py").write_text(PLUGIN)
+        mine = {"model": "mine", "plugins": ["lab.py"]}
+        file = sweep_file(tmp_path, **GRID | mine)
+        store = measured(tmp_path, file, lambda line, t: SOME_METRICS).store
+        (tmp_path / "lab.py").write_text(PLUGIN.replace('"1"', '"2"'))
+        assert self.leaving(tmp_path, store, **mine) is None
 
 
 PLUGIN = """

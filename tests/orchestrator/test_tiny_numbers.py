@@ -55,14 +55,15 @@ class TestTheSummary:
     def test_has_every_digit_for_programs(
         self, asked: Asked, tmp_path: Path, last: tuple[str, ...]
     ) -> None:
-        expected = pytest.approx([100 * each for each in DENSITIES], rel=1e-12)
+        expected = pytest.approx(DENSITIES, rel=1e-12)
         rows = json.loads(asked(*last, "--format", "json"))
-        assert [row["remaining %"] for row in rows] == expected
-        assert [row["± std"] for row in rows] == pytest.approx([100 * DEVIATION] * 5, rel=1e-9)
+        assert [row["density"] for row in rows] == expected
+        deviations = [row["test_accuracy_std"] for row in rows]
+        assert deviations == pytest.approx([DEVIATION] * 5, rel=1e-9)
         rows = [*csv.DictReader(io.StringIO(asked(*last, "--format", "csv")))]
-        assert [float(row["remaining %"]) for row in rows] == expected
+        assert [float(row["density"]) for row in rows] == expected
         asked(*last, "--format", "parquet", "--output", str(tmp_path / "t"))
-        assert pq.read_table(tmp_path / "t")["remaining %"].to_pylist() == expected
+        assert pq.read_table(tmp_path / "t")["density"].to_pylist() == expected
 
     @pytest.mark.parametrize("form", ["table", "markdown", "latex"])
     def test_has_significant_digits_for_people(
@@ -93,7 +94,7 @@ def test_methods_have_labels_of_their_own(asked: Asked) -> None:
 
 
 def test_axes_have_a_label_for_each_tick() -> None:
-    axis = density([{"density": 1e-9}]).axis()
+    axis = density([{"density": 1e-9, "iteration": 1}, {"density": 1.0}]).axis()
     chart = alt.Chart(alt.Data(values=[{"d": each} for each in axis["values"]]))
     drawn = chart.mark_point().encode(alt.X("d:Q", axis=axis, scale=alt.Scale(type="log")))
     svg = vl_convert.vegalite_to_svg(drawn.to_json())

@@ -39,6 +39,7 @@ from mirrored import (
 from orchestrator import open_results
 from orchestrator.sweepfile.spec import WandbOptions
 from orchestrator.tracking.destination import Destination, destination, overridden
+from orchestrator.tracking.lineage_run import summary
 from orchestrator.tracking.report import build_wandb_report, wandb_report
 from orchestrator.tracking.service import TrackingError
 from trainables.store import Store, iteration_path
@@ -99,6 +100,18 @@ def test_an_offline_run_is_described_by_its_lineage(finished: Path) -> None:
     assert summary["final_density"] == rows[-1]["iteration/density"]
     assert summary["final_iteration"] == 2
     assert summary["best_test_accuracy"] == max(r["iteration/test_accuracy"] for r in rows)
+
+
+def test_the_summary_is_of_iterations_on_real_data() -> None:
+    accuracies = [0.9, 0.8, 0.5, 0.1]
+    rows = [
+        {"iteration": t, "iteration/test_accuracy": accuracy, "iteration/density": 1 / (t + 1)}
+        for t, accuracy in enumerate(accuracies)
+    ]
+    found = summary(rows, {1, 2})
+    assert (found["final_iteration"], found["final_test_accuracy"]) == (2, 0.5)
+    assert (found["best_iteration"], found["best_test_accuracy"]) == (1, 0.8)
+    assert summary(rows, {4}) == {}
 
 
 def test_a_second_run_leaves_offline_runs_alone(finished: Path) -> None:

@@ -64,7 +64,7 @@ def test_what_a_server_cannot_be_told_at_the_end_is_kept_offline(tmp_path: Path)
         env = login(server.url)
         both = ONE | {"methods": ["one_shot", "lottery_ticket"]}
         command(tmp_path, "run", write(tmp_path, both), WANDB_MODE="disabled")
-        command(tmp_path, "run", write(tmp_path, ONE), **env)
+        command(tmp_path, "run", write(tmp_path, ONE), "--replace", **env)
         server.closed = True
         summary = json.loads(command(tmp_path, "run", write(tmp_path, both), "--json", **env)[0])
     assert (summary["wandb"]["unchanged"], summary["wandb"]["left"]) == (1, 1)

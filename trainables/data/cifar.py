@@ -41,6 +41,10 @@ class CifarDataset:
         train, test = self._read(root, train=True), self._read(root, train=False)
         return Dataset(self.name, train, None, test, self.classes, self.mean, self.std)
 
+    def found(self, roots: DataRoots) -> bool:
+        """Whether the folder is there."""
+        return self._find(roots) is not None
+
     def _find(self, roots: DataRoots) -> Path | None:
         found = (root for root in roots.candidates if (root / self.folder).is_dir())
         return next(found, None)
@@ -127,13 +131,13 @@ CIFAR100 = CifarDataset(
 )
 
 
-@described_by(CIFAR10.describe)
+@described_by(CIFAR10.describe, CIFAR10.found)
 def cifar10(roots: DataRoots) -> Dataset:
     """Ten kinds of things (Krizhevsky, 2009), 32x32 in colour."""
     return CIFAR10.load(roots)
 
 
-@described_by(CIFAR100.describe)
+@described_by(CIFAR100.describe, CIFAR100.found)
 def cifar100(roots: DataRoots) -> Dataset:
     """A hundred kinds of things (Krizhevsky, 2009), 32x32 in colour."""
     return CIFAR100.load(roots)

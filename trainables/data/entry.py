@@ -37,6 +37,8 @@ class DatasetOptions(Entry):
 
     described: ClassVar[Callable[..., DatasetInfo] | None] = None
     """What knows the dataset without loading it, called as the function itself."""
+    found: ClassVar[Callable[[DataRoots], bool] | None] = None
+    """Whether the files that it is loaded from are there, of one that is known without them."""
 
     normalize: Normalization | None = None
     overlap: Annotated[int, Field(ge=0)] = 0
@@ -45,6 +47,11 @@ class DatasetOptions(Entry):
 
     def __call__(self, roots: DataRoots) -> Dataset:
         return self.call(roots)
+
+    def is_there(self, roots: DataRoots) -> bool:
+        """Whether it can be loaded without a download, as far as that shows without reading it."""
+        found = type(self).found
+        return found is None or found(roots)
 
     def describe(self, roots: DataRoots) -> DatasetInfo:
         """What is known of the whole dataset; without a function that knows, it is loaded, and
@@ -70,15 +77,20 @@ def dataset(load: Load) -> Load:
     return DATASET.register(load)
 
 
-def described_by(describe: Callable[..., DatasetInfo]) -> Callable[[Load], Load]:
-    """The decorator of such a function, with one that knows the dataset without loading it.
+def described_by(
+    describe: Callable[..., DatasetInfo], found: Callable[[DataRoots], bool] | None = None
+) -> Callable[[Load], Load]:
+    """The decorator of such a function, with one that knows the dataset without loading it, and,
+    where that needs no files, one that tells whether they are there.
 
     It is called with the same arguments. Where the name and the options do not fix the content, it
     gives a fingerprint of it, see `trainables.data.fingerprint`.
     """
 
     def register(load: Load) -> Load:
-        DATASET.made_of(load, load.__name__).described = staticmethod(describe)
+        config = DATASET.made_of(load, load.__name__)
+        config.described = staticmethod(describe)
+        config.found = None if found is None else staticmethod(found)
         return load
 
     return register

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,14 +43,15 @@ def digest(value: object) -> str:
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Others see all of it or nothing; raises OSError, and leaves nothing behind then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent)
+    # A temporary file would be for nobody else, whatever the umask.
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with scratch.open("wb") as file:
             for part in parts:
                 file.write(part)
         os.replace(scratch, path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 

@@ -52,6 +52,10 @@ class IdxDataset:
         test = _read(paths[2:], self.md5[2:], TEST_EXAMPLES)
         return Dataset(self.name, train, None, test, CLASSES, (self.mean,), (self.std,))
 
+    def found(self, roots: DataRoots) -> bool:
+        """Whether a folder has the four files."""
+        return self._find(roots) is not None
+
     def _folders(self, roots: DataRoots) -> Iterator[Path]:
         for root in roots.candidates:
             for folder in (root / self.title, root / self.name, root):
@@ -116,13 +120,13 @@ FASHION_MNIST = IdxDataset(
 )
 
 
-@described_by(MNIST.describe)
+@described_by(MNIST.describe, MNIST.found)
 def mnist(roots: DataRoots) -> Dataset:
     """Handwritten digits (LeCun et al., 1998), 28x28."""
     return MNIST.load(roots)
 
 
-@described_by(FASHION_MNIST.describe)
+@described_by(FASHION_MNIST.describe, FASHION_MNIST.found)
 def fashion_mnist(roots: DataRoots) -> Dataset:
     """Clothes (Xiao et al., 2017), 28x28."""
     return FASHION_MNIST.load(roots)

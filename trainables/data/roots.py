@@ -32,16 +32,19 @@ def expanded(path: str) -> Path:
         return Path(path)
 
 
-def data_roots(data_root: str | None, environ: Mapping[str, str]) -> DataRoots:
+def data_roots(
+    data_root: str | None, environ: Mapping[str, str], beside: Path | None = None
+) -> DataRoots:
     """`data_root` if given, then $PRUNESWEEP_DATA if set, then the cache folder, which is
-    $PRUNESWEEP_CACHE or the user's.
+    $PRUNESWEEP_CACHE or the user's; last the folder that the sweep file is in, `beside` it.
 
     Paths are made absolute here: the processes of a cluster have other working folders.
     """
     cache = expanded(environ.get(CACHE_VARIABLE) or user_cache_dir("prunesweep")).absolute()
     named = (data_root, environ.get(ENVIRONMENT_VARIABLE))
     folders = [expanded(name).absolute() for name in named if name]
-    return DataRoots(candidates=(*dict.fromkeys([*folders, cache]),), cache=cache)
+    last = [] if beside is None else [beside.absolute()]
+    return DataRoots(candidates=(*dict.fromkeys([*folders, cache, *last]),), cache=cache)
 
 
 def not_found(missing: str, places: Iterable[Path], remedy: str) -> DatasetNotFound:

@@ -73,7 +73,7 @@ def describe(roots: DataRoots) -> DatasetInfo:
     return with_notes(info, (f"{folder} is not all of Tiny ImageNet, or another dataset",))
 
 
-@described_by(describe)
+@described_by(describe, lambda roots: _find(roots) is not None)
 def tiny_imagenet(roots: DataRoots) -> Dataset:
     """Images [N, 3, 64, 64]; `val` is the test split, and class i is line i of wnids.txt.
 

@@ -369,4 +369,4 @@ class Named:
         if entry is None:
             known = [*catalogue.of(self.kind)]
             raise PydanticCustomError("unknown_name", "unknown", {"tag": name, "known": known})
-        return entry.model_validate(value, context=info.context)
+        return entry.model_validate({"name": name, **value}, context=info.context)

@@ -21,7 +21,9 @@ class Criterion(ScoringData, Entry):
         return self.call(scoring)
 
 
-CRITERION = Kind("criterion", Criterion, ("scoring",), ("trainables.pruning.criteria",))
+CRITERION = Kind(
+    "criterion", Criterion, ("scoring",), ("trainables.pruning.criteria",), "magnitude"
+)
 
 Score = TypeVar("Score", bound=Callable[..., dict[str, Tensor]])
 

@@ -13,7 +13,8 @@ from trainables.plugins.entry import Entry, Kind, PluginError, described
 
 
 class Unfit(ValueError):
-    """Images of this shape cannot be augmented so; `option` is to be changed."""
+    """A part does not fit what it is to be used with, such as images of that shape; `option` is to
+    be changed."""
 
     def __init__(self, message: str, option: str) -> None:
         super().__init__(message)

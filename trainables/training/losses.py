@@ -44,7 +44,7 @@ class Loss(Entry):
         return losses
 
 
-LOSS = Kind("loss", Loss, ("logits", "labels"), (__name__,))
+LOSS = Kind("loss", Loss, ("logits", "labels"), (__name__,), "cross_entropy")
 loss = LOSS.register
 
 

@@ -56,7 +56,7 @@ def _checked(config: type[Any]) -> None:
         )
 
 
-OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), (__name__,), check=_checked)
+OPTIMIZER = Kind("optimizer", Optimizer, ("parameters",), (__name__,), "sgd", check=_checked)
 optimizer = OPTIMIZER.register
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from trainables.config import Listed
 from trainables.plugins.entry import Entry, Kind
+from trainables.training.augmentation import Unfit
 
 
 class Schedule(Entry):
@@ -16,8 +17,11 @@ class Schedule(Entry):
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:
         return self.call(lr, epoch, epochs)
 
+    def require_fit(self, epochs: int) -> None:
+        """Raises Unfit when it cannot mean what it says in so many epochs."""
 
-SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), (__name__,))
+
+SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), (__name__,), "cosine")
 lr_schedule = SCHEDULE.register
 
 
@@ -51,3 +55,12 @@ class StepDecay(Schedule):
 
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:
         return lr * self.factor ** sum(epoch >= m for m in self.milestones)
+
+    def require_fit(self, epochs: int) -> None:
+        late = [m for m in self.milestones if m >= epochs]
+        if late:
+            raise Unfit(
+                f"{', '.join(map(str, late))} would never be reached: there are {epochs} epochs; "
+                "leave it out, or train longer",
+                "milestones",
+            )

@@ -22,13 +22,14 @@ DIGITS = {1: (1, 2, 3, 5, 7), 2: (1, 2, 5)}
 class Measure:
     """A column with its axis; `format` is D3's, and without one the axis finds its own.
 
-    With `ticks`, the axis is logarithmic. Of a `fraction`, a band ends at 0 and 1, however large
-    the deviation.
+    A `log` axis has these `ticks`, or finds its own. Of a `fraction`, a band ends at 0 and 1,
+    however large the deviation.
     """
 
     field: str
     title: str
     format: str | None = None
+    log: bool = False
     ticks: tuple[float, ...] = ()
     fraction: bool = False
     domain: tuple[float, float] | None = None
@@ -42,7 +43,7 @@ class Measure:
         return axis
 
     def scale(self) -> alt.Scale:
-        kind = alt.Scale(type="log", nice=False) if self.ticks else alt.Scale(zero=False)
+        kind = alt.Scale(type="log", nice=False) if self.log else alt.Scale(zero=False)
         kind.domain = self.domain or alt.Undefined
         return kind
 
@@ -60,10 +61,30 @@ GINI = Measure("gini", "Gini Index", fraction=True)
 
 def density(rows: Sequence[Row]) -> Measure:
     """The remaining weights, on a log axis with ticks for the densities of `rows`."""
-    decades = math.ceil(-math.log10(min((r["density"] for r in rows if r["density"]), default=0.1)))
+    means = _mean_densities(rows)
+    decades = math.ceil(-math.log10(min(means, default=0.1)))
     digits = DIGITS.get(max(1, decades), (1,))
     ticks = [round(digit * 10.0**-power, 12) for power in range(1, 13) for digit in digits]
-    return Measure("density", "Remaining weights", "~p", (1.0, *ticks))
+    return logarithmic("density", "Remaining weights", "~p", (1.0, *ticks), means)
+
+
+def logarithmic(
+    field: str, title: str, format: str, ticks: Sequence[float], values: Sequence[float]
+) -> Measure:
+    """A measure on a log axis with those `ticks`; where fewer than two are among the `values` to be
+    shown, it finds its own: otherwise it might have none."""
+    there = [tick for tick in ticks if min(values, default=0) <= tick <= max(values, default=0)]
+    return Measure(field, title, format, log=True, ticks=tuple(ticks) if len(there) > 1 else ())
+
+
+def _mean_densities(rows: Sequence[Row]) -> list[float]:
+    """Those that are shown: over seeds."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        if row["density"]:
+            at = tuple(row.get(name) for name in ("label", "iteration", "layer"))
+            found.setdefault(at, []).append(row["density"])
+    return [sum(each) / len(each) for each in found.values()]
 
 
 def mean_curves(
@@ -114,7 +135,7 @@ def mean_curves(
 def _means(x: Measure, y: Measure, groups: Sequence[str]) -> list[dict[str, Any]]:
     """The transforms from rows to `x`, `mean`, `deviation`, `seeds`, `low` and `high`."""
     given = " && ".join(f"isValid(datum['{each.field}'])" for each in (x, y))
-    positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.ticks]
+    positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.log]
     return [
         {"filter": given},
         {
@@ -177,7 +198,7 @@ def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt
 
 def _low(y: Measure) -> str:
     low = "datum.mean - datum.deviation"
-    if y.ticks:
+    if y.log:
         # There is no place for the lower half of a band that reaches zero.
         return f"{low} > 0 ? {low} : datum.mean"
     return f"max(0, {low})" if y.fraction else low

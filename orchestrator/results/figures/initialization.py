@@ -4,6 +4,7 @@ import altair as alt
 
 from orchestrator.results.figures.curves import Measure, block, blocks, density, mean_curves
 from orchestrator.results.figures.kept import histogram_rows, norm_rows, random_norm_rows
+from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import Row, distinct
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -20,7 +21,7 @@ def kept_weights(results: Results) -> alt.TopLevelMixin | None:
     rows = histogram_rows(results)
     if not rows:
         return None
-    look = Look("curve", tuple(distinct(rows, "curve")), dense=True)
+    look = method_look(results, "curve", rows, dense=True)
     networks = distinct(rows, "network")
     charts = [_histograms(rows, look, network, network == networks[0]) for network in networks]
     return blocks(rows, charts)
@@ -31,7 +32,7 @@ def kept_norms(results: Results) -> alt.TopLevelMixin | None:
     rows = norm_rows(results)
     if not rows:
         return None
-    look = Look("curve", tuple(distinct(rows, "curve")))
+    look = method_look(results, "curve", rows)
     settings = distinct(rows, "setting")
     charts = [_norms(rows, look, setting, setting == settings[0]) for setting in settings]
     return blocks(rows, charts)

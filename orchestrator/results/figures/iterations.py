@@ -18,6 +18,7 @@ from orchestrator.results.figures.curves import (
     density,
     mean_curves,
 )
+from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import (
     Row,
     cell_columns,
@@ -64,14 +65,18 @@ def _by_setting(
     results: Results, measured: Callable[[list[Row]], Sequence[Measure]]
 ) -> alt.TopLevelMixin | None:
     rows = iteration_rows(results)
-    shown = iterative(rows)
+    shown = [row for row in iterative(rows) if row["on_data"]]
     if not shown:
         return None
-    look = Look("variant", tuple(distinct(shown, "variant")))
+    look = method_look(results, "variant", shown)
     settings = distinct(shown, "setting")
     charts = [
         _panels(
-            measured(shown), look, [setting], alt.datum.setting == setting, setting == settings[0]
+            measured([row for row in shown if row["setting"] == setting]),
+            look,
+            [setting],
+            (alt.datum.setting == setting) & alt.datum.on_data,
+            setting == settings[0],
         )
         for setting in settings
     ]

@@ -33,7 +33,8 @@ def iteration_rows(results: Results) -> list[Row]:
     """One row for each iteration of each lineage; `p`, `q`, `eta` and `gamma` are SAP's.
 
     `accuracy_difference` and `pq_index_difference` are what pruning took: the model that was
-    pruned less the pruned model (SAP Figures 2b and 3b). `outcome` is as of `is_outcome`.
+    pruned less the pruned model (SAP Figures 2b and 3b). `outcome` is as of `is_outcome`;
+    `on_data` says whether it was trained on real data.
     """
     cells = cell_columns(results)
     lines = {line.id: line for line in results.record.lineages}
@@ -48,6 +49,7 @@ def iteration_rows(results: Results) -> list[Row]:
     for row in rows:
         row |= _differences(row, at.get((row["lineage"], row["iteration"] - 1)), lines)
         row["outcome"] = is_outcome(lines[row["lineage"]], row["iteration"])
+        row["on_data"] = row["iteration"] in lines[row["lineage"]].on_data
     return rows
 
 
@@ -141,9 +143,10 @@ def variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
 
 
 def is_outcome(line: LineageRecord, iteration: int) -> bool:
-    """Whether a method is judged by `iteration`: by any where it aims at no density, else by its
-    last. On the way to a density the model may be trained on noise, to find a mask alone."""
-    return line.config["method"].get("density") is None or iteration == line.iterations[-1]
+    """Whether a method is judged by `iteration`: by any on real data where it aims at no density,
+    else by its last."""
+    last = line.config["method"].get("density") is None or iteration == line.iterations[-1]
+    return last and iteration in line.on_data
 
 
 def iterative(rows: Sequence[Row]) -> list[Row]:

@@ -17,6 +17,7 @@ from orchestrator.results.figures.curves import (
     mean_curves,
     side_by_side,
 )
+from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import (
     Row,
     distinct,
@@ -34,11 +35,12 @@ def scope_trade_off(results: Results) -> alt.TopLevelMixin | None:
     shown = [row for row in iterative(rows) if row["outcome"]]
     if len(distinct(shown, "scope")) < 2:
         return None
-    look = Look("curve", tuple(distinct(shown, "curve")))
+    look = method_look(results, "curve", shown)
     networks = distinct(shown, "network")
     charts: list[Chart] = []
     for network in networks:
-        panel = mean_curves(density(shown), ACCURACY, look, size=(118, 118))
+        remaining = density([row for row in shown if row["network"] == network])
+        panel = mean_curves(remaining, ACCURACY, look, size=(118, 118))
         if network == networks[0]:
             panel = panel.add_params(look.chosen())
         panels = side_by_side(panel, _scope())

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.results.figures.curves import Measure, block, blocks, mean_curves
+from orchestrator.results.figures.curves import Measure, block, blocks, logarithmic, mean_curves
 from orchestrator.results.figures.rows import Row, cell_columns, distinct, variant
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -46,7 +46,7 @@ def _score(values: Sequence[float]) -> Measure:
     if min(values) < 0:
         return Measure("score", "Score")
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
-    return Measure("score", "Score", "~g", tuple(10.0**power for power in powers))
+    return logarithmic("score", "Score", "~g", [10.0**power for power in powers], values)
 
 
 def _rows(results: Results) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """Style: one theme for all figures, and the looks by which a reader tells methods apart.
 
-Colours are Okabe and Ito's, without the yellow that vanishes on white; with seven colours, six
-dashes and eight shapes, each going round by itself, methods differ in grey print too and no two of
-the first 168 look alike.
+Colours are Okabe and Ito's, without the yellow that vanishes on white, and four more; with eleven
+colours, six dashes and eight shapes, each going round by itself, methods differ in grey print too
+and no two of the first 264 look alike.
 """
 
 import math
@@ -12,7 +12,10 @@ from typing import Any
 
 import altair as alt
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F",
+    "#8F5BD6", "#8C564B", "#8A8A12", "#B0264F",
+)  # fmt: skip
 DASHES = ((1, 0), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4), (10, 3))
 SHAPES = (
     "circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right",
@@ -55,9 +58,10 @@ def heading(*lines: str) -> alt.TitleParams:
 class Look:
     """How the values of a column are told apart: each its colour, dash and shape.
 
-    `ordered` values get colours in order. `dense` curves have too many points to draw, so that the
-    legend shows their dashes. `key` names the selection: looks with legends of their
-    own in one figure need different ones.
+    `places` are, for each value, the numbers of its colour and of its dash and shape, where these
+    are not to follow the order of the values. `ordered` values get colours in order. `dense` curves
+    have too many points to draw, so that the legend shows their dashes. `key` names the selection:
+    looks with legends of their own in one figure need different ones.
     """
 
     field: str
@@ -66,6 +70,7 @@ class Look:
     ordered: bool = False
     dense: bool = False
     key: str = "chosen"
+    places: tuple[tuple[int, int], ...] = ()
 
     def colour(self) -> alt.Color:
         if self.ordered:
@@ -73,15 +78,15 @@ class Look:
             scheme = alt.SchemeParams(name=ORDERED, extent=[0, 0.85])
             scale = alt.Scale(domain=self.values, scheme=scheme)
         else:
-            scale = self._scale(COLOURS)
+            scale = self._scale(COLOURS, 0)
         return alt.Color(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def dash(self) -> alt.StrokeDash:
-        scale = self._scale(DASHES)
+        scale = self._scale(DASHES, 1)
         return alt.StrokeDash(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def shape(self) -> alt.Shape:
-        scale = self._scale(SHAPES)
+        scale = self._scale(SHAPES, 1)
         return alt.Shape(self._field, title=self.title, scale=scale, legend=self._legend())
 
     def chosen(self) -> alt.Parameter:
@@ -92,8 +97,9 @@ class Look:
     def _field(self) -> str:
         return f"{self.field}:{'O' if self.ordered else 'N'}"
 
-    def _scale(self, choices: Sequence[Any]) -> alt.Scale:
-        around = tuple(choices[i % len(choices)] for i in range(len(self.values)))
+    def _scale(self, choices: Sequence[Any], which: int) -> alt.Scale:
+        places = self.places or tuple((i, i) for i in range(len(self.values)))
+        around = tuple(choices[place[which] % len(choices)] for place in places)
         return alt.Scale(domain=self.values, range=around)
 
     def _legend(self) -> alt.Legend:

@@ -3,8 +3,9 @@
 import altair as alt
 
 from orchestrator.results.figures.curves import ACCURACY, Chart, block, blocks, density, mean_curves
+from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import distinct, iteration_rows
-from orchestrator.results.figures.style import Look, heading
+from orchestrator.results.figures.style import heading
 from orchestrator.results.opening import Results
 
 
@@ -14,11 +15,12 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
     shown = [row for row in rows if row["outcome"]]
     if all(row["density"] == 1 for row in shown):
         return None
-    look = Look("curve", tuple(distinct(rows, "curve")))
+    look = method_look(results, "curve", rows)
     settings = distinct(shown, "setting")
     charts: list[Chart] = []
     for setting in settings:
-        panel = mean_curves(density(shown), ACCURACY, look, size=(380, 240))
+        remaining = density([row for row in shown if row["setting"] == setting])
+        panel = mean_curves(remaining, ACCURACY, look, size=(380, 240))
         if setting == settings[0]:
             panel = panel.add_params(look.chosen())
         where = (alt.datum.setting == setting) & alt.datum.outcome

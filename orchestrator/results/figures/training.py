@@ -10,6 +10,7 @@ from orchestrator.results.figures.curves import (
     mean_curves,
     side_by_side,
 )
+from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import distinct, epoch_rows, spread
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -36,7 +37,7 @@ def training(results: Results) -> alt.TopLevelMixin | None:
     rows = epoch_rows(results, chosen, EPOCHS)
     if not rows:
         return None
-    look = Look("variant", tuple(distinct(rows, "variant")))
+    look = method_look(results, "variant", rows)
     settings = distinct(rows, "setting")
     charts = [_block(look, setting, setting == settings[0]) for setting in settings]
     return blocks(rows, charts)

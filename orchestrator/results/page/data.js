@@ -30,7 +30,7 @@ function unpack({ rows, columns }) {
 }
 
 /** The payload with its tables as rows. An iteration has what is known of its lineage, a lineage
- *  its `rows`, in order, and the last of them. */
+ *  its `rows`, in order, the last of them, and its `result`: the last that is trained on real data. */
 function unpackPayload(payload) {
   const lineages = unpack(payload.lineages).map((line) => ({ ...line, rows: [] }));
   const scopes = distinct(lineages.map((line) => line.scope)).length;
@@ -42,7 +42,10 @@ function unpackPayload(payload) {
     return { ...row, id, label, curve, group, network, seed };
   });
   iterations.forEach((row) => lineages[row.lineage].rows.push(row));
-  lineages.forEach((line) => (line.last = line.rows.at(-1)));
+  for (const line of lineages) {
+    line.last = line.rows.at(-1);
+    line.result = line.rows.findLast((row) => row.inputs === "real");
+  }
   return { ...payload, lineages, iterations };
 }
 

@@ -8,17 +8,26 @@ const formats = {
   number: (v) => (Number.isNaN(v) ? "NaN" : Number(v.toPrecision(4)).toString()),
   percent: (v) => (Number.isNaN(v) ? "NaN" : decimals(100 * v)),
   // Densities span decades: 100, 10.7, 1.07, 0.107.
-  density: (v) => (v >= 0.1 ? (100 * v).toFixed(1) : (100 * v).toPrecision(3)),
+  density: (v) => (v >= 0.1 ? rounded(100 * v, 1).toFixed(1) : (100 * v).toPrecision(3)),
   seconds: (v) => duration(v),
   bytes: (v) => size(v),
   date: (v) => moment(v),
 };
 
-/** Two places, or the two digits that a smaller number has; less than 1e-9 is rounding. */
-function decimals(v) {
-  const small = Math.abs(v) > 1e-9 && Math.abs(v) < 0.1;
-  return small ? Number(v.toPrecision(2)).toString() : (Math.abs(v) > 1e-9 ? v : 0).toFixed(2);
+/** So many decimal places, or as many digits as `significant` of a smaller number: `decimals` of
+ *  orchestrator/results/rendering.py. */
+function decimals(v, places = 2, significant = 2) {
+  const exact = Number(v.toPrecision(12));
+  const size = Math.abs(exact);
+  if (size <= 1e-9) return (0).toFixed(places);
+  if (size >= 10 ** (significant - 1 - places)) return rounded(exact, places).toFixed(places);
+  const small = rounded(exact, significant - 1 - Math.floor(Math.log10(size)));
+  return Number(small.toPrecision(significant)).toString();
 }
+
+/** Rounded to so many places; what is half-way goes up. */
+const rounded = (v, places) =>
+  Math.round(Number((v * 10 ** places).toPrecision(12))) / 10 ** places;
 
 const isMissing = (value) => value === null || value === undefined;
 

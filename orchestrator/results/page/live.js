@@ -16,8 +16,9 @@ async function follow() {
     if (document.hidden) continue;
     try {
       const news = await fetched("state.json");
+      // How far the run is belongs to the data of the same version, and to no other.
       if (news.version !== data.data_version) update(await fetched("data.json"));
-      data = { ...data, state: news.state, run: news.run };
+      else data = { ...data, state: news.state, run: news.run };
       drawHeader();
       $("live").textContent = "live";
     } catch (error) {

@@ -7,40 +7,42 @@ from typing import Any
 Packed = dict[str, Any]
 
 DIGITS = 6
-"""Significant digits of a float: more than any figure shows, and half the bytes."""
+"""Significant digits of a float in a figure's rows: more than it shows, and half the bytes."""
+EVERY = 17
+"""Those of a float in tables, which can be saved."""
 
 OWNER = "lineage"
 """Much of what a row says is about its lineage, and is the same in all rows of it."""
 
 
-def pack(columns: Mapping[str, Sequence[Any]], rows: int) -> Packed:
-    """`columns`, each of `rows` values, for the page's `unpack`.
+def pack(columns: Mapping[str, Sequence[Any]], rows: int, digits: int = DIGITS) -> Packed:
+    """`columns`, each of `rows` values, floats with so many `digits`, for the page's `unpack`.
 
     A column is its list of numbers, or one `constant`, or `values` with one code a row, or values
     `by_owner`: one for each distinct value of the column `lineage`, in order of appearance.
     """
     owners = list(columns.get(OWNER, ()))
     packed = {
-        name: _column(list(values), owners if name != OWNER else [])
+        name: _column(list(values), owners if name != OWNER else [], digits)
         for name, values in columns.items()
     }
     return {"rows": rows, "columns": packed}
 
 
-def _column(values: list[Any], owners: list[Any]) -> Any:
+def _column(values: list[Any], owners: list[Any], digits: int) -> Any:
     if any(isinstance(value, dict | list) for value in values):
-        return {"plain": [_plain(value) for value in values]}
+        return {"plain": [_plain(value, digits) for value in values]}
     distinct = {_key(value): value for value in values}
     if len(distinct) == 1:
-        return {"constant": _plain(next(iter(distinct.values())))}
+        return {"constant": _plain(next(iter(distinct.values())), digits)}
     of_owner = _by_owner(values, owners)
     if of_owner is not None:
-        return {"by_owner": [_plain(value) for value in of_owner]}
+        return {"by_owner": [_plain(value, digits) for value in of_owner]}
     if any(isinstance(value, str) for value in distinct.values()):
         codes = {key: code for code, key in enumerate(distinct)}
         coded = [codes[_key(value)] for value in values]
-        return {"values": [_plain(value) for value in distinct.values()], "codes": coded}
-    return [_plain(value) for value in values]
+        return {"values": [_plain(value, digits) for value in distinct.values()], "codes": coded}
+    return [_plain(value, digits) for value in values]
 
 
 def _by_owner(values: list[Any], owners: list[Any]) -> list[Any] | None:
@@ -57,12 +59,12 @@ def _key(value: Any) -> Any:
     return (type(value), None if value != value else value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, digits: int) -> Any:
     """`value` without what JSON lacks: NaN and infinities become {"float": name}."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each, digits) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(each, digits) for each in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else {"float": str(value)}
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else {"float": str(value)}
     return value

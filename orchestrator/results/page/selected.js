@@ -1,6 +1,6 @@
 // Tables of what is selected: lineages, iterations, cost, runs, failures.
 
-const METHOD = { name: "label", title: "method", format: "text" };
+const METHOD = { name: "label", title: "method", format: "text", alias: "method" };
 const stateCell = ({ state }) => h("span", { class: stateClass(state) }, state);
 const committedCell = ({ committed, iterations }) => `${committed} of ${iterations}`;
 
@@ -42,6 +42,7 @@ const iterationTable = dataTable({
     { name: "pq_index", title: "PQ Index", format: "number" },
     { name: "gini", title: "Gini", format: "number" },
     { name: "macs_kept", title: "MACs kept", format: "count" },
+    { name: "inputs", title: "trained on", format: "text", alias: "trained_on", dull: true },
     { name: "collapsed_layers", title: "collapsed layers", format: "text", long: true },
     { name: "train_seconds", title: "training", format: "seconds" },
     { name: "prune_seconds", title: "pruning", format: "seconds" },
@@ -99,8 +100,8 @@ function drawTables() {
 
 const lineageRow = (line) => ({
   ...line,
-  density: line.last?.density,
-  test_accuracy: line.last?.test_accuracy,
+  density: line.result?.density,
+  test_accuracy: line.result?.test_accuracy,
   attempt: line.last?.attempt,
   seconds: line.last && sum(line.rows.map((row) => row.train_seconds + row.prune_seconds)),
 });

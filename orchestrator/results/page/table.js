@@ -1,6 +1,6 @@
 // Tables that can be sorted, filtered, paged and saved.
 
-const COMPARISON = /^([a-z_]+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/i;
+const COMPARISON = /^([a-z_]+)(<=|>=|<|>|=)(.*)$/i;
 
 const compare = {
   "<": (a, b) => a < b,
@@ -16,19 +16,38 @@ const shown = (column, row) => {
   return column.format === "percent" || column.format === "density" ? 100 * value : value;
 };
 
-/** A test of rows for a filter such as `sap seed=1 accuracy>98`: all of it has to hold. */
-function rowTest(query, columns) {
-  const tests = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
-    const [, name, sign, number] = word.match(COMPARISON) ?? [];
-    const column = columns.find((each) => each.alias === name || each.name === name);
-    if (column && column.format !== "text") {
-      const bound = Number(number);
-      return (row) => !isMissing(row[column.name]) && compare[sign](shown(column, row), bound);
-    }
-    const texts = columns.filter((each) => each.format === "text");
-    return (row) => texts.some((each) => `${row[each.name] ?? ""}`.toLowerCase().includes(word));
-  });
-  return (row) => tests.every((test) => test(row));
+const filterName = ({ alias, name }) => alias ?? name;
+
+/** Whether a text of the row has the word in it. */
+const mentions = (row, texts, word) =>
+  texts.some((each) => `${row[each.name] ?? ""}`.toLowerCase().includes(word));
+
+/** A test of rows for one word of a filter, or `{ wrong }`: what cannot be meant by it. */
+function wordTest(word, columns, rows) {
+  const texts = columns.filter((each) => each.format === "text");
+  const [, name, sign, value] = word.match(COMPARISON) ?? [];
+  const column = columns.find((each) => [each.alias, each.name].includes(name));
+  // Labels have comparisons in them too, such as p=0.5.
+  if (!name || (!column && rows.some((row) => mentions(row, texts, word)))) {
+    return (row) => mentions(row, texts, word);
+  }
+  if (!column) return { wrong: `no column ${name}; there are ${columns.map(filterName).join(", ")}` };
+  if (column.format === "text") {
+    if (sign !== "=") return { wrong: `${name} is text: ${name}=… finds it` };
+    return (row) => mentions(row, [column], value);
+  }
+  const bound = Number(value);
+  if (value === "" || Number.isNaN(bound)) return { wrong: `${name}${sign} needs a number` };
+  return (row) => !isMissing(row[column.name]) && compare[sign](shown(column, row), bound);
+}
+
+/** The rows that a filter such as `sap seed=1 accuracy>98` is about, of which all of it has to
+ *  hold, and what is wrong with it, null where nothing is. */
+function filtered(rows, query, columns) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  const tests = words.map((word) => wordTest(word, columns, rows));
+  const wrong = tests.map((test) => test.wrong).find(Boolean) ?? null;
+  return { wrong, rows: wrong ? [] : rows.filter((row) => tests.every((test) => test(row))) };
 }
 
 /** Rows in the order of one column, what is missing last. */
@@ -82,7 +101,9 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
       const values = new Set(all.map((row) => row[name] ?? null));
       return !values.has(null) ? !(dull && values.size === 1) : values.size > 1;
     });
-  const matching = () => sorted(all.filter(rowTest(query, columns)), order);
+  const usable = () => columns.filter(({ format }) => format !== "date");
+  const found = () => filtered(all, query, usable());
+  const matching = () => sorted(found().rows, order);
 
   function filter() {
     [query, first] = [search.value, 0];
@@ -126,7 +147,8 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
   }
 
   function draw() {
-    const rows = matching();
+    const { wrong, rows: kept } = found();
+    const rows = sorted(kept, order);
     const visible = held();
     first = Math.max(0, Math.min(first, Math.floor((rows.length - 1) / pageSize) * pageSize));
     const page = rows.slice(first, first + pageSize);
@@ -135,7 +157,8 @@ function dataTable({ name, label, columns, sort, pageSize = 25, searchable = tru
       ...page.map((row) => h("tr", {}, visible.map((column) => cell(column, row)))),
     );
     const range = rows.length ? `${first + 1}–${first + page.length} of ` : "";
-    count.textContent = `${range}${plural(rows.length, "row")}`;
+    count.textContent = wrong ?? `${range}${plural(rows.length, "row")}`;
+    count.classList.toggle("wrong", wrong !== null);
     previous.disabled = first === 0;
     next.disabled = first + pageSize >= rows.length;
     pager.hidden = rows.length <= pageSize;

@@ -1,0 +1,61 @@
+"""Replacing: what would leave a stored sweep when another grid is run under its name."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.records.labels import labels
+from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
+from trainables.config import CODE, canonical_json
+from trainables.store import Damaged, Store
+
+SHOWN = 5
+
+
+def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str | None:
+    """What of the stored sweep of that name is no part of `now`, in words; None where nothing is.
+
+    Only what is `committed` counts: the keys of iterations. A cell whose code or data are others
+    now is the same cell, which is trained anew.
+    """
+    before = None
+    with suppress(Damaged):  # `verify` says so, and the run writes it anew
+        before = read_sweep(store, now.name)
+    if before is None:
+        return None
+    length = {_cell(line): len(line.keys) for line in now.lineages}
+    kept = {key for line in now.lineages for key in line.keys}
+
+    def leaves(line: LineageRecord) -> bool:
+        return any(key in committed and key not in kept for key in line.keys)
+
+    gone = [line for line in before.lineages if _cell(line) not in length and leaves(line)]
+    beyond = (
+        replace(line, keys=line.keys[length.get(_cell(line), 0) :]) for line in before.lineages
+    )
+    shorter = [line for line in beyond if _cell(line) in length and leaves(line)]
+    if not gone and not shorter:
+        return None
+    names = labels(before)
+    parts = []
+    if gone:
+        found = [f"{names[line.id]} seed {line.config['seed']}" for line in gone]
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        count = f"{len(gone)} of {len(before.lineages)} lineages"
+        parts.append(f"{count} ({', '.join(found[:SHOWN])}{more})")
+    if shorter:
+        parts.append(f"the last iterations of {len(shorter)} lineages")
+    return f"{' and '.join(parts)} would leave the sweep {now.name}; what is stored of them stays"
+
+
+def _cell(line: LineageRecord) -> str:
+    pruned = {n: v for n, v in line.config["prune"].items() if n != "iterations"}
+    return canonical_json(_as_written(line.config | {"prune": pruned}))
+
+
+def _as_written(value: Any) -> Any:
+    """A config without what tells the contents of files and of plug-ins."""
+    if not isinstance(value, dict):
+        return value
+    return {n: _as_written(v) for n, v in value.items() if n not in (CODE, "fingerprint")}
