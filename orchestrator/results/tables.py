@@ -1,14 +1,15 @@
 """Results tables: compacted Parquet, derived from a sweep's commits."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.records.columns import identity_row
@@ -18,6 +19,9 @@ from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, read_table
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
 """Those of every sweep; one whose commits have scores has `scores` too."""
@@ -295,6 +299,8 @@ def _read(store: Store, path: str, columns: list[str] | None = None) -> pa.Table
 
 def _of(part: SweepRecord) -> pc.Expression:
     """Whether a row is of a lineage of `part`."""
+    import pyarrow.compute as pc
+
     return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
 
 

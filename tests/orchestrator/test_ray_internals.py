@@ -1,6 +1,8 @@
 """Ray's private parts still do what they are used for. Of a cluster: test_clusters.py."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +63,27 @@ def test_aws_keys_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with keys_kept():
         assert handed_on()
         assert "AWS_SECRET_ACCESS_KEY" not in handed_on()
+
+
+CALLBACKS = """
+import sys
+import ray.tune.tune
+from ray.tune import Callback
+from orchestrator.run.ray_internals import uncounted
+
+counting = sys.modules["ray.tune.tune"].air_usage
+with uncounted():
+    counting.tag_callbacks([Callback()])
+print("wandb" in sys.modules)
+counting.tag_callbacks([Callback()])
+print("wandb" in sys.modules)
+"""
+
+
+def test_tune_does_not_import_wandb_to_count_callbacks() -> None:
+    """It does by itself, else `uncounted` is not needed."""
+    done = subprocess.run([sys.executable, "-c", CALLBACKS], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_an_address_is_looked_up_as_ray_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -557,6 +557,10 @@ def test_ray_listens_on_loopback_only(watched: Watched) -> None:
     assert not [who for who in watched.listening.values() if "dashboard.py" in who]
 
 
+def test_ray_starts_no_helper_that_nobody_listens_to(watched: Watched) -> None:
+    assert not [command for command in watched.commands if "monitor.py" in command]
+
+
 def test_ray_asks_for_a_token_of_the_run_that_is_on_no_disk(watched: Watched) -> None:
     """Whatever the user's own token and mode are, which are those of another cluster."""
     tokens = watched.tokens - {"", CANARIES["RAY_AUTH_TOKEN"]}

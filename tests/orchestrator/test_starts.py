@@ -127,7 +127,7 @@ def test_a_lineage_imports_no_compiler(tmp_path: Path) -> None:
             {
                 "name": "s",
                 "dataset": {"name": "digits", "subset": 100},
-                "model": [{"name": "mlp", "hidden": [8]}, "cnn"],
+                "model": {"name": "mlp", "hidden": [8]},
                 "train": {"epochs": 1, "batch_size": 50, "optimizer": optimizers},
                 "prune": {"iterations": 1},
                 "methods": ["sap", {"name": "snip", "density": 0.1, "examples": 50}],
