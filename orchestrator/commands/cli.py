@@ -335,12 +335,29 @@ def list_(
         "lr_schedules",
         "losses",
         "augmentations",
+        "sweeps",
+        "examples",
     ],
     *,
     plugin: Plugins = None,
+    storage: Annotated[str, Parameter(help="Where `list sweeps` looks.")] = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> int:
-    """List what a sweep file can name, with options and defaults."""
+    """List what a sweep file can name, with options and defaults; the sweeps of a storage; or the
+    examples that prunesweep comes with, for `prunesweep run`."""
+    if what == "sweeps":
+        from orchestrator.commands.storage import show_sweeps
+        from orchestrator.storage.listing import list_sweeps
+        from trainables.store import Store
+
+        store = Store(storage)
+        show_sweeps(list_sweeps(store), store, _out(), as_json)
+        return OK
+    if what == "examples":
+        from orchestrator.commands.examples import show_examples
+
+        show_examples(_out(), as_json)
+        return OK
     from orchestrator.commands import printing
     from orchestrator.commands.catalogue import listed
     from trainables.plugins.loading import load_plugins
@@ -348,6 +365,106 @@ def list_(
 
     catalogue = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or [])
     printing.show_catalogue(listed(what, catalogue), _out(), as_json)
+    return OK
+
+
+# The life of a storage
+
+
+@app.command
+def rm(
+    name: SweepName,
+    *,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Remove a sweep, with the iterations that no other sweep is made of."""
+    from orchestrator.commands.storage import confirm_removal, show_removal
+    from orchestrator.storage.removing import removal, remove_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    if not yes:
+        confirm_removal(removal(store, name), store)
+    show_removal(remove_sweep(store, name), _out(), as_json)
+    return OK
+
+
+@app.command
+def mv(
+    old: SweepName,
+    new: Annotated[str, Parameter(help="What to call it.")],
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Call a sweep something else. Trains nothing; change its file too."""
+    from orchestrator.storage.renaming import rename_sweep
+    from trainables.store import Store
+
+    rename_sweep(Store(storage), old, new)
+    print(f"{old} is {new} now; write name: {new} in its file, which trains nothing anew")
+    return OK
+
+
+@app.command(name="gc")
+def gc_(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="", help="Show it, and delete nothing.")] = False,
+    quarantine: Annotated[
+        bool, Parameter(negative="", help="Also what was set aside as damaged.")
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Delete iterations, snapshots, checkpoints and other leftovers that no sweep names."""
+    from orchestrator.commands.storage import show_collected
+    from orchestrator.storage.collecting import collect
+    from trainables.store import Store
+
+    store = Store(storage)
+    found = collect(store, dry_run=dry_run, quarantine=quarantine)
+    show_collected(found, store, _out(), dry_run=dry_run, as_json=as_json)
+    return OK
+
+
+@app.command
+def merge(
+    other: Annotated[str, Parameter(help="The storage to copy from: a folder or a URI.")],
+    *,
+    sweep: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A sweep's name; repeatable. By default all there are."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Copy another storage's sweeps and iterations into this one; again to resume. Every file is
+    compared with its hash. Exit code 1 when something is damaged there."""
+    from orchestrator.commands.storage import show_merged
+    from orchestrator.storage.merging import merge as merge_storages
+    from trainables.store import Store
+
+    source = Store(other)
+    with Console(stderr=True).status("merging") as status:
+        merged = merge_storages(
+            Store(storage),
+            source,
+            sweep or [],
+            told=lambda done, of: status.update(f"{done} of {of} commits"),
+        )
+    show_merged(merged, source, _out(), as_json)
+    return FAILED if merged.damage else OK
+
+
+@app.command
+def du(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+    """Show what takes how much room in a storage."""
+    from orchestrator.commands.storage import show_usage
+    from orchestrator.storage.usage import usage
+    from trainables.store import Store
+
+    show_usage(usage(Store(storage)), _out(), as_json)
     return OK
 
 

@@ -32,6 +32,7 @@ from orchestrator.run.planning import (
 )
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.tuning import Outcome, train_plan
+from orchestrator.storage.collecting import wait_for_collection
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
@@ -44,7 +45,7 @@ from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
-from trainables.store.storage_format import mark, require_ours, require_there
+from trainables.store.storage_format import collections, mark, require_ours, require_there
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def run_sweep(
     Raises PlanError, DatasetNotFound or StoreError before anything is written.
     """
     require_ours(store)
+    collected = collections(store)
     index = StoreIndex(store)
     planned = _planned(spec, index, roots)
     tracking = _tracking(planned, store)
@@ -158,6 +160,10 @@ def run_sweep(
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
     _begin_records(planned, store, command)
+    if wait_for_collection(store, collected):
+        index.refresh()
+        planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
+        arrays = _load_datasets(planned, roots)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
         outcome = _train(planned, store, arrays, progress, address, tracking)

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import sys
+import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pyarrow.fs as fs
@@ -24,6 +26,7 @@ KEY = iteration_path("k" * 64)
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
 OTHERS = {"weights": b"new" * 70, "table": b"new"}
 RECORD = "sweeps/s/a.json"
+PLACE = "sweeps/placed"
 KILLED = 9
 
 OPERATIONS: dict[str, Callable[[Store], Any]] = {
@@ -32,6 +35,8 @@ OPERATIONS: dict[str, Callable[[Store], Any]] = {
     "drop a file": lambda store: store.drop_file(KEY, "weights"),
     "set aside": lambda store: store.set_aside(KEY),
     "write": lambda store: store.write(RECORD, b"new"),
+    "discard": lambda store: store.discard(KEY),
+    "place": lambda store: store.place(PLACE, FILES, last="table"),
 }
 
 STORE_CODE = str(Path(trainables.store.store.__file__).parent)
@@ -55,9 +60,10 @@ class PutWhole:
         written = io.BytesIO()
         yield written
         self._files.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._files.open_output_stream("uploading", compression=compression) as stream:
+        uploading = f"uploading-{uuid.uuid4().hex}"
+        with self._files.open_output_stream(uploading, compression=compression) as stream:
             stream.write(written.getvalue())
-        self._files.move("uploading", path)
+        self._files.move(uploading, path)
 
 
 def without_rename(root: Path) -> Store:
@@ -69,13 +75,14 @@ def without_rename(root: Path) -> Store:
 STORES = {each.__name__: each for each in (renaming, without_rename)}
 
 
-def die_at_line(n: int) -> None:
-    """From now on, be gone before the n-th line of the store's code."""
+def die_at_line(n: int, counts: Callable[[CodeType], bool] = lambda code: True) -> None:
+    """From now on, be gone before the n-th line of the store's code, of what `counts` of it."""
     lines = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal lines
-        if not frame.f_code.co_filename.startswith(STORE_CODE):
+        code = frame.f_code
+        if not code.co_filename.startswith(STORE_CODE) or not counts(code):
             return None
         if event == "line":
             if lines == n:
@@ -83,6 +90,7 @@ def die_at_line(n: int) -> None:
             lines += 1
         return trace
 
+    threading.settrace(trace)
     sys.settrace(trace)
 
 

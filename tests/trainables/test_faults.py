@@ -13,7 +13,7 @@ from typing import Any
 
 import dying
 import pytest
-from dying import FILES, KEY, KILLED, OTHERS, RECORD, STORES
+from dying import FILES, KEY, KILLED, OTHERS, PLACE, RECORD, STORES
 
 from trainables.store import MANIFEST, Damaged, Store, StoreError, StoreFull, iteration_path
 from trainables.store.local_files import LocalFiles
@@ -145,6 +145,38 @@ def test_a_damaged_commit_set_aside_is_never_lost(place: Place) -> None:
             store.set_aside(KEY)
         assert store.commit(KEY, FILES)
         assert held(store) == FILES
+
+
+def test_a_commit_discarded_is_whole_or_not_there(place: Place) -> None:
+    seen = set()
+    for _ in killed_at_every_line(place, "discard", lambda: committed(place)):
+        store = place.open()
+        seen.add(held(store) is None)
+        assert held(store) in (FILES, None)
+        store.discard(KEY)
+        assert store.committed("iterations") == {}
+        store.remove_leftovers()
+        assert store.sizes("") == {}
+        assert store.commit(KEY, FILES)
+        assert held(store) == FILES
+    assert seen == {True, False}
+
+
+def test_a_folder_placed_is_whole_or_not_there(place: Place) -> None:
+    seen = set()
+    for _ in killed_at_every_line(place, "place", lambda: empty(place)):
+        store = place.open()
+        there = store.exists(f"{PLACE}/table")
+        seen.add(there)
+        found = {name: store.peek(f"{PLACE}/{name}") for name in store.names(PLACE)}
+        if there or place.kind == "renaming":
+            assert found == (FILES if there else {})
+        if not there:
+            store.place(PLACE, FILES, last="table")
+        assert {name: store.peek(f"{PLACE}/{name}") for name in store.names(PLACE)} == FILES
+        store.remove_leftovers()
+        assert store.names("tmp") == []
+    assert seen == {True, False}
 
 
 def test_a_file_written_is_the_old_one_or_the_new_one(folder: Path) -> None:

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -66,6 +67,25 @@ class Claims:
             return None
         claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
         return claim
+
+    def is_taken(self, key: str) -> bool:
+        """Whether somebody has `key`; tickets of the dead are removed."""
+        return self._others(key, None)
+
+    def still_taken(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that somebody has, once those of whom nothing is heard had the time to
+        expire: it takes as long while somebody has one."""
+        until = time.monotonic() + self.expiry
+        while taken := {key for key in keys if self.is_taken(key)}:
+            if time.monotonic() > until:
+                break
+            self.pause()
+        return taken
+
+    def wait_for(self, key: str) -> None:
+        """Wait until nobody has `key`."""
+        while self.is_taken(key):
+            self.pause()
 
     def pause(self) -> float:
         """Wait a moment before asking again, each at its own pace; the seconds waited."""
