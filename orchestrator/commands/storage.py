@@ -65,7 +65,9 @@ def show_removal(planned: Removal, out: Console, as_json: bool) -> None:
 def _removed(planned: Removal, gone: str) -> str:
     if not planned.known:
         return "its record cannot be read, and its iterations are left to `prunesweep gc`"
-    told = f"{planned.iterations} iterations of no other sweep {gone} ({size(planned.bytes)} in all)"
+    told = (
+        f"{planned.iterations} iterations of no other sweep {gone} ({size(planned.bytes)} in all)"
+    )
     if planned.shared:
         told += f", and {planned.shared} that others share stay"
     return told
@@ -84,8 +86,8 @@ def show_collected(
         _say(f"{what:12} {len(each):6}   {size(sum(one.bytes for one in each))}", out)
     for claim in found.kept_for:
         _say(
-            f"kept: someone is at work under {claim}, which no sweep names; collect again when that "
-            f"has ended (if nobody is: delete {store.uri(claim)})",
+            f"kept: someone is at work under {claim}, which no sweep names; collect again when "
+            f"that has ended (if nobody is: delete {store.uri(claim)})",
             out,
             style="yellow",
         )
@@ -114,10 +116,7 @@ def show_usage(found: Usage, out: Console, as_json: bool) -> None:
         return
     table = _columns("sweep", "its own", "shared with others")
     for each in found.sweeps:
-        known = each.own is not None and each.shared is not None
-        table.add_row(
-            each.name, *((size(each.own), size(each.shared)) if known else ("unknown", "unknown"))
-        )
+        table.add_row(each.name, *map(_known_size, (each.own, each.shared)))
     if found.unnamed is not None:
         table.add_row("of no sweep", size(found.unnamed), "")
     out.print(table, highlight=False)
@@ -126,6 +125,10 @@ def show_usage(found: Usage, out: Console, as_json: bool) -> None:
         folders.add_row(name, size(count))
     folders.add_row("total", size(found.total))
     out.print(folders, highlight=False)
+
+
+def _known_size(count: int | None) -> str:
+    return "unknown" if count is None else size(count)
 
 
 def _columns(*headings: str) -> Table:

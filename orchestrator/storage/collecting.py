@@ -93,7 +93,7 @@ def leftovers(store: Store, claims: Claims, quarantine: bool = False) -> Collect
         for name, files in by_folder(store, "quarantine").items():
             found.append(Leftover("quarantine", f"quarantine/{name}", sum(files.values())))
     if not strangers:
-        found += unnamed(store, names, at_work=bool(claimed))
+        found += unnamed(store, names, at_work=bool(claimed & names.iterations))
     kept = tuple(sorted(f"claims/{key}" for key in strangers))
     return Collected(tuple(found), kept)
 

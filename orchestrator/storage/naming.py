@@ -44,9 +44,7 @@ def named_by(store: Store, record: SweepRecord) -> Names:
 
 def all_names(store: Store, without: str | None = None) -> Names:
     """What the sweeps of `store` are made of, but for the one `without`. Raises UnknownNames."""
-    return union(
-        named_by_sweep(store, name) for name in store.names("sweeps") if name != without
-    )
+    return union(named_by_sweep(store, name) for name in store.names("sweeps") if name != without)
 
 
 def named_by_sweep(store: Store, name: str) -> Names:
@@ -79,9 +77,7 @@ def _snapshots(line: LineageRecord, rewinds: Mapping[str, int]) -> set[str]:
     trunk = {"recipe": line.config["train"]} | {
         name: line.config[name] for name in ("dataset", "model", "seed")
     }
-    return {
-        snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in {0, step}
-    }
+    return {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in {0, step}}
 
 
 def _default_rewinds(store: Store, sweep: str) -> dict[str, int]:

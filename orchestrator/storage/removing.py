@@ -99,4 +99,6 @@ def _refuse_claimed(planned: Removal, claims: Claims) -> None:
     for each in planned.leftovers:
         key = each.path.rpartition("/")[2]
         if each.what in KINDS and claims.is_taken(key):
-            raise InUse(f"{each.path} is being trained; end that first, then remove {planned.sweep}")
+            raise InUse(
+                f"{each.path} is being trained; end that first, then remove {planned.sweep}"
+            )
