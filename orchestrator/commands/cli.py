@@ -1,14 +1,16 @@
 """The command `prunesweep`: parse, call, print; no logic."""
 
 import gc
+import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import cyclopts
 from cyclopts import Parameter
@@ -31,7 +33,11 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 
-SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
+app.register_install_completion_command()
+
+SweepFile = Annotated[
+    Path, Parameter(help="The sweep's YAML file, or an example's name (`list examples`).")
+]
 SweepName = Annotated[str, Parameter(help="The sweep's name.")]
 SweepNames = Annotated[
     list[str], Parameter(negative="", help="A sweep's name; several are shown as one.")
@@ -70,7 +76,7 @@ def plan(
     from trainables.data import data_roots
     from trainables.store import Store
 
-    given = SweepArguments(file, set_ or [], plugin or [])
+    given = SweepArguments.of(file, set_, plugin)
     spec = given.load()
     with given.located():
         planned = plan_sweep(spec, Store(storage), data_roots(spec.data_root, os.environ))
@@ -97,7 +103,7 @@ def run(
     from trainables.data import data_roots
     from trainables.store import Store
 
-    given = SweepArguments(file, set_ or [], plugin or [])
+    given = SweepArguments.of(file, set_, plugin)
     spec = given.load()
     store = Store(storage)
     progress = RunProgress(store, spec.name, Lasting(stderr=True))
@@ -368,6 +374,43 @@ def list_(
     return OK
 
 
+# Sweep files
+
+
+@app.command
+def init(
+    file: Annotated[Path, Parameter(help="The file to write.")] = Path("sweep.yaml"),
+) -> int:
+    """Write a first sweep file, with comments, which runs as it is."""
+    from orchestrator.commands.called import called
+    from orchestrator.sweepfile.beginning import begin_sweep
+
+    name = begin_sweep(file)
+    print(f"{file} is a sweep called {name}; try: {called()} plan {shlex.quote(str(file))}")
+    return OK
+
+
+@app.command
+def schema(
+    *,
+    output: Annotated[Path | None, Parameter(help="A file to write to.")] = None,
+    plugin: Plugins = None,
+) -> int:
+    """Write the JSON Schema of sweep files, with which an editor completes and checks them."""
+    from orchestrator.sweepfile.schema import sweep_schema
+    from trainables.plugins.loading import load_plugins
+    from trainables.plugins.source import read_plugin
+
+    catalogue = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or [])
+    text = json.dumps(sweep_schema(catalogue), indent=1, ensure_ascii=False)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(f"{text}\n", encoding="utf-8")
+        print(output)
+    return OK
+
+
 # The life of a storage
 
 
@@ -507,13 +550,14 @@ def main() -> None:
     except cyclopts.CycloptsError:
         sys.exit(WRONG_INPUT)
     except Exception as error:
-        # The import is slow, and only needed here.
+        # The imports are slow, and only needed here.
+        from orchestrator.commands.called import as_called
         from orchestrator.errors import message
 
         told = message(error)
         if told is None:
             raise
-        complain(f"prunesweep: {told}")
+        complain(f"prunesweep: {as_called(told)}")
         leave_stdout()
         sys.exit(WRONG_INPUT)
 
@@ -534,6 +578,13 @@ class SweepArguments:
     file: Path
     overrides: list[str]
     plugins: list[str]
+
+    @classmethod
+    def of(cls, file: Path, overrides: list[str] | None, plugins: list[str] | None) -> Self:
+        """Where no such file is, an example may be meant."""
+        from orchestrator.sweepfile.shipped import sweep_file
+
+        return cls(sweep_file(file), overrides or [], plugins or [])
 
     def load(self) -> "SweepSpec":
         from orchestrator.sweepfile.yaml_source import load_sweep

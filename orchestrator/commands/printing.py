@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.called import as_called, called
 from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
@@ -112,7 +113,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
-            f"is committed, `prunesweep results {name}` makes them when it can"
+            f"is committed, `{called()} results {name}` makes them when it can"
         )
     _print_failures(outcome.failures, out)
     for damage in summary.healed:
@@ -125,7 +126,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         out.print("nothing to train: the store has every iteration")
     if summary.wandb is not None:
         show_sent(summary.wandb, store, name, out, as_json=False)
-    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
+    query_command = f"{called()} results {name} --storage {shlex.quote(store.location)}"
     shown = f"results: {store.uri('tables')}   query them: {query_command}"
     out.print(shown, soft_wrap=True, highlight=False)
 
@@ -174,9 +175,9 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
         _json(figures | {"behind": verified.behind})
         return
     for each in verified.damage:
-        out.print(str(each), style="red", highlight=False, soft_wrap=True)
+        out.print(as_called(str(each)), style="red", highlight=False, soft_wrap=True)
     for name in verified.behind:
-        out.print(f"the tables of {name} lack its latest commits; `prunesweep results {name}` "
+        out.print(f"the tables of {name} lack its latest commits; `{called()} results {name}` "
                   "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
     state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
@@ -187,7 +188,7 @@ def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) 
         _json(asdict(sent))
         return
     there = sent.sent + sent.unchanged
-    sync = f"prunesweep wandb-sync {name} --storage {shlex.quote(store.location)}"
+    sync = f"{called()} wandb-sync {name} --storage {shlex.quote(store.location)}"
     if sent.to.mode == "online":
         shown = f"W&B: {there} lineages at {sent.to}"
     else:
