@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from orchestrator.records.datasets import DATASETS, DatasetRecord
+from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
@@ -159,7 +159,7 @@ def run_sweep(
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _begin_records(planned, store, command)
+    _begin_records(planned, store, command, arrays)
     if wait_for_collection(store, collected):
         index.refresh()
         planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
@@ -321,10 +321,12 @@ def _check_storage(planned: PlannedSweep, store: Store) -> None:
         )
 
 
-def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
+def _begin_records(
+    planned: PlannedSweep, store: Store, command: Sequence[str], arrays: Mapping[str, Dataset]
+) -> None:
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
-    DATASETS.write(store, name, planned.datasets_record)
+    record_datasets(store, name, planned.datasets_record, arrays)
     record_plugins(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
