@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-oldest lint bench chaos reproduce clean
+.PHONY: quickstart test test-oldest lint docs bench chaos reproduce clean
 
 # Installs the package alone, without the tools of its development.
 quickstart: $(PACKAGE)
@@ -39,6 +39,11 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
+# The site of the documents, the commands' help and the public modules' docstrings; any link between
+# them that leads nowhere ends it. To look at: build/site/docs/index.html.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/planning.py
@@ -59,6 +64,10 @@ $(PACKAGE): pyproject.toml constraints.txt
 	@echo "outside of this folder."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 $(STAMP): constraints.txt

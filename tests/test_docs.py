@@ -161,7 +161,7 @@ def test_the_commands_and_options_that_a_document_names_are_there(document: Path
         words = re.split(r"[\s=]+", (found[1] or found[2]).partition("#")[0])
         if words[0] == "make":
             assert words[1] in targets, found[0]
-        elif re.fullmatch("[a-z-]+", words[1]):
+        elif re.fullmatch("[a-z][a-z-]+", words[1]):
             options = {word for word in words[2:] if re.fullmatch("--[a-z-]+", word)}
             assert options <= options_of(words[1]), found[0]
 
@@ -225,10 +225,18 @@ def train(file: Path, storage: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_what_a_document_names_and_links_to_is_there(document: Path) -> None:
     text = document.read_text()
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (document.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for name in NAMED.findall(text):
         assert is_there(name), name
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of the headings of a document."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def is_there(name: str) -> bool:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from asking import ask
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -73,3 +74,14 @@ def test_examples_and_a_first_sweep_from_any_folder(installed: Path, tmp_path: P
     assert json.loads(quickstart)["lineages"] == 8
     assert json.loads(first)["to_train"] == 20
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    ask(tmp_path, "--install-completion", "--shell", shell)
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("wandb-sync" in text and "quarantine" in text for text in written)

@@ -539,7 +539,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
         sys.stdout.flush()
-        sys.exit(code)
+        sys.exit(code or OK)
     except KeyboardInterrupt:
         complain("interrupted; everything committed is safe, run again to resume")
         leave_stdout()

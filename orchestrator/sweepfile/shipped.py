@@ -5,11 +5,10 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
-import orchestrator
 from orchestrator.sweepfile.yaml_document import SweepFileError
 
 EDITORS = "# yaml-language-server:"
-PACKAGE = Path(orchestrator.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def sweep_file(given: Path) -> Path:

@@ -17,14 +17,13 @@ from sweeping import ONE_AT_A_TIME, SWEEP, commits, comparable, planned, run, st
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
-from trainables.data.digits import digits
 from trainables.lineage.bench import Bench
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.loop import run_lineage
 from trainables.models import build_model
-from trainables.models.perceptrons import mlp
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import MASK, WEIGHTS
 from trainables.training.batches import DeviceData
@@ -140,10 +139,11 @@ def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
 
 def accuracy(state: dict[str, torch.Tensor], told: dict[str, Any]) -> float:
     """On the test images of digits, of an exported network and by what is told of it alone."""
-    dataset = load_dataset(digits.config(name="digits"), data_roots(None, {}))
+    spec = SweepSpec.model_validate(SWEEP)
+    dataset = load_dataset(spec.dataset[0], data_roots(None, {}))
     assert (told["input_shape"], told["classes"]) == ([*dataset.test.images.shape[1:]], 10)
     mean, std = (torch.tensor(told["normalization"][n])[:, None, None] for n in ("mean", "std"))
-    model = build_model(mlp.config(name="mlp", hidden=(32,)), (1, 8, 8), 10, 0)
+    model = build_model(spec.model[0], (1, 8, 8), 10, 0)
     model.load_state_dict(state)
     model.eval()
     images = (torch.from_numpy(dataset.test.images) / 255 - mean) / std
