@@ -57,8 +57,10 @@ def export_iteration(
     # A safetensors file has text beside its tensors.
     told = {"format": "pt", "prunesweep": json.dumps(metadata)}
     files = [folder / name for name in FILES]
-    safetensors.torch.save_file(weights, files[0], told)
-    safetensors.torch.save_file({n: m.to(torch.uint8) for n, m in masks.items()}, files[1], told)
+    # As bytes: the library's own files are for nobody else, whatever the umask.
+    files[0].write_bytes(safetensors.torch.save(weights, told))
+    numbers = {name: mask.to(torch.uint8) for name, mask in masks.items()}
+    files[1].write_bytes(safetensors.torch.save(numbers, told))
     torch.save(weights, files[2])
     files[3].write_text(json.dumps(metadata, indent=1) + "\n")
     return files

@@ -18,6 +18,17 @@ from trainables.plugins.entry import BUILT_IN, Catalogue, Entry, Kind, Named
 
 Schema = dict[str, Any]
 
+COUNTED: Schema = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer", "minimum": 1},
+        "first": {"type": "integer", "minimum": 0},
+    },
+    "required": ["count"],
+    "additionalProperties": False,
+}
+"""How many seeds, and the first of them."""
+
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -48,8 +59,8 @@ class _Writer:
 
     def section(self, name: str, field: FieldInfo) -> Schema:
         """A section of the grid: one value or an axis of what its tuple holds."""
-        item = get_args(field.annotation)[0]
-        return self.axis(item)
+        schema = self.axis(get_args(field.annotation)[0])
+        return {"anyOf": [*schema["anyOf"], COUNTED]} if name == "seeds" else schema
 
     def axis(self, kind: Any) -> Schema:
         """One value of an annotation, or a list of such."""

@@ -42,7 +42,6 @@ def test_a_shipped_sweep_is_valid_and_names_the_schema(name: str) -> None:
     assert first.startswith(label)
     schema = (file.parent / first.removeprefix(label)).resolve()
     assert schema == ROOT / "sweeps" / "schema.json"
-    assert json.loads(schema.read_text()) == SCHEMA.schema
 
 
 VALID: dict[str, dict[str, Any]] = {
