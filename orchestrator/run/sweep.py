@@ -159,11 +159,15 @@ def run_sweep(
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _begin_records(planned, store, command, arrays)
-    if wait_for_collection(store, collected):
+    _write_records(planned, store, arrays)
+    while wait_for_collection(store, collected):
+        # It may have taken what was stored of the sweep, and `rm` its records too.
+        collected = collections(store)
         index.refresh()
         planned = replace(planned, plan=make_plan(planned.plan.lineages, index.files_of))
         arrays = _load_datasets(planned, roots)
+        _write_records(planned, store, arrays)
+    add_provenance(store, spec.name, command)
     outcome = Outcome(failures=(), interrupted=False)
     if planned.plan.tasks:
         outcome = _train(planned, store, arrays, progress, address, tracking)
@@ -321,9 +325,8 @@ def _check_storage(planned: PlannedSweep, store: Store) -> None:
         )
 
 
-def _begin_records(
-    planned: PlannedSweep, store: Store, command: Sequence[str], arrays: Mapping[str, Dataset]
-) -> None:
+def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset]) -> None:
+    """Write down what the sweep is, which names what it is made of."""
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
     record_datasets(store, name, planned.datasets_record, arrays)
@@ -331,7 +334,6 @@ def _begin_records(
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
     write_failures(store, name, [])
-    add_provenance(store, name, command)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:

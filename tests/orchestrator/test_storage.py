@@ -20,6 +20,7 @@ from smallest import SWEEP as SMALLEST
 from stored import BOTH, KINDS, commit, keys, lineages_of, opened_as, snapshots_of, store_sweep
 from sweeping import start, store_of, wait_for, write
 
+from orchestrator.records.failures import FAILURES
 from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import read_provenance
@@ -661,7 +662,7 @@ def test_wrong_input_gets_one_line_and_writes_nothing(
 
 
 def test_a_run_trains_what_a_collection_took_meanwhile(tmp_path: Path) -> None:
-    """It had listed an iteration that no sweep named, and waits until the collection is over."""
+    """It had listed what was stored, and waits until the sweep's removal is over."""
     sweep = SMALLEST | {"wandb": {"mode": "disabled"}, "resources": {"max_concurrent": 1}}
     store = store_of(tmp_path)
     lineages = lineages_of(SweepSpec.model_validate(sweep))
@@ -670,10 +671,14 @@ def test_a_run_trains_what_a_collection_took_meanwhile(tmp_path: Path) -> None:
     file = write(tmp_path, sweep)
     with claimed(store, COLLECTING):
         process = start(tmp_path, "run", str(file), "--json")
-        wait_for(lambda: store.exists(LINEAGES.path("s")))
+        wait_for(lambda: store.exists(FAILURES.path("s")))
+        # As `rm` does.
+        store.discard(sweep_path("s"), first=LINEAGES.name)
         delete(store, [Leftover("iterations", lost, 0)])
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert json.loads(out)["planned"] == 2
+    assert existing_sweep(store, "s").lineages
+    assert len(read_provenance(store, "s")) == 1
     assert METRICS in store.manifest(lost)["files"]
     assert len(store.manifest(lost)["files"]) > 1
