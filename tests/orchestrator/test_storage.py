@@ -50,7 +50,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
-from trainables.store import Damaged, Store, StoreError, iteration_path
+from trainables.store import Damaged, Store, StoreError, iteration_path, sweep_path
 from trainables.store.artifacts import METRICS
 from trainables.store.claims import Claims
 from trainables.store.processes import this_process
