@@ -190,12 +190,10 @@ def test_the_tutorial_runs(folder_of_tutorial: Path) -> None:
             exec(shown["python"][0], {})
     for name in ("first.html", "figures/retrained.pdf", "table.tex", "tickets/model.json"):
         assert (folder_of_tutorial / name).stat().st_size
-    init = YAML(typ="safe", pure=True).load((folder_of_tutorial / "first.yaml").read_text())
+    begun = YAML(typ="safe", pure=True).load((folder_of_tutorial / "first.yaml").read_text())
     (part,) = (YAML(typ="safe", pure=True).load(text) for text in shown["yaml"])
-    assert {key: init[key] for key in part if key != "train"} == {
-        key: value for key, value in part.items() if key != "train"
-    }
-    assert part["train"].items() <= init["train"].items()
+    sections = {name: begun[name] | part[name] for name in ("train", "prune")}
+    assert begun | part | sections == begun
 
 
 FEWER = ("--set", "train.epochs=1", "--set", "resources.max_concurrent=1")

@@ -66,10 +66,11 @@ def _removed(planned: Removal, gone: str) -> str:
     if not planned.known:
         return "its record cannot be read, and its iterations are left to `prunesweep gc`"
     told = (
-        f"{planned.iterations} iterations of no other sweep {gone} ({size(planned.bytes)} in all)"
+        f"{planned.iterations} iterations that no other sweep has {gone}, "
+        f"{size(planned.bytes)} in all"
     )
     if planned.shared:
-        told += f", and {planned.shared} that others share stay"
+        told += f"; {planned.shared} that others have stay"
     return told
 
 

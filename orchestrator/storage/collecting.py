@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.storage.naming import Names, all_names
+from orchestrator.storage.naming import Names, all_names, sweeps_in
 from trainables.store import MANIFEST, Store, StoreError
 from trainables.store.claims import Claims
 from trainables.store.storage_format import collections, note_collection, require_ours
@@ -87,7 +87,7 @@ def leftovers(store: Store, claims: Claims, quarantine: bool = False) -> Collect
     claimed = {key for key in store.names("claims") if key != COLLECTING and claims.is_taken(key)}
     names = all_names(store)
     strangers = claims.still_taken(claimed - names.iterations)
-    sweeps = {*store.names("sweeps")}
+    sweeps = {*sweeps_in(store)}
     found = [*beside_records(store, lambda sweep: sweep not in sweeps)]
     if quarantine:
         for name, files in by_folder(store, "quarantine").items():

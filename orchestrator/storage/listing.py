@@ -7,6 +7,7 @@ from orchestrator.records.provenance import read_provenance
 from orchestrator.records.status import State, status_of
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.storage.collecting import by_folder
+from orchestrator.storage.naming import sweeps_in
 from trainables.store import MANIFEST, Damaged, Store
 from trainables.store.storage_format import require_ours
 
@@ -38,7 +39,7 @@ def list_sweeps(store: Store) -> list[ListedSweep]:
         for key, files in by_folder(store, "iterations").items()
         if MANIFEST in files
     }
-    return [_listed(store, name, sizes) for name in store.names("sweeps")]
+    return [_listed(store, name, sizes) for name in sweeps_in(store)]
 
 
 def _listed(store: Store, name: str, sizes: dict[str, int]) -> ListedSweep:

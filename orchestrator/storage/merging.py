@@ -8,7 +8,7 @@ from orchestrator.records.heartbeat import RUN
 from orchestrator.records.provenance import PROVENANCE, read_provenance
 from orchestrator.records.sweep import LINEAGES, SweepRecord, existing_sweep, read_sweep
 from orchestrator.storage.collecting import COLLECTING
-from orchestrator.storage.naming import Names, named_by, union
+from orchestrator.storage.naming import Names, named_by, sweeps_in, union
 from orchestrator.storage.renaming import records_of
 from trainables.errors import UserError
 from trainables.store import Damaged, Store, StoreError, sweep_path
@@ -82,7 +82,7 @@ def _sweeps(store: Store, other: Store, names: Sequence[str]) -> list[SweepRecor
     require_ours(other)
     if other.location == store.location:
         raise StoreError(f"{other.location} is this storage itself; name another one")
-    there = names or other.names("sweeps")
+    there = names or sweeps_in(other)
     if not there:
         raise StoreError(f"storage {other.location} has no sweeps; name another one")
     return [existing_sweep(other, name) for name in dict.fromkeys(there)]

@@ -8,7 +8,7 @@ from orchestrator.records.plugins import PLUGINS
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
 from trainables.errors import UserError
 from trainables.lineage.identity import snapshot_key, trunk_key
-from trainables.store import Damaged, Store
+from trainables.store import Damaged, Store, sweep_path
 
 
 class UnknownNames(UserError):
@@ -42,9 +42,14 @@ def named_by(store: Store, record: SweepRecord) -> Names:
     )
 
 
+def sweeps_in(store: Store) -> list[str]:
+    """The names of the sweeps of `store`; files among them, such as an editor's, are none."""
+    return [name for name in store.names("sweeps") if not store.exists(sweep_path(name))]
+
+
 def all_names(store: Store, without: str | None = None) -> Names:
     """What the sweeps of `store` are made of, but for the one `without`. Raises UnknownNames."""
-    return union(named_by_sweep(store, name) for name in store.names("sweeps") if name != without)
+    return union(named_by_sweep(store, name) for name in sweeps_in(store) if name != without)
 
 
 def named_by_sweep(store: Store, name: str) -> Names:

@@ -12,7 +12,7 @@ from orchestrator.storage.collecting import (
     collecting,
     delete,
 )
-from orchestrator.storage.naming import Names, UnknownNames, all_names, named_by_sweep
+from orchestrator.storage.naming import Names, UnknownNames, all_names, named_by_sweep, sweeps_in
 from trainables.errors import UserError
 from trainables.store import Store, sweep_path
 from trainables.store.claims import Claims
@@ -86,7 +86,7 @@ def remove_sweep(store: Store, name: str) -> Removal:
 def require_idle(store: Store, name: str) -> None:
     """Raise NoSuchSweep where there is nothing of a sweep `name`, and InUse while it is run."""
     require_ours(store)
-    if name not in store.names("sweeps"):
+    if name not in sweeps_in(store):
         raise no_such_sweep(store, name)
     run = run_in_flight(store, name)
     if run is not None:

@@ -4,6 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.records.sweep import LINEAGES, SPEC, SweepRecord, existing_sweep, read_sweep
 from orchestrator.storage.collecting import beside_records, collecting
+from orchestrator.storage.naming import sweeps_in
 from orchestrator.storage.removing import require_idle
 from orchestrator.sweepfile.spec import Name
 from trainables.errors import UserError
@@ -27,7 +28,7 @@ def rename_sweep(store: Store, old: str, new: str) -> None:
         record, there = existing_sweep(store, old), read_sweep(store, new)
         begun = there is not None and there.lineages == record.lineages
         # On an object store, records without lineages may be what a broken rename has written.
-        lies_there = there is not None or (store.local_root and new in store.names("sweeps"))
+        lies_there = there is not None or (store.local_root and new in sweeps_in(store))
         if new == old or (lies_there and not begun):
             raise NameTaken(f"storage {store.location} has a sweep {new!r}; choose another name")
         if not begun:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.storage.naming import Names, UnknownNames, named_by_sweep
+from orchestrator.storage.naming import Names, UnknownNames, named_by_sweep, sweeps_in
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
 
@@ -45,7 +45,7 @@ def usage(store: Store) -> Usage:
         if folder in ("iterations", "snapshots"):
             at = (folder, key[0])
             commits[at] = commits.get(at, 0) + size
-    names = {name: _names(store, name) for name in store.names("sweeps")}
+    names = {name: _names(store, name) for name in sweeps_in(store)}
     return Usage(dict(sorted(folders.items())), *_by_sweep(commits, names))
 
 

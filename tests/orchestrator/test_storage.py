@@ -225,6 +225,17 @@ def test_a_sweep_that_is_not_there(store: Store) -> None:
             act()
 
 
+def test_a_file_among_the_sweeps_is_none(store: Store) -> None:
+    store.put("sweeps/notes.txt", b"mine")
+    assert [each.name for each in list_sweeps(store)] == ["one", "two"]
+    assert len(usage(store).sweeps) == 2
+    remove_sweep(store, "one")
+    assert collect(store).leftovers == ()
+    with pytest.raises(NoSuchSweep):
+        remove_sweep(store, "notes.txt")
+    assert store.peek("sweeps/notes.txt") == b"mine"
+
+
 # Renaming
 
 
@@ -619,8 +630,8 @@ def test_what_the_commands_tell(folder: Path) -> None:
     assert total == sum(Store(str(folder / "prunesweep-store")).sizes("").values())
     assert "one is new now" in ask(folder, "mv", "one", "new")
     told = ask(folder, "rm", "new", "--yes")
-    assert told.startswith("new is removed: 1 iterations of no other sweep are gone")
-    assert "2 that others share stay" in told
+    assert told.startswith("new is removed: 1 iterations that no other sweep has are gone")
+    assert "2 that others have stay" in told
     commit(Store(str(folder / "prunesweep-store")), LOST)
     assert "to be deleted" in ask(folder, "gc", "--dry-run")
     collected = json.loads(ask(folder, "gc", "--json"))
