@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PACKAGE := $(VENV)/.package
 OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-long test-oldest lint bench chaos reproduce clean
+.PHONY: quickstart test test-long test-oldest lint docs bench chaos reproduce clean
 
-quickstart: $(STAMP)
-	$(BIN)/prunesweep run sweeps/quickstart.yaml
+# Installs the package alone, without the tools of its development.
+quickstart: $(PACKAGE)
+	$(BIN)/prunesweep run quickstart
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -41,6 +43,11 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
+# The site of the documents, the commands' help and the public modules' docstrings; any link between
+# them that leads nowhere ends it. To look at: build/site/docs/index.html.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/planning.py
@@ -55,12 +62,25 @@ chaos: $(STAMP)
 reproduce: $(STAMP)
 	$(BIN)/python benchmarks/reproduce.py $(TABLE)
 
+# What is kept of a whole environment serves the package alone too.
+$(PACKAGE): pyproject.toml constraints.txt
+	@echo "Installing prunesweep into $(VENV), with torch, Ray and what else it needs. By default torch"
+	@echo "comes with CUDA, several GB; README.md says how to have the CPU's alone. Nothing is installed"
+	@echo "outside of this folder."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" --constraint constraints.txt
+	touch $@
+
 $(STAMP): constraints.txt
 $(OLDEST)/.installed: constraints-oldest.txt
 %/.installed: pyproject.toml
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint $(filter constraints%,$^)
-	touch $@
+	touch $@ $*/.package
 
 clean:
 	rm -rf $(VENV) $(OLDEST)

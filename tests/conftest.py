@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def oracles() -> Path:
     if not shared:
         pytest.skip("PRUNESWEEP_SHARED is not set: it names the folder that holds oracles/")
     return Path(shared) / "oracles"
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where there is such a file system: thousands of syncs take long on a
+    disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,16 +1,27 @@
 """What the documents show runs as it stands, and the files that they name are there."""
 
+import importlib
 import re
+import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from asking import ask
+from jsonschema import Draft202012Validator
+from measured import measured, sweep_file
+from ruamel.yaml import YAML
+from sweeping import command
 
+from orchestrator.commands.cli import app
 from orchestrator.run.planning import wanted_snapshots
 from orchestrator.run.sweep import plan_sweep
+from orchestrator.sweepfile.schema import sweep_schema
 from orchestrator.sweepfile.yaml_source import load_sweep
 from orchestrator.version import VERSION
 from trainables.config import canonical_json
@@ -21,7 +32,10 @@ from trainables.store import Store
 from trainables.training.batches import DeviceData
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(python|yaml)\n(?:# ([\w-]+\.\w+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(python|yaml|sh)\n(?:# ([\w-]+\.\w+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+SPAN = re.compile(r"`(prunesweep [^`]+)`|^(?:\$ )?((?:prunesweep|make) .*)$", re.MULTILINE)
 HISTORY = ROOT / "CHANGELOG.md"
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} - {HISTORY})
 NAMED = re.compile(
@@ -30,19 +44,27 @@ NAMED = re.compile(
 )
 
 
+SCHEMA = Draft202012Validator(sweep_schema())
+
+
 class Block(NamedTuple):
-    """A block of a document: Python or YAML, the file that its first line says it is, its text."""
+    """A block of a document: Python, YAML or commands, the file that its first line says it is, its
+    text."""
 
     kind: str
     file: str
     text: str
 
 
+def relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
 def blocks(document: str) -> list[Block]:
     return [Block(*found) for found in BLOCK.findall((ROOT / document).read_text())]
 
 
-SHOWN = [(name, block) for name in ("README.md", "docs/plugins.md") for block in blocks(name)]
+SHOWN = [(file, block) for file in map(relative, DOCUMENTS) for block in blocks(file)]
 
 
 def cases(kind: str, *, files: bool) -> list[object]:
@@ -69,9 +91,46 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
-@pytest.mark.parametrize(("document", "block"), cases("python", files=False))
-def test_a_snippet_runs(document: str, block: Block, folder: Path) -> None:
-    exec(compile(block.text, document, "exec"), {"__name__": "__main__"})
+@pytest.fixture
+def stored(folder: Path) -> None:
+    """The default storage there has the sweep whose results documents show: nobody trained it."""
+    file = sweep_file(folder, **QUICKSTART)
+    measured(folder, file, lambda line, t: {"density": 0.8**t})
+    (folder / "store").rename("prunesweep-store")
+
+
+QUICKSTART = {
+    "name": "quickstart",
+    "seeds": [0, 1],
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", "lottery_ticket", {"name": "sap", "p": [0.5, 0.9]}],
+}
+
+
+@pytest.mark.parametrize(("document", "block"), cases("python", files=True))
+def test_a_file_is_imported_as_it_is_shown(
+    document: str, block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    before = {*sys.modules}
+    importlib.import_module(block.file.removesuffix(".py"))
+    for name in {*sys.modules} - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+TUTORIAL = "docs/tutorial.md"
+SNIPPETS = {name for name, block in SHOWN if block.kind == "python" and not block.file}
+
+
+@pytest.mark.parametrize("document", sorted(SNIPPETS - {TUTORIAL}))
+def test_the_snippets_of_a_document_run_one_after_the_other(
+    document: str, folder: Path, stored: None
+) -> None:
+    names = {"__name__": "__main__"}
+    for block in blocks(document):
+        if block.kind == "python" and not block.file:
+            exec(compile(block.text, document, "exec"), names)
 
 
 @pytest.mark.parametrize(("document", "block"), cases("yaml", files=True))
@@ -80,13 +139,72 @@ def test_a_sweep_runs(document: str, block: Block, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("document", "block"), cases("yaml", files=False))
-def test_a_sweep_of_more_than_a_test_can_train_is_planned(
-    document: str, block: Block, folder: Path
-) -> None:
-    Path("shown.yaml").write_text(block.text)
-    spec = load_sweep("shown.yaml")
-    planned = plan_sweep(spec, Store(str(folder / "store")), data_roots(None, {}))
+def test_a_part_of_a_sweep_is_valid(document: str, block: Block) -> None:
+    shown = YAML(typ="safe", pure=True).load(block.text)
+    sweep = {"name": "s", "dataset": "digits", "model": "mlp", "methods": ["sap"]} | shown
+    assert [error.message for error in SCHEMA.iter_errors(sweep)] == []
+
+
+def test_the_sweep_of_the_readme_is_planned(tmp_path: Path) -> None:
+    block = next(block for block in blocks("README.md") if block.kind == "yaml" and not block.file)
+    file = tmp_path / "shown.yaml"
+    file.write_text(block.text)
+    planned = plan_sweep(load_sweep(file), Store(str(tmp_path / "store")), data_roots(None, {}))
     assert len(planned.plan.lineages) == 4 * 3 * 3
+
+
+# Commands
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_the_commands_and_options_that_a_document_names_are_there(document: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for found in SPAN.finditer(document.read_text()):
+        words = re.split(r"[\s=]+", (found[1] or found[2]).partition("#")[0])
+        if words[0] == "make":
+            assert words[1] in targets, found[0]
+        elif re.fullmatch("[a-z][a-z-]+", words[1]):
+            options = {word for word in words[2:] if re.fullmatch("--[a-z-]+", word)}
+            assert options <= options_of(words[1]), found[0]
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    """The options of a command; KeyError where there is none."""
+    arguments = app[command].assemble_argument_collection()
+    return frozenset({name for argument in arguments for name in argument.names} | {"--help"})
+
+
+def test_the_tutorial_runs(folder_of_tutorial: Path) -> None:
+    """All of it, less what installs, and with fewer epochs and workers."""
+    shown = {block.kind: [] for block in blocks(TUTORIAL)}
+    for block in blocks(TUTORIAL):
+        shown[block.kind].append(block.text)
+    for line in (line for text in shown["sh"] for line in text.splitlines()):
+        words = shlex.split(line)
+        if words[0] != "prunesweep":
+            continue
+        if words[1] == "run":
+            command(folder_of_tutorial, *words[1:], *FEWER)
+        else:
+            ask(folder_of_tutorial, *words[1:])
+        if words[1] == "export":
+            exec(shown["python"][0], {})
+    for name in ("first.html", "figures/retrained.pdf", "table.tex", "tickets/model.json"):
+        assert (folder_of_tutorial / name).stat().st_size
+    begun = YAML(typ="safe", pure=True).load((folder_of_tutorial / "first.yaml").read_text())
+    (part,) = (YAML(typ="safe", pure=True).load(text) for text in shown["yaml"])
+    sections = {name: begun[name] | part[name] for name in ("train", "prune")}
+    assert begun | part | sections == begun
+
+
+FEWER = ("--set", "train.epochs=1", "--set", "resources.max_concurrent=1")
+
+
+@pytest.fixture
+def folder_of_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def train(file: Path, storage: Path) -> None:
@@ -107,10 +225,18 @@ def train(file: Path, storage: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_what_a_document_names_and_links_to_is_there(document: Path) -> None:
     text = document.read_text()
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (document.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for name in NAMED.findall(text):
         assert is_there(name), name
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of the headings of a document."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def is_there(name: str) -> bool:

@@ -19,6 +19,7 @@ import pytest
 
 from orchestrator.results.tables import SCHEMAS
 from orchestrator.run.planning import ResolvedDataset, make_plan, sweep_lineages
+from orchestrator.sweepfile.schema import sweep_schema
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import default, ledger
 from trainables.data import DatasetInfo, data_roots, describe_dataset, identity
@@ -30,7 +31,7 @@ PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 PAPER_FILES = sorted([*ROOT.glob("sweeps/sap/*.yaml"), *ROOT.glob("sweeps/sketching/*.yaml")])
 COMMANDS = (
     "plan", "run", "status", "results", "figures", "report", "dashboard", "verify", "export",
-    "list", "doctor", "wandb-sync",
+    "list", "doctor", "wandb-sync", "init", "schema", "rm", "mv", "gc", "merge", "du",
 )  # fmt: skip
 
 KEYS = (
@@ -40,6 +41,7 @@ KEYS = (
 )
 TABLES = "Users' queries name these columns; adding one is harmless, the rest breaks them."
 HELP = "Scripts use these commands and flags."
+SWEEP_FILES = "Editors check sweep files with it: what was valid has to stay so."
 LEDGER = (
     "The ledger says which fields of a config are always in keys, and which are left out where they"
     " have the default they came with. A config's field may come to it, and nothing else may"
@@ -119,6 +121,14 @@ def test_the_numbers_of_every_part_are_those_of_its_version(
 def test_the_tables_keep_their_columns(golden: Golden) -> None:
     text = "".join(f"# {name}\n{schema.to_string()}\n\n" for name, schema in SCHEMAS.items())
     golden("tables.txt", text, TABLES)
+
+
+def test_the_schema_of_sweep_files_is_that_of_the_code(request: pytest.FixtureRequest) -> None:
+    text = json.dumps(sweep_schema(), indent=1, ensure_ascii=False) + "\n"
+    path = ROOT / "sweeps" / "schema.json"
+    if request.config.getoption("--regenerate-golden"):
+        path.write_text(text)
+    assert path.read_text() == text, SWEEP_FILES
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -1,19 +1,22 @@
 """The command `prunesweep`: parse, call, print; no logic."""
 
 import gc
+import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
 
+from orchestrator.commands.called import as_called
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
 from orchestrator.errors import message
 from orchestrator.version import VERSION
@@ -34,7 +37,11 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 
-SweepFile = Annotated[Path, Parameter(help="The sweep's YAML file.")]
+app.register_install_completion_command()
+
+SweepFile = Annotated[
+    Path, Parameter(help="The sweep's YAML file, or an example's name (`list examples`).")
+]
 SweepName = Annotated[str, Parameter(help="The sweep's name.")]
 SweepNames = Annotated[
     list[str], Parameter(negative="", help="A sweep's name; several are shown as one.")
@@ -73,10 +80,10 @@ def plan(
     from trainables.data import data_roots
     from trainables.store import Store
 
-    given = SweepArguments(file, set_ or [], plugin or [])
+    given = SweepArguments.of(file, set_, plugin)
     spec = given.load()
     with given.located():
-        roots = data_roots(spec.data_root, os.environ, file.parent)
+        roots = data_roots(spec.data_root, os.environ, given.file.parent)
         planned = plan_sweep(spec, Store(storage), roots)
     printing.show_plan(planned, _out(), as_json)
     return OK
@@ -107,11 +114,11 @@ def run(
     from trainables.data import data_roots
     from trainables.store import Store
 
-    given = SweepArguments(file, set_ or [], plugin or [])
+    given = SweepArguments.of(file, set_, plugin)
     spec = given.load()
     store = Store(storage)
     progress = RunProgress(store, spec.name, Lasting(stderr=True))
-    roots = data_roots(spec.data_root, os.environ, file.parent)
+    roots = data_roots(spec.data_root, os.environ, given.file.parent)
     with given.located():
         summary = run_sweep(
             spec, store, roots, progress,
@@ -357,12 +364,29 @@ def list_(
         "lr_schedules",
         "losses",
         "augmentations",
+        "sweeps",
+        "examples",
     ],
     *,
     plugin: Plugins = None,
+    storage: Annotated[str, Parameter(help="Where `list sweeps` looks.")] = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> int:
-    """List what a sweep file can name, with options and defaults."""
+    """List what a sweep file can name, with options and defaults; the sweeps of a storage; or the
+    examples that prunesweep comes with, for `prunesweep run`."""
+    if what == "sweeps":
+        from orchestrator.commands.storage import show_sweeps
+        from orchestrator.storage.listing import list_sweeps
+        from trainables.store import Store
+
+        store = Store(storage)
+        show_sweeps(list_sweeps(store), store, _out(), as_json)
+        return OK
+    if what == "examples":
+        from orchestrator.commands.examples import show_examples
+
+        show_examples(_out(), as_json)
+        return OK
     from orchestrator.commands import printing
     from orchestrator.commands.catalogue import listed
     from trainables.plugins.loading import load_plugins
@@ -370,6 +394,143 @@ def list_(
 
     catalogue = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or [])
     printing.show_catalogue(listed(what, catalogue), _out(), as_json)
+    return OK
+
+
+# Sweep files
+
+
+@app.command
+def init(
+    file: Annotated[Path, Parameter(help="The file to write.")] = Path("sweep.yaml"),
+) -> int:
+    """Write a first sweep file, with comments, which runs as it is."""
+    from orchestrator.commands.called import called
+    from orchestrator.sweepfile.beginning import begin_sweep
+
+    name = begin_sweep(file)
+    print(f"{file} is a sweep called {name}; try: {called()} plan {shlex.quote(str(file))}")
+    return OK
+
+
+@app.command
+def schema(
+    *,
+    output: Annotated[Path | None, Parameter(help="A file to write to.")] = None,
+    plugin: Plugins = None,
+) -> int:
+    """Write the JSON Schema of sweep files, with which an editor completes and checks them."""
+    from orchestrator.sweepfile.schema import sweep_schema
+    from trainables.plugins.loading import load_plugins
+    from trainables.plugins.source import read_plugin
+
+    catalogue = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or [])
+    text = json.dumps(sweep_schema(catalogue), indent=1, ensure_ascii=False)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(f"{text}\n", encoding="utf-8")
+        print(output)
+    return OK
+
+
+# The life of a storage
+
+
+@app.command
+def rm(
+    name: SweepName,
+    *,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Remove a sweep, with the iterations that no other sweep is made of."""
+    from orchestrator.commands.storage import confirm_removal, show_removal
+    from orchestrator.storage.removing import removal, remove_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    if not yes:
+        confirm_removal(removal(store, name), store)
+    show_removal(remove_sweep(store, name), _out(), as_json)
+    return OK
+
+
+@app.command
+def mv(
+    old: SweepName,
+    new: Annotated[str, Parameter(help="What to call it.")],
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Call a sweep something else. Trains nothing; change its file too."""
+    from orchestrator.storage.renaming import rename_sweep
+    from trainables.store import Store
+
+    rename_sweep(Store(storage), old, new)
+    print(f"{old} is {new} now; write name: {new} in its file, which trains nothing anew")
+    return OK
+
+
+@app.command(name="gc")
+def gc_(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="", help="Show it, and delete nothing.")] = False,
+    quarantine: Annotated[
+        bool, Parameter(negative="", help="Also what was set aside as damaged.")
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Delete iterations, snapshots, checkpoints and other leftovers that no sweep names."""
+    from orchestrator.commands.storage import show_collected
+    from orchestrator.storage.collecting import collect
+    from trainables.store import Store
+
+    store = Store(storage)
+    found = collect(store, dry_run=dry_run, quarantine=quarantine)
+    show_collected(found, store, _out(), dry_run=dry_run, as_json=as_json)
+    return OK
+
+
+@app.command
+def merge(
+    other: Annotated[str, Parameter(help="The storage to copy from: a folder or a URI.")],
+    *,
+    sweep: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A sweep's name; repeatable. By default all there are."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> int:
+    """Copy another storage's sweeps and iterations into this one; again to resume. Every file is
+    compared with its hash. Exit code 1 when something is damaged there."""
+    from orchestrator.commands.storage import show_merged
+    from orchestrator.storage.merging import merge as merge_storages
+    from trainables.store import Store
+
+    source = Store(other)
+    with Console(stderr=True).status("merging") as status:
+        merged = merge_storages(
+            Store(storage),
+            source,
+            sweep or [],
+            told=lambda done, of: status.update(f"{done} of {of} commits"),
+        )
+    show_merged(merged, source, _out(), as_json)
+    return FAILED if merged.damage else OK
+
+
+@app.command
+def du(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> int:
+    """Show what takes how much room in a storage."""
+    from orchestrator.commands.storage import show_usage
+    from orchestrator.storage.usage import usage
+    from trainables.store import Store
+
+    show_usage(usage(Store(storage)), _out(), as_json)
     return OK
 
 
@@ -401,7 +562,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
         sys.stdout.flush()
-        sys.exit(code)
+        sys.exit(code or OK)
     except KeyboardInterrupt:
         complain("interrupted; everything committed is safe, run again to resume")
         leave_stdout()
@@ -415,7 +576,7 @@ def main() -> None:
         told = message(error)
         if told is None:
             raise
-        complain(f"prunesweep: {told}")
+        complain(f"prunesweep: {as_called(told)}")
         leave_stdout()
         sys.exit(WRONG_INPUT)
 
@@ -436,6 +597,13 @@ class SweepArguments:
     file: Path
     overrides: list[str]
     plugins: list[str]
+
+    @classmethod
+    def of(cls, file: Path, overrides: list[str] | None, plugins: list[str] | None) -> Self:
+        """Where no such file is, an example may be meant."""
+        from orchestrator.sweepfile.shipped import sweep_file
+
+        return cls(sweep_file(file), overrides or [], plugins or [])
 
     def load(self) -> "SweepSpec":
         from orchestrator.sweepfile.yaml_source import load_sweep

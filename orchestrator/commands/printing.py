@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.called import as_called, called
 from orchestrator.results.rendering import decimals
 from orchestrator.run.progress import duration
 
@@ -117,9 +118,9 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
         print_json(figures | {"behind": verified.behind})
         return
     for each in verified.damage:
-        out.print(str(each), style="red", highlight=False, soft_wrap=True)
+        out.print(as_called(str(each)), style="red", highlight=False, soft_wrap=True)
     for name in verified.behind:
-        out.print(f"the tables of {name} lack its latest commits; `prunesweep results {name}` "
+        out.print(f"the tables of {name} lack its latest commits; `{called()} results {name}` "
                   "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
     state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
@@ -130,7 +131,7 @@ def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) 
         print_json(asdict(sent))
         return
     there = sent.sent + sent.unchanged
-    sync = f"prunesweep wandb-sync {name} --storage {shlex.quote(store.location)}"
+    sync = f"{called()} wandb-sync {name} --storage {shlex.quote(store.location)}"
     if sent.to.mode == "online":
         shown = f"W&B: {there} lineages at {sent.to}"
     else:

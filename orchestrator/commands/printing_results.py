@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
+from orchestrator.commands.called import called
 from orchestrator.commands.printing import print_failures, print_json, show_sent
 from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
@@ -53,7 +54,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
-            f"is committed, `prunesweep results {name}` makes them when it can"
+            f"is committed, `{called()} results {name}` makes them when it can"
         )
     print_failures(outcome.failures, out)
     for damage in summary.healed:
@@ -66,7 +67,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         out.print("nothing to train: the store has every iteration")
     if summary.wandb is not None:
         show_sent(summary.wandb, store, name, out, as_json=False)
-    query_command = f"prunesweep results {name} --storage {shlex.quote(store.location)}"
+    query_command = f"{called()} results {name} --storage {shlex.quote(store.location)}"
     shown = f"results: {store.uri('tables')}   query them: {query_command}"
     out.print(shown, soft_wrap=True, highlight=False)
 

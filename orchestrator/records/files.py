@@ -7,6 +7,7 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from trainables.store import Damaged, Store, sweep_path
+from trainables.store.store import json_bytes
 
 
 def _zoned(text: str) -> str:
@@ -32,8 +33,11 @@ class RecordFile(Generic[Contents]):
         return f"{sweep_path(sweep)}/{self.name}"
 
     def write(self, store: Store, sweep: str, contents: Contents) -> None:
-        value = self.contents.dump_python(contents, mode="json")
-        store.write_json(self.path(sweep), value)
+        store.write(self.path(sweep), self.encoded(contents))
+
+    def encoded(self, contents: Contents) -> bytes:
+        """The file that holds `contents`."""
+        return json_bytes(self.contents.dump_python(contents, mode="json"))
 
     def read(self, store: Store, sweep: str) -> Contents | None:
         """What the file holds; None when there is no such file. Raises Damaged."""

@@ -200,3 +200,9 @@ def _is_at_work(run: Heartbeat) -> bool:
     # Of another machine only the clock tells, which may be ahead of this one's.
     age = datetime.now(UTC) - datetime.fromisoformat(run.heartbeat)
     return age.total_seconds() < SILENT_SECONDS
+
+
+def run_in_flight(store: Store, name: str) -> Heartbeat | None:
+    """The heartbeat of the run of a sweep that is at work; None when there is no such run."""
+    run = _or_none(read_heartbeat, store, name, [])
+    return run if run is not None and _state(False, run) == "running" else None

@@ -196,12 +196,17 @@ def existing_sweep(store: Store, name: str) -> SweepRecord:
     require_ours(store)
     record = read_sweep(store, name) if name in store.names("sweeps") else None
     if record is None:
-        names = store.names("sweeps")
-        close = get_close_matches(name, names, n=1)
-        guess = f"; did you mean {close[0]!r}? It" if close else "; it"
-        raise NoSuchSweep(
-            f"storage {store.location} has no sweep {name!r}{guess} has: "
-            f"{', '.join(names) or 'none'}. "
-            "Choose another --storage, or run the sweep first"
-        )
+        raise no_such_sweep(store, name)
     return record
+
+
+def no_such_sweep(store: Store, name: str) -> NoSuchSweep:
+    """The error that `store` has no sweep `name`; it names those there are."""
+    names = store.names("sweeps")
+    close = get_close_matches(name, names, n=1)
+    guess = f"; did you mean {close[0]!r}? It" if close else "; it"
+    return NoSuchSweep(
+        f"storage {store.location} has no sweep {name!r}{guess} has: "
+        f"{', '.join(names) or 'none'}. "
+        "Choose another --storage, or run the sweep first"
+    )

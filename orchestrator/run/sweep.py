@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.records.datasets import DATASETS, DatasetRecord
+from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
@@ -41,6 +41,7 @@ from orchestrator.run.planning import (
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.replacing import leaving
 from orchestrator.run.starting import cluster_starting
+from orchestrator.storage.collecting import wait_for_collection
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
@@ -54,7 +55,7 @@ from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
-from trainables.store.storage_format import mark, require_ours, require_there
+from trainables.store.storage_format import collections, mark, require_ours, require_there
 
 if TYPE_CHECKING:
     from orchestrator.run.cluster import Cluster
@@ -192,6 +193,7 @@ def run_sweep(
     DatasetNotFound or StoreError before anything is written.
     """
     require_ours(store)
+    collected = collections(store)
     index = StoreIndex(store)
     datasets, plan = _plan(spec, index, roots)
     store.require_writable()
@@ -201,7 +203,7 @@ def run_sweep(
         with interruptions_noted():
             started = start() if plan.tasks else None
             ready = _made_ready(
-                spec, index, roots, datasets, plan, progress, command, replace_stored
+                spec, index, roots, datasets, plan, progress, command, collected, replace_stored
             )
         if ready.planned.plan.tasks:
             with progress.running(ready.planned.plan):
@@ -245,6 +247,7 @@ def _made_ready(
     plan: Plan,
     progress: RunProgress,
     command: Sequence[str],
+    collected: str | None,
     replace_stored: bool,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
@@ -262,7 +265,15 @@ def _made_ready(
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _begin_records(planned, store, command)
+    _write_records(planned, store, arrays)
+    while wait_for_collection(store, collected):
+        # It may have taken what was stored of the sweep, and `rm` its records too.
+        collected = collections(store)
+        index.refresh()
+        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of))
+        arrays = _load_datasets(planned, roots)
+        _write_records(planned, store, arrays)
+    add_provenance(store, spec.name, command)
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 
@@ -416,16 +427,16 @@ def _check_room(planned: PlannedSweep, store: Store) -> None:
         )
 
 
-def _begin_records(planned: PlannedSweep, store: Store, command: Sequence[str]) -> None:
+def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset]) -> None:
+    """Write down what the sweep is, which names what it is made of."""
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
-    DATASETS.write(store, name, planned.datasets_record)
+    record_datasets(store, name, planned.datasets_record, arrays)
     record_plugins(store, name, planned.spec.configs)
     record_versions(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
     write_failures(store, name, [])
-    add_provenance(store, name, command)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:

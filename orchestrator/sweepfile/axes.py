@@ -122,7 +122,7 @@ def grid(kind: Any, raw: Any, path: Path = (), catalogue: Catalogue = BUILT_IN) 
     Raises PydanticCustomError "axis" for an empty axis and for a list of names inside a mapping,
     and "listed_twice"; its context's `path` says where in `raw`.
     """
-    if _depth(raw) <= _tuple_depth(kind):
+    if _depth(raw) <= tuple_depth(kind):
         return _record(kind, raw, path, catalogue)
     if not raw:
         raise axis_error("an axis needs at least one value; the list is empty", path)
@@ -137,7 +137,7 @@ def axis_error(message: str, path: Path, at: Path = ()) -> PydanticCustomError:
 
 
 def _record(kind: Any, raw: Any, path: Path, catalogue: Catalogue) -> Grid:
-    named = any(isinstance(member, Named) for member in _members(kind))
+    named = any(isinstance(member, Named) for member in members(kind))
     if isinstance(raw, str) and named:
         return Record({"name": Leaf(raw)})
     if not isinstance(raw, Mapping):
@@ -163,7 +163,7 @@ def _field(config: type[Config], key: str, raw: Any, path: Path, catalogue: Cata
 
 def _config(kind: Any, raw: Mapping[str, Any], catalogue: Catalogue) -> type[Config] | None:
     """The config that a mapping is of, None where it is of none."""
-    for member in _members(kind):
+    for member in members(kind):
         if isinstance(member, Named):
             return catalogue.find(member.kind, raw.get("name", member.kind.default))
         if isinstance(member, type) and issubclass(member, Config):
@@ -171,21 +171,21 @@ def _config(kind: Any, raw: Mapping[str, Any], catalogue: Catalogue) -> type[Con
     return None
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
+def members(kind: Any) -> tuple[Any, ...]:
     """The alternatives of an annotation, None apart; entries of a kind as their `Named`."""
     if get_origin(kind) is Annotated:
         inner, *metadata = get_args(kind)
         named = [each for each in metadata if isinstance(each, Named)]
-        return (named[0],) if named else _members(inner)
+        return (named[0],) if named else members(inner)
     if get_origin(kind) in (Union, UnionType):
-        return tuple(member for each in get_args(kind) for member in _members(each))
+        return tuple(member for each in get_args(kind) for member in members(each))
     return () if kind is NoneType else (kind,)
 
 
-def _tuple_depth(kind: Any) -> int:
-    tuples = [member for member in _members(kind) if get_origin(member) is tuple]
+def tuple_depth(kind: Any) -> int:
+    tuples = [member for member in members(kind) if get_origin(member) is tuple]
     items = [item for member in tuples for item in get_args(member) if item is not ...]
-    return 1 + max(map(_tuple_depth, items), default=0) if tuples else 0
+    return 1 + max(map(tuple_depth, items), default=0) if tuples else 0
 
 
 def _depth(raw: Any) -> int:

@@ -102,6 +102,9 @@ READING = (
     ("verify",),
     ("export", "s", "one_shot", "--output", "../out"),
     ("plan", "s.yaml"),
+    ("list", "sweeps"),
+    ("du",),
+    ("gc", "--dry-run"),
 )
 REPORT = ("report", "s", "--output", "../out.html")
 """Takes as long as all others together: not asked everywhere."""

@@ -5,21 +5,25 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import ask
+from safetensors import safe_open
 from sweeping import ONE_AT_A_TIME, SWEEP, commits, comparable, planned, run, store_of, table, write
 
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.sweep import resolve_datasets
+from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.loop import run_lineage
+from trainables.models import build_model
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import MASK, WEIGHTS
 from trainables.training.batches import DeviceData
@@ -128,6 +132,26 @@ def test_status_verify_and_export(finished: Path, tmp_path: Path) -> None:
     assert {file.stat().st_mode for file in tmp_path.iterdir()} == {
         (tmp_path / "mine").stat().st_mode
     }
+    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["prunesweep"])
+    assert told == json.loads((tmp_path / "model.json").read_text())
+    assert (told["lineage"], told["iteration"]) == (lineage, 2)
+    assert accuracy(state, told) == pytest.approx(
+        table(finished, "small", "iterations").to_pylist()[2]["test_accuracy"]
+    )
+
+
+def accuracy(state: dict[str, torch.Tensor], told: dict[str, Any]) -> float:
+    """On the test images of digits, of an exported network and by what is told of it alone."""
+    spec = SweepSpec.model_validate(SWEEP)
+    dataset = load_dataset(spec.dataset[0], data_roots(None, {}))
+    assert (told["input_shape"], told["classes"]) == ([*dataset.test.images.shape[1:]], 10)
+    mean, std = (torch.tensor(told["normalization"][n])[:, None, None] for n in ("mean", "std"))
+    model = build_model(spec.model[0], (1, 8, 8), 10, 0)
+    model.load_state_dict(state)
+    model.eval()
+    images = (torch.from_numpy(dataset.test.images) / 255 - mean) / std
+    return float((model(images).argmax(1).numpy() == dataset.test.labels).mean())
 
 
 DAMAGE: list[tuple[str, str]] = [

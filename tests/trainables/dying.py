@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ KEY = iteration_path("k" * 64)
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
 OTHERS = {"weights": b"new" * 70, "table": b"new"}
 RECORD = "sweeps/s/a.json"
+PLACE = "sweeps/placed"
 KILLED = 9
 
 OPERATIONS: dict[str, Callable[[Store], Any]] = {
@@ -32,6 +34,8 @@ OPERATIONS: dict[str, Callable[[Store], Any]] = {
     "drop a file": lambda store: store.drop_file(KEY, "weights"),
     "set aside": lambda store: store.set_aside(KEY),
     "write": lambda store: store.write(RECORD, b"new"),
+    "discard": lambda store: store.discard(KEY),
+    "place": lambda store: store.place(PLACE, FILES, last="table"),
 }
 
 STORE_CODE = str(Path(trainables.store.store.__file__).parent)
@@ -55,9 +59,10 @@ class PutWhole:
         written = io.BytesIO()
         yield written
         self._files.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._files.open_output_stream("uploading", compression=compression) as stream:
+        uploading = f"uploading-{uuid.uuid4().hex}"
+        with self._files.open_output_stream(uploading, compression=compression) as stream:
             stream.write(written.getvalue())
-        self._files.move("uploading", path)
+        self._files.move(uploading, path)
 
 
 def without_rename(root: Path) -> Store:

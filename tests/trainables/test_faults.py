@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,10 @@ from typing import Any
 
 import dying
 import pytest
-from dying import FILES, KEY, KILLED, OTHERS, RECORD, STORES
+from dying import FILES, KEY, KILLED, OTHERS, PLACE, RECORD, STORES
 
 from trainables.store import MANIFEST, Damaged, Store, StoreError, StoreFull, iteration_path
 from trainables.store.local_files import LocalFiles
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """In memory where there is such a file system: thousands of syncs take long on a disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        yield Path(name)
 
 
 @dataclass(frozen=True)
@@ -40,8 +31,8 @@ class Place:
 
 
 @pytest.fixture(params=STORES)
-def place(request: pytest.FixtureRequest, folder: Path) -> Place:
-    return Place(request.param, folder)
+def place(request: pytest.FixtureRequest, in_memory: Path) -> Place:
+    return Place(request.param, in_memory)
 
 
 def killed_at_every_line(
@@ -147,8 +138,40 @@ def test_a_damaged_commit_set_aside_is_never_lost(place: Place) -> None:
         assert held(store) == FILES
 
 
-def test_a_file_written_is_the_old_one_or_the_new_one(folder: Path) -> None:
-    place = Place("renaming", folder)
+def test_a_commit_discarded_is_whole_or_not_there(place: Place) -> None:
+    seen = set()
+    for _ in killed_at_every_line(place, "discard", lambda: committed(place)):
+        store = place.open()
+        seen.add(held(store) is None)
+        assert held(store) in (FILES, None)
+        store.discard(KEY)
+        assert store.committed("iterations") == {}
+        store.remove_leftovers()
+        assert store.sizes("") == {}
+        assert store.commit(KEY, FILES)
+        assert held(store) == FILES
+    assert seen == {True, False}
+
+
+def test_a_folder_placed_is_whole_or_not_there(place: Place) -> None:
+    seen = set()
+    for _ in killed_at_every_line(place, "place", lambda: empty(place)):
+        store = place.open()
+        there = store.exists(f"{PLACE}/table")
+        seen.add(there)
+        found = {name: store.peek(f"{PLACE}/{name}") for name in store.names(PLACE)}
+        if there or place.kind == "renaming":
+            assert found == (FILES if there else {})
+        if not there:
+            store.place(PLACE, FILES, last="table")
+        assert {name: store.peek(f"{PLACE}/{name}") for name in store.names(PLACE)} == FILES
+        store.remove_leftovers()
+        assert store.names("tmp") == []
+    assert seen == {True, False}
+
+
+def test_a_file_written_is_the_old_one_or_the_new_one(in_memory: Path) -> None:
+    place = Place("renaming", in_memory)
     seen = set()
     for _ in killed_at_every_line(place, "write", lambda: place.open().write(RECORD, b"old")):
         store = place.open()

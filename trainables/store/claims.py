@@ -16,6 +16,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -28,9 +29,9 @@ EXPIRY_SECONDS = 60.0
 BEATS_PER_EXPIRY = 6
 
 
-def pause() -> None:
-    """Wait a moment before asking for a claim again, each at its own pace."""
-    time.sleep(random.uniform(0.5, 1.0))
+def pause(seconds: float = 1.0) -> None:
+    """Wait at most so long before asking for a claim again, each at its own pace."""
+    time.sleep(seconds * random.uniform(0.5, 1.0))
 
 
 class ClaimLost(Exception):
@@ -71,6 +72,25 @@ class Claims:
             return None
         claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
         return claim
+
+    def is_taken(self, key: str) -> bool:
+        """Whether somebody has `key`; tickets of the dead are removed."""
+        return self._others(key, None)
+
+    def still_taken(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that somebody has, once those of whom nothing is heard had the time to
+        expire: it takes as long while somebody has one."""
+        until = time.monotonic() + self.expiry
+        while taken := {key for key in keys if self.is_taken(key)}:
+            if time.monotonic() > until:
+                break
+            pause(min(1.0, self.expiry / 10))
+        return taken
+
+    def wait_for(self, key: str) -> None:
+        """Wait until nobody has `key`."""
+        while self.is_taken(key):
+            pause(min(1.0, self.expiry / 10))
 
     def _others(self, key: str, mine: str | None) -> bool:
         """Whether another live ticket is there; removes the dead ones."""

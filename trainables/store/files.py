@@ -49,6 +49,10 @@ class Files(Protocol):
         """The files in `folder` and in its folders, relative to it, from one listing."""
         ...
 
+    def sizes_within(self, folder: str) -> dict[str, int]:
+        """The same files, each with its bytes."""
+        ...
+
     def write(self, path: str, data: bytes) -> None:
         """Write durably, so that a reader sees the old file or the new one, never a part."""
         ...
@@ -77,6 +81,13 @@ class Files(Protocol):
         """
         ...
 
+    def place(self, folder: str, files: Mapping[str, bytes], last: str) -> None:
+        """Make a folder of `files`, of which `last` is not there before all others are.
+
+        Raises OSError where a local one is there that is not empty.
+        """
+        ...
+
     def move(self, path: str, target: str, last: str) -> None:
         """Move a file or a folder, whose file `last` is the last to arrive and the first to go.
 
@@ -90,6 +101,10 @@ class Files(Protocol):
 
     def remove(self, folder: str) -> None:
         """Delete a folder and all in it, if it is there."""
+        ...
+
+    def discard(self, folder: str, first: str) -> None:
+        """`remove` a folder whose file `first` is not there any more once any other is not."""
         ...
 
     def remove_if_empty(self, folder: str) -> None:

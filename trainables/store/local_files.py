@@ -55,6 +55,13 @@ class LocalFiles:
         base = self.absolute(folder).rstrip("/")
         return [path[len(base) + 1 :] for path in _files_within(base)]
 
+    def sizes_within(self, folder: str) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for path in self.files_within(folder):
+            with suppress(FileNotFoundError):
+                sizes[path] = os.stat(f"{self.absolute(folder)}/{path}").st_size
+        return sizes
+
     # Writing
 
     def write(self, path: str, data: bytes) -> None:
@@ -114,6 +121,17 @@ class LocalFiles:
         _sync_folder(target.parent)
         return True
 
+    def place(self, folder: str, files: Mapping[str, bytes], last: str) -> None:
+        target = self._to_change(folder)
+        _make_folder(target.parent)
+        with self.temporary() as made:
+            made.mkdir()
+            for name, data in files.items():
+                _write_synced(made / name, data)
+            _sync_folder(made)
+            os.rename(made, target)
+        _sync_folder(target.parent)
+
     # Moving and deleting
 
     def move(self, path: str, target: str, last: str) -> None:
@@ -130,6 +148,12 @@ class LocalFiles:
         if target.is_dir():
             with suppress(FileNotFoundError):
                 self.filesystem.delete_dir(str(target))
+
+    def discard(self, folder: str, first: str) -> None:
+        target = self._to_change(folder)
+        with self.temporary() as gone, suppress(FileNotFoundError):
+            os.rename(target, gone)
+            _sync_folder(target.parent)
 
     def remove_if_empty(self, folder: str) -> None:
         with suppress(OSError):

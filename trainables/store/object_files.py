@@ -41,9 +41,12 @@ class ObjectFiles:
         return sorted(info.base_name for info in self._listed(folder, recursive=False))
 
     def files_within(self, folder: str) -> list[str]:
+        return [*self.sizes_within(folder)]
+
+    def sizes_within(self, folder: str) -> dict[str, int]:
         start = len(self.absolute(folder).rstrip("/")) + 1
         found = self._listed(folder, recursive=True)
-        return [info.path[start:] for info in found if info.type == fs.FileType.File]
+        return {info.path[start:]: info.size for info in found if info.type == fs.FileType.File}
 
     # Writing
 
@@ -82,6 +85,10 @@ class ObjectFiles:
         self.remove(f"{path}/{inside}")
         return False
 
+    def place(self, folder: str, files: Mapping[str, bytes], last: str) -> None:
+        for name in sorted(files, key=lambda name: name == last):
+            self.write(f"{folder}/{name}", files[name])
+
     # Moving and deleting
 
     def move(self, path: str, target: str, last: str) -> None:
@@ -106,6 +113,10 @@ class ObjectFiles:
         if info.type == fs.FileType.Directory:
             with suppress(FileNotFoundError):
                 self.filesystem.delete_dir(info.path)
+
+    def discard(self, folder: str, first: str) -> None:
+        self.delete(f"{folder}/{first}")
+        self.remove(folder)
 
     def remove_if_empty(self, folder: str) -> None:
         pass

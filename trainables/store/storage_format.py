@@ -1,5 +1,7 @@
 """The storage's own mark: what prunesweep has not made, it does not write to."""
 
+import uuid
+
 from trainables.store.errors import Damaged, StoreError
 from trainables.store.store import MARKER, STORE_FORMAT, Store
 
@@ -34,6 +36,17 @@ def mark(store: Store) -> Store:
     if not store.exists(MARKER):
         store.write_json(MARKER, {"format": STORE_FORMAT})
     return Store(store.location, existing=True)
+
+
+def collections(store: Store) -> str | None:
+    """What changes whenever iterations are deleted from `store`; Damaged is raised of its mark."""
+    found = store.read_json(MARKER)
+    return found.get("collected") if isinstance(found, dict) else None
+
+
+def note_collection(store: Store) -> None:
+    """Say in the mark of `store` that iterations are about to be deleted."""
+    store.write_json(MARKER, {"format": STORE_FORMAT, "collected": uuid.uuid4().hex})
 
 
 def require_there(store: Store) -> None:

@@ -187,8 +187,19 @@ class Store:
         """Take one file out of a commit; the manifest forgets it before it is deleted."""
         manifest = self.manifest(path)
         if manifest["files"].pop(name, None) is not None:
-            self.write(f"{path}/{MANIFEST}", _json_bytes(manifest))
+            self.write(f"{path}/{MANIFEST}", json_bytes(manifest))
             self.delete_file(_inside(path, manifest, name))
+
+    def place(self, folder: str, files: Mapping[str, bytes], last: str) -> None:
+        """Write a folder of `files` that counts as there once its file `last` is.
+
+        Raises StoreFull, and OSError where another is there on a local file system."""
+        with self._room_for(sum(map(len, files.values()))):
+            self.files.place(folder, files, last)
+
+    def move(self, path: str, target: str, last: str) -> None:
+        """Move a folder that counts as there once its file `last` is."""
+        self.files.move(path, target, last)
 
     def set_aside(self, path: str) -> str:
         """Move a damaged commit, or file, to `quarantine/`, where it is kept; its new path."""
@@ -199,6 +210,11 @@ class Store:
     def remove(self, path: str) -> None:
         """Delete a folder and all in it, if it is there."""
         self.files.remove(path)
+
+    def discard(self, path: str, first: str = MANIFEST) -> None:
+        """Delete a commit, or another folder whose file `first` says that it is there: a reader
+        finds it whole or not at all. What a killed deletion leaves is no such folder."""
+        self.files.discard(path, first)
 
     def remove_leftovers(self) -> None:
         """Delete what ended processes of this machine left behind in `tmp/`."""
@@ -241,7 +257,7 @@ class Store:
         self.files.remove_if_empty(folder)
 
     def write_json(self, path: str, value: Any) -> None:
-        self.write(path, _json_bytes(value))
+        self.write(path, json_bytes(value))
 
     def read_json(self, path: str) -> Any:
         """The JSON value in a file, or None when there is no such file.
@@ -260,6 +276,11 @@ class Store:
         """The names of the files and folders directly in `folder`, sorted."""
         with self._listing():
             return self.files.names(folder)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The files in `folder` and in its folders, relative to it, each with its bytes."""
+        with self._listing():
+            return self.files.sizes_within(folder)
 
     def free_bytes(self) -> int | None:
         """Free space under the root; None where a store has no such figure."""
@@ -321,7 +342,7 @@ def _manifest(files: Mapping[str, bytes], folder: str | None = None) -> bytes:
         for name, data in files.items()
     }
     where = {} if folder is None else {"folder": folder}
-    return _json_bytes({"format": STORE_FORMAT, "files": held, **where})
+    return json_bytes({"format": STORE_FORMAT, "files": held, **where})
 
 
 def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
@@ -329,5 +350,6 @@ def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
     return "/".join([path, *filter(None, [manifest.get("folder")]), name])
 
 
-def _json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """`value` as the store's files have it."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

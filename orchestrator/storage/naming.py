@@ -1,0 +1,95 @@
+"""Names: the iterations and snapshots that the sweeps of a storage are made of."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.records.plugins import PLUGINS
+from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
+from trainables.errors import UserError
+from trainables.lineage.identity import snapshot_key, trunk_key
+from trainables.store import Damaged, Store, sweep_path
+
+
+class UnknownNames(UserError):
+    """A sweep's record cannot be read, so that nobody knows what is not its own."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Keys of iterations and of snapshots."""
+
+    iterations: frozenset[str] = frozenset()
+    snapshots: frozenset[str] = frozenset()
+
+    def of(self, folder: str) -> frozenset[str]:
+        """Those in one of the store's folders; a checkpoint has the key of its iteration."""
+        return self.snapshots if folder == "snapshots" else self.iterations
+
+    def __or__(self, other: "Names") -> "Names":
+        return Names(self.iterations | other.iterations, self.snapshots | other.snapshots)
+
+    def __sub__(self, other: "Names") -> "Names":
+        return Names(self.iterations - other.iterations, self.snapshots - other.snapshots)
+
+
+def named_by(store: Store, record: SweepRecord) -> Names:
+    """What the sweep is made of, stored or not. Raises Damaged."""
+    rewinds = _default_rewinds(store, record.name)
+    return Names(
+        frozenset(key for line in record.lineages for key in line.keys),
+        frozenset(key for line in record.lineages for key in _snapshots(line, rewinds)),
+    )
+
+
+def sweeps_in(store: Store) -> list[str]:
+    """The names of the sweeps of `store`; files among them, such as an editor's, are none."""
+    return [name for name in store.names("sweeps") if not store.exists(sweep_path(name))]
+
+
+def all_names(store: Store, without: str | None = None) -> Names:
+    """What the sweeps of `store` are made of, but for the one `without`. Raises UnknownNames."""
+    return union(named_by_sweep(store, name) for name in sweeps_in(store) if name != without)
+
+
+def named_by_sweep(store: Store, name: str) -> Names:
+    """What the sweep `name` is made of. Raises UnknownNames."""
+    try:
+        record = read_sweep(store, name)
+        if record is not None:
+            return named_by(store, record)
+        reason = f"sweeps/{name} has no record of its lineages"
+    except Damaged as damage:
+        reason = str(damage)
+    raise UnknownNames(
+        f"{reason}; what {name} shares is unknown, and nothing was deleted: run the sweep again, "
+        f"which writes its record anew, or take it away with `prunesweep rm {name}`"
+    )
+
+
+def union(names: Iterable[Names]) -> Names:
+    found = [*names]
+    return Names(
+        frozenset().union(*(each.iterations for each in found)),
+        frozenset().union(*(each.snapshots for each in found)),
+    )
+
+
+def _snapshots(line: LineageRecord, rewinds: Mapping[str, int]) -> set[str]:
+    """The snapshots of the initialization and of the step that a lineage rewinds to."""
+    method = line.config["method"]
+    step = method["rewind"]["step"] if "rewind" in method else rewinds.get(method["name"], 0)
+    trunk = {"recipe": line.config["train"]} | {
+        name: line.config[name] for name in ("dataset", "model", "seed")
+    }
+    return {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in {0, step}}
+
+
+def _default_rewinds(store: Store, sweep: str) -> dict[str, int]:
+    """By the name of each plugged-in method, the step that it rewinds to by default: configs leave
+    that out."""
+    entries = [each for plugin in PLUGINS.read(store, sweep) or () for each in plugin.entries]
+    rewinds: dict[str, Any] = {
+        each.name: each.defaults.get("rewind") for each in entries if each.kind == "method"
+    }
+    return {name: rewind["step"] for name, rewind in rewinds.items() if rewind}
