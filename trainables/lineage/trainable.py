@@ -29,6 +29,7 @@ from trainables.lineage.time_limit import TimeLimit
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
+from trainables.training.execution import PLAIN, Execution
 
 
 def timeout_report(run: str, lineage: str, attempt: int) -> str:
@@ -44,7 +45,7 @@ class Work:
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. An
     iteration that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits
-    elsewhere.
+    elsewhere. `execution` is that of `Bench`.
     """
 
     luggage: Luggage
@@ -59,6 +60,7 @@ class Work:
     run: str
     timeout_minutes: float | None
     mirrors: Mirrors | None = None
+    execution: Execution = PLAIN
 
 
 class LineageTrainable(tune.Trainable):
@@ -145,6 +147,7 @@ class LineageTrainable(tune.Trainable):
             run=work.run,
             attempt=attempt,
             git_sha=work.git_sha,
+            execution=work.execution,
         )
 
     def _time_limit(self) -> Limit:
