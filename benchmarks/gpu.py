@@ -120,7 +120,7 @@ class Bench:
 
     def __init__(self, case: Case, data: DeviceData, device: torch.device) -> None:
         options, _, self.size = case.made
-        self.config = TypeAdapter(ModelConfig).validate_python(options)
+        self.config: Any = TypeAdapter(ModelConfig).validate_python(options)
         self.recipe = case.recipe
         self.examples = len(data.train)
         models = [
@@ -199,7 +199,8 @@ def measure(case: Case, data: DeviceData, device: torch.device, seconds: float) 
         torch.cuda.reset_peak_memory_stats(device)
     losses = Bench(case, data, device).losses(10**9)
     pieces: list[float] = []
-    for _ in range(8):
+    # A smaller last batch is compiled for itself.
+    for _ in range(-(-len(data.train) // case.made[2]) + 2 if case.execution.compile else 8):
         next(losses)
     wait(device)
     until = time.perf_counter() + seconds

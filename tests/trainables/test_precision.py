@@ -150,7 +150,7 @@ def test_tf32_is_allowed_where_the_network_is_trained_and_evaluated_but_not_wher
     lineage = make_lineage(cell, identity(DIGITS, describe_dataset(DIGITS, ROOTS)))
     places = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [place.allow_tf32 for place in places]
-    seen: set[tuple[torch.dtype, bool, bool]] = set()
+    seen: set[tuple[Any, ...]] = set()
 
     def look(layer: nn.Module, given: tuple[Any, ...], made: Any) -> None:
         if type(layer) is nn.Linear and len(made) > 1:  # one image is for counting

@@ -1,6 +1,6 @@
 """Batches: data that stays on the device, and what each training step takes of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -103,9 +103,10 @@ class Batches(Protocol):
         """What is drawn for the batches of `steps` of an epoch."""
         ...
 
-    def made(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs float32 [B, C, H, W] and labels int64 [B]; of K networks, inputs
-        [B, K, C, H, W] and labels [B, K]."""
+    @property
+    def made(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """Of what is drawn, inputs float32 [B, C, H, W] and labels int64 [B]; of K networks,
+        inputs [B, K, C, H, W] and labels [B, K]."""
         ...
 
 

@@ -38,6 +38,8 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        # Torch counts what it compiled of a function, for other networks too, against a limit.
+        torch.compiler.reset()
         # A shape is compiled for itself: of batches, an epoch has two.
         self._compiled: Any = torch.compile(
             function, dynamic=False, options={"fallback_random": True}

@@ -1,6 +1,7 @@
 """Whole training steps as CUDA graphs: launched as one, whatever they consist of."""
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -33,6 +34,12 @@ def _why_not(recipe: Recipe, device: torch.device) -> str | None:
     return None
 
 
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    # Libraries keep memory for each stream that they have seen.
+    return torch.cuda.Stream()
+
+
 class Graphed:
     """`take` for batches whose first tensor has `rows`, from a graph; other batches, such as the
     last of an epoch, are taken as they come.
@@ -44,7 +51,7 @@ class Graphed:
 
     def __init__(self, take: Take, rows: int) -> None:
         self._take, self._rows = take, rows
-        self._stream = torch.cuda.Stream()
+        self._stream = _side_stream()
         self._taken = 0
         self._failed = False
         self._graph: torch.cuda.CUDAGraph | None = None

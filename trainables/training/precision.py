@@ -5,7 +5,7 @@ Weights, gradients, optimizers, sums, norms, scores and metrics are float32 or f
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 def float32_products(precision: Precision) -> Iterator[None]:
     """Within, products of float32 on a CUDA device are TF32's with `precision` tf32, and IEEE
     float32's with another. Nothing changes on a CPU, which has no TF32."""
-    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    places: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     # torch's newer names for these are not understood by parts of torch itself.
     before = [place.allow_tf32 for place in places]
     for place in places:
