@@ -1,6 +1,8 @@
 """Execution: by what means steps are computed changes nothing but rounding, or is told."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +114,20 @@ def test_what_can_be_captured_takes_the_same_steps(optimizer: str) -> None:
 
     for one, other in zip(weights(True), weights(False), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_steps_leave_no_memory_for_the_garbage_collector(compiled: bool) -> None:
+    """Which may come late, and knows nothing of what a device has left."""
+    network = build_model(MLP, (1, 8, 8), 10, 0)
+    gc.disable()
+    try:
+        steps = Steps(One(network), recipe(), [None], [{}], compiled=compiled)
+        seen = weakref.ref(steps)
+        del steps
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.long  # seconds to minutes of torch's compiler

@@ -47,6 +47,18 @@ def _as_given(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+def _forward(
+    networks: Networks, recipe: Recipe
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The losses and logits of images and labels."""
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits_in(recipe.precision, networks.logits, images)
+        return networks.losses(recipe.loss, logits, labels), logits
+
+    return forward
+
+
 class Steps:
     """Takes the steps of a recipe with `networks`, which have `masks` (None: all is kept).
 
@@ -64,7 +76,8 @@ class Steps:
         compiled: bool = False,
     ) -> None:
         self._networks, self._recipe, self._made = networks, recipe, made
-        self._computed = Compiled(self._forward) if compiled else self._forward
+        forward = _forward(networks, recipe)
+        self._computed = Compiled(forward) if compiled else forward
         self._optimizers = networks.optimizers(recipe.optimizer)
         networks.load(self._optimizers, states)
         self._masked = [
@@ -118,10 +131,6 @@ class Steps:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)
         return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
-
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = logits_in(self._recipe.precision, self._networks.logits, images)
-        return self._networks.losses(self._recipe.loss, logits, labels), logits
 
     def _clip(self) -> None:
         if self._recipe.clip_grad_norm is not None:
