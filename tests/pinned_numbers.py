@@ -60,9 +60,10 @@ from trainables.pruning.selection import drop_lowest, keep_highest, sampled
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.augmentation import Augmentation, FlipAndCrop, augmentation
-from trainables.training.batches import DeviceData, Examples, Inputs, Randomness, batches
+from trainables.training.batches import DeviceData, Examples, Inputs, Randomness, batches_of
 from trainables.training.losses import loss
 from trainables.training.optimizers import Optimizer, optimizer
+from trainables.training.precision import Precision, float32_products, logits_in
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, evaluate
 from trainables.training.schedules import lr_schedule
@@ -354,6 +355,10 @@ def of_loss(config: Any) -> Numbers:
 
 def augmented(config: Augmentation) -> list[Any]:
     images = examples(6, 3).images
+    draws = config.draws(6, [torch.Generator().manual_seed(2)], CPU)
+    if draws is not None:
+        drawn = {name: values[2:5] for name, values in draws.items()}
+        return [config.augmented(images[2:5], drawn).flatten().tolist()] * 2
     epoch = config.epoch(6, torch.Generator().manual_seed(2), CPU)
     return [epoch(images[2:5], torch.tensor([2, 3, 4]), step).flatten().tolist() for step in (0, 1)]
 
@@ -434,7 +439,8 @@ def of_scoring_data(name: Any) -> Numbers:
 
 def of_inputs(name: Inputs) -> Numbers:
     recipe = own_recipe(augment=config_of(darker))
-    found = [*batches(data(), recipe, Randomness(6, 1), 1, range(1, 3), name)]
+    batches = batches_of(data(), recipe, [Randomness(6, 1)], name)
+    found = [batches.made(*drawn) for drawn in batches.drawn(1, range(1, 3))]
     return {
         "inputs": [told(images) for images, _ in found],
         "labels": [labels.tolist() for _, labels in found],
@@ -464,6 +470,16 @@ def of_keep(name: Any) -> Numbers:
 
 def of_augmentation_base() -> Numbers:
     return {"pixels": augmented(config_of(darker))}
+
+
+def of_precision(name: Precision) -> Numbers:
+    """A number that bfloat16 rounds, and whether TF32 is allowed."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    with float32_products(name):
+        allowed = torch.backends.cuda.matmul.allow_tf32
+        logits = logits_in(name, layer, torch.tensor([[1 + 2**-9]]))
+    return {"logits": logits.tolist(), "tf32": [allowed], "type": [str(logits.dtype)]}
 
 
 def of_recipe() -> Numbers:
@@ -742,6 +758,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "inputs": of_inputs,
     "keep": of_keep,
     "padding_mode": of_padding_mode,
+    "precision": of_precision,
     "sampled_rounds": of_sampled_rounds,
     "schedule": of_rounds,
     "scope": of_scope,

@@ -127,9 +127,12 @@ EDITS: dict[str, Edit] = {
         pinned_numbers, "initialized", lambda net, init: initialization.initialized(net, "openlth")
     ),
     "inputs/real": lambda to, part: with_result(to, batches.Examples, "normalized"),
-    "inputs/random": lambda to, part: with_result(to, batches, "_random_batches", edited_batches),
+    "inputs/random": lambda to, part: with_result(
+        to, batches.RandomBatches, "made", lambda made: (slightly(made[0]), made[1])
+    ),
     "keep": lambda to, part: with_state(to),
     "padding_mode": lambda to, part: with_result(to, augmentation.F, "pad", rolled),
+    "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
     "scope": lambda to, part: with_result(
@@ -316,6 +319,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "init": {"model": {"name": "mlp", "init": name}},
         "inputs": {"method": {"name": "imp", "density": 0.3, "data": name}},
         "keep": {"train": {"keep": name}},
+        "precision": {"train": {"precision": name}},
         "loss": {"train": {"loss": entry}},
         "lr_schedule": {"train": {"lr_schedule": entry}},
         "method": {"method": entry},

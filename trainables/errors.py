@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class Hopeless(Exception):
     """Another attempt would meet it again, so none is made."""
+
+
+class Diverged(Hopeless):
+    """The training or the test loss is no longer a finite number."""

@@ -8,7 +8,6 @@ from orchestrator.run.ready import kind_of
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import DatasetInfo
 from trainables.models import blueprint
-from trainables.training.networks import Unfusible, form_of
 
 AUTO_WEIGHTS = 4_000_000
 """`fuse: auto` on a GPU: as many networks as have together about as many weights."""
@@ -60,6 +59,9 @@ def _kinds(
 
 
 def _why_alone(model: Any, info: DatasetInfo) -> str | None:
+    # Here, as it imports torch, and a run with nothing to train does without.
+    from trainables.training.networks import Unfusible, form_of
+
     try:
         form_of(model, info.shape, info.classes)
     except Unfusible as error:

@@ -188,6 +188,7 @@ def train_plan(
         run=uuid.uuid4().hex,
         timeout_minutes=resources.timeout_minutes,
         mirrors=mirrors,
+        execution=resources.execution,
     )
     queue = Queue(
         plan.tasks,

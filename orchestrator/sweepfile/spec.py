@@ -17,6 +17,7 @@ from trainables.lineage.keys import Cell
 from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.pruning import MethodConfig, Pruning
+from trainables.training.execution import Execution
 from trainables.training.recipe import Recipe
 
 MAX_CELLS = 1_000_000
@@ -96,7 +97,14 @@ class Resources(Config):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     retries: Annotated[int, Field(ge=0)] = 1
     fuse: Annotated[Literal["off", "auto"] | int, BeforeValidator(_fuse)] = "off"
+    compile: Literal["off", "on"] = "off"
+    graphs: Literal["off", "on"] = "off"
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def execution(self) -> Execution:
+        """By what means steps are computed."""
+        return Execution(compile=self.compile == "on", graphs=self.graphs == "on")
 
 
 def _checked_project(name: str) -> str:

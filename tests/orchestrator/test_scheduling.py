@@ -19,10 +19,10 @@ from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
+from trainables.errors import Diverged
 from trainables.lineage.cause import Cause
 from trainables.store import Damaged, StoreGone
 from trainables.store.artifacts import WEIGHTS
-from trainables.training.run import Diverged
 
 METHODS = "methods: [one_shot, lottery_ticket]"
 TWO = f"prune: {{iterations: 1}}\n{METHODS}"

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
+from trainables.errors import Diverged
 from trainables.lineage.bench import Bench
 from trainables.lineage.bundle import FINISHED, Failed, Outcome, no_limit, run_bundle
 from trainables.lineage.keys import Cell, Lineage, make_lineage
@@ -24,7 +25,6 @@ from trainables.store.artifacts import METRICS, decode_table, read_masks, read_t
 from trainables.store.claims import Claims
 from trainables.training.batches import DeviceData
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged
 
 CPU = torch.device("cpu")
 ROOTS = DataRoots((), Path())

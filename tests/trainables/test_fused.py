@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
+from trainables.errors import Diverged
 from trainables.measures.masks import Masks
 from trainables.models import MODEL, ModelConfig, Shape, build_model, prunable
 from trainables.plugins.entry import Catalogue, built_in
@@ -25,7 +26,7 @@ from trainables.training.networks.mapped import Mapped
 from trainables.training.networks.wide import Wide
 from trainables.training.progress import Progress, State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, Training, train
+from trainables.training.run import Training, train
 from trainables.training.steps import Steps
 
 CPU = torch.device("cpu")

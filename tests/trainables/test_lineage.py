@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
+from trainables.errors import Diverged
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.iteration_run import IterationRun
@@ -42,7 +43,7 @@ from trainables.training.batches import DeviceData, Randomness
 from trainables.training.evaluation import evaluate
 from trainables.training.progress import State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, Training
+from trainables.training.run import Training
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4

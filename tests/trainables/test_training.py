@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
+from trainables.errors import Diverged
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.store import Store, checkpoint_path
@@ -24,7 +25,7 @@ from trainables.training.checkpoint import STATE, EpochCheckpoint
 from trainables.training.evaluation import evaluate
 from trainables.training.progress import EpochRow, Progress, State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Diverged, Training
+from trainables.training.run import Training
 from trainables.training.schedules import Constant, Cosine, StepDecay
 
 CPU = torch.device("cpu")

@@ -9,6 +9,7 @@ import torch
 from trainables.lineage.keeping import StoreOptions
 from trainables.store import Store
 from trainables.training.batches import DeviceData
+from trainables.training.execution import PLAIN, Execution
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Bench:
     `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
     for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
     weights are not for one of them to drop. `run` and `attempt` say whose claims are whose.
+    `execution` is by what means steps are computed.
     """
 
     store: Store
@@ -29,3 +31,4 @@ class Bench:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     attempt: int = 1
     git_sha: str | None = None
+    execution: Execution = PLAIN

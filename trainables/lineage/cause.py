@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from trainables.errors import Hopeless
-from trainables.training.run import Diverged
+from trainables.errors import Diverged, Hopeless
+from trainables.lazy_torch import torch
 
 
 @dataclass(frozen=True)

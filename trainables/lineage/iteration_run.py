@@ -24,6 +24,7 @@ from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
 from trainables.training.checkpoint import EpochCheckpoint
 from trainables.training.evaluation import evaluate
+from trainables.training.precision import float32_products, laid_out
 from trainables.training.progress import State
 from trainables.training.randomness import stream
 from trainables.training.run import Training
@@ -109,18 +110,18 @@ class IterationRun(Iteration):
 
     def _masks(self, model: nn.Module, masks: Masks, sample: ScoreSample | None) -> Masks:
         cell = self.lineage.cell
-        return cell.method(
-            Network(
-                model=model,
-                masks=masks,
-                data=self.bench.data,
-                seed=cell.seed,
-                iteration=self.step.iteration,
-                scope=cell.prune.scope,
-                density=self.step.density,
-                sample=sample,
-            )
+        network = Network(
+            model=model,
+            masks=masks,
+            data=self.bench.data,
+            seed=cell.seed,
+            iteration=self.step.iteration,
+            scope=cell.prune.scope,
+            density=self.step.density,
+            sample=sample,
         )
+        with float32_products("float32"):
+            return cell.method(network)
 
     def _all(self, model: nn.Module) -> Masks:
         return dense_masks(prunable(model))
@@ -131,10 +132,11 @@ class IterationRun(Iteration):
 
     def _measured_pruned(self, model: nn.Module, masks: Masks) -> Made:
         apply_masks(model, masks)
+        train = self.lineage.cell.train
         weights: dict[str, Tensor] = {n: w.detach() for n, w in prunable(model).items()}
         return Made(
             masks=masks,
-            pruned=evaluate(model, self.bench.data.test, self.lineage.cell.train.loss),
+            pruned=evaluate(model, self.bench.data.test, train.loss, train.precision),
             pruned_sparsity=measure_sparsity(weights, masks),
         )
 
@@ -152,6 +154,7 @@ class IterationRun(Iteration):
             self.step.inputs,
             start_step,
             architecture=cell.model,
+            execution=self.bench.execution,
         )
 
     def _rewound_state(self) -> State:
@@ -175,7 +178,8 @@ class IterationRun(Iteration):
 
     def _initial_model(self) -> nn.Module:
         cell, data = self.lineage.cell, self.bench.data
-        return build_model(cell.model, data.shape, data.classes, cell.seed).to(self.bench.device)
+        model = build_model(cell.model, data.shape, data.classes, cell.seed)
+        return laid_out(model, cell.train.precision, self.bench.device)
 
     def _checkpoint(self) -> EpochCheckpoint | None:
         minutes = self.bench.keeping.checkpoint_minutes

@@ -34,6 +34,7 @@ from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
+from trainables.training.execution import PLAIN, Execution
 
 
 def timeout_report(run: str, lineage: str, attempt: int) -> str:
@@ -49,7 +50,7 @@ class Work:
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. An
     iteration that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits
-    elsewhere.
+    elsewhere. `execution` is that of `Bench`.
     """
 
     luggage: Luggage
@@ -64,6 +65,7 @@ class Work:
     run: str
     timeout_minutes: float | None
     mirrors: Mirrors | None = None
+    execution: Execution = PLAIN
     code: str = field(default_factory=own_code)
     """Of the process that began the run, whose keys say what its code computes."""
 
@@ -155,6 +157,7 @@ class LineageTrainable(tune.Trainable):
             run=work.run,
             attempt=attempt,
             git_sha=work.git_sha,
+            execution=work.execution,
         )
 
     def _time_limit(self) -> Limit:

@@ -65,6 +65,18 @@ class Augmentation(Entry):
 
         return augmented
 
+    def draws(
+        self, examples: int, generators: Sequence[torch.Generator], device: torch.device
+    ) -> dict[str, Tensor] | None:
+        """What an epoch of K networks draws for each of their training examples, [K·N, …] by name,
+        if `augmented` needs nothing else; None if `epoch` has to be asked."""
+        return None
+
+    def augmented(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """A batch of images uint8 [B, C, H, W] with what was drawn for each, [B, …] by name; the
+        same operations at every batch."""
+        raise NotImplementedError
+
     def require_fit(self, shape: tuple[int, int, int]) -> None:
         """Raises Unfit when images [C, H, W] cannot be augmented so."""
 
@@ -91,28 +103,11 @@ class FlipAndCrop(Augmentation):
     crop_padding: Annotated[int, Field(ge=0, le=64)] = 0
     padding_mode: Annotated[Literal["reflect", "zeros"], Choice("padding_mode")] = "reflect"
 
-    def epoch(self, examples: int, generator: torch.Generator, device: torch.device) -> Augmented:
-        drawn = {name: each.to(device) for name, each in self._draw(examples, generator).items()}
-
-        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
-            of_batch = {name: values.index_select(0, chosen) for name, values in drawn.items()}
-            return self.augmented(images, of_batch)
-
-        return augmented
-
-    def epochs(
+    def draws(
         self, examples: int, generators: Sequence[torch.Generator], device: torch.device
-    ) -> Augmented:
+    ) -> dict[str, Tensor]:
         each = [self._draw(examples, generator) for generator in generators]
-        # As if there were K times the examples, those of the kth network `examples` · k further on.
-        drawn = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
-        further = torch.arange(len(each), device=device) * examples
-
-        def augmented(images: Tensor, chosen: Tensor, step: int) -> Tensor:
-            rows = (chosen + further).flatten()
-            return self.augmented(images, {name: values[rows] for name, values in drawn.items()})
-
-        return augmented
+        return {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
 
     def require_fit(self, shape: tuple[int, int, int]) -> None:
         _, height, width = shape

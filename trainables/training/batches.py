@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -92,94 +92,140 @@ def smallest_batch(examples: int, batch_size: int) -> int:
     return rest if rest > 1 or full == 0 else batch_size
 
 
-def batches(
-    data: DeviceData,
-    recipe: Recipe,
-    randomness: Randomness,
-    epoch: int,
-    steps: range,
-    inputs: Inputs = "real",
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of `steps` of an epoch: inputs float32 [B, C, H, W] and labels int64 [B].
+Drawn = tuple[Tensor, ...]
+"""Of a batch; the first has a row for each example."""
+
+
+class Batches(Protocol):
+    """The batches of one network, or of K, each from its own streams, in two parts: what is drawn
+    for each, and the batch that device operations make of it, the same at every step."""
+
+    def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
+        """What is drawn for the batches of `steps` of an epoch."""
+        ...
+
+    @property
+    def made(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """Of what is drawn, inputs float32 [B, C, H, W] and labels int64 [B]; of K networks,
+        inputs [B, K, C, H, W] and labels [B, K]."""
+        ...
+
+
+def batches_of(
+    data: DeviceData, recipe: Recipe, randomness: Sequence[Randomness], inputs: Inputs = "real"
+) -> Batches:
+    """The batches of networks with the streams of `randomness`.
 
     *real*: training images in the epoch's order, augmented and normalized. *random*: drawn anew
     for every batch, normal with the data's mean and standard deviation, and uniform labels.
     """
     if inputs == "random":
-        return _random_batches(data, recipe, randomness, epoch, steps)
-    return _real_batches(data, recipe, randomness, epoch, steps)
+        return RandomBatches(data, recipe, randomness)
+    draws = recipe.augment.draws(0, [torch.Generator()], torch.device("cpu"))
+    if draws is None:
+        return PluggedBatches(data, recipe, randomness)
+    return RealBatches(data, recipe, randomness, tuple(draws))
 
 
-def _real_batches(
-    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, steps: range
-) -> Iterator[tuple[Tensor, Tensor]]:
-    examples = data.train
-    device = examples.labels.device
-    order = torch.randperm(len(examples), generator=randomness.generator("order", epoch))
-    order = order.to(device)
-    generator = randomness.generator("augment", epoch)
-    augmented = recipe.augment.epoch(len(examples), generator, device)
-    for step in steps:
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        images = augmented(examples.images.index_select(0, chosen), chosen, step)
-        yield examples.normalized(images), examples.labels.index_select(0, chosen)
+@dataclass
+class _Given:
+    data: DeviceData
+    recipe: Recipe
+    randomness: Sequence[Randomness]
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.train.labels.device
+
+    def generators(self, purpose: str, epoch: int) -> list[torch.Generator]:
+        return [each.generator(purpose, epoch) for each in self.randomness]
+
+    def chosen(self, epoch: int, steps: range) -> Iterator[Tensor]:
+        """The training examples of each step, [B] or [B, K]."""
+        examples, size = len(self.data.train), self.recipe.batch_size
+        orders = [
+            torch.randperm(examples, generator=generator)
+            for generator in self.generators("order", epoch)
+        ]
+        order = self.stacked(orders).to(self.device)
+        for step in steps:
+            yield order[step * size : (step + 1) * size]
+
+    def stacked(self, of_each: Sequence[Tensor]) -> Tensor:
+        return of_each[0] if len(of_each) == 1 else torch.stack([*of_each], dim=1)
 
 
-def _random_batches(
-    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, steps: range
-) -> Iterator[tuple[Tensor, Tensor]]:
-    device = data.train.labels.device
-    for step in steps:
-        images, labels = _random_batch(data, recipe, randomness, epoch, step)
-        yield images.to(device), labels.to(device)
+@dataclass
+class RealBatches(_Given):
+    """Batches of which the examples are drawn, and for each what augments it, by `names`."""
 
+    names: tuple[str, ...]
 
-def _random_batch(
-    data: DeviceData, recipe: Recipe, randomness: Randomness, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
-    count = min(recipe.batch_size, len(data.train) - step * recipe.batch_size)
-    generator = randomness.generator(f"random inputs {step}", epoch)
-    images = torch.randn(count, *data.shape, generator=generator)
-    return images, torch.randint(data.classes, (count,), generator=generator)
+    def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
+        examples = len(self.data.train)
+        draws = self.recipe.augment.draws(examples, self.generators("augment", epoch), self.device)
+        assert draws is not None
+        # The draws are as of K times the examples, those of the kth network `examples` · k on.
+        further = torch.arange(len(self.randomness), device=self.device) * examples
+        for chosen in self.chosen(epoch, steps):
+            rows = (chosen + further).flatten() if draws else chosen
+            yield chosen, *(values.index_select(0, rows) for values in draws.values())
 
-
-def stacked_batches(
-    data: DeviceData,
-    recipe: Recipe,
-    randomness: Sequence[Randomness],
-    epoch: int,
-    steps: range,
-    inputs: Inputs = "real",
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The `batches` of K networks, each from its own streams: inputs float32 [B, K, C, H, W] and
-    labels int64 [B, K]."""
-    if inputs == "random":
-        return _stacked_random_batches(data, recipe, randomness, epoch, steps)
-    return _stacked_real_batches(data, recipe, randomness, epoch, steps)
-
-
-def _stacked_real_batches(
-    data: DeviceData, recipe: Recipe, randomness: Sequence[Randomness], epoch: int, steps: range
-) -> Iterator[tuple[Tensor, Tensor]]:
-    examples, device = data.train, data.train.labels.device
-    orders = [torch.randperm(len(examples), generator=each.generator("order", epoch))
-              for each in randomness]  # fmt: skip
-    order = torch.stack(orders, dim=1).to(device)
-    generators = [each.generator("augment", epoch) for each in randomness]
-    augmented = recipe.augment.epochs(len(examples), generators, device)
-    for step in steps:
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        rows = chosen.flatten()
-        images = augmented(examples.images.index_select(0, rows), chosen, step)
+    def made(self, chosen: Tensor, *draws: Tensor) -> tuple[Tensor, Tensor]:
+        examples, rows = self.data.train, chosen.flatten()
+        images = self.recipe.augment.augmented(
+            examples.images.index_select(0, rows), dict(zip(self.names, draws, strict=True))
+        )
         labels = examples.labels.index_select(0, rows).view_as(chosen)
-        yield examples.normalized(images).unflatten(0, chosen.shape), labels
+        return _of_each(examples.normalized(images), labels), labels
 
 
-def _stacked_random_batches(
-    data: DeviceData, recipe: Recipe, randomness: Sequence[Randomness], epoch: int, steps: range
-) -> Iterator[tuple[Tensor, Tensor]]:
-    device = data.train.labels.device
-    for step in steps:
-        drawn = [_random_batch(data, recipe, each, epoch, step) for each in randomness]
-        images, labels = zip(*drawn, strict=True)
-        yield torch.stack(images, dim=1).to(device), torch.stack(labels, dim=1).to(device)
+class PluggedBatches(_Given):
+    """Batches whose augmentation is called for each: it may do anything."""
+
+    def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
+        examples, generators = self.data.train, self.generators("augment", epoch)
+        alone = len(generators) == 1
+        begin = self.recipe.augment.epoch if alone else self.recipe.augment.epochs
+        given: Any = generators[0] if alone else generators
+        augmented = begin(len(examples), given, self.device)
+        for step, chosen in zip(steps, self.chosen(epoch, steps), strict=True):
+            rows = chosen.flatten()
+            images = augmented(examples.images.index_select(0, rows), chosen, step)
+            yield examples.labels.index_select(0, rows).view_as(chosen), images
+
+    def made(self, labels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_each(self.data.train.normalized(images), labels), labels
+
+
+class RandomBatches(_Given):
+    """Batches that are drawn whole, on the CPU."""
+
+    def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
+        for step in steps:
+            batches = [self._one(each, epoch, step) for each in self.randomness]
+            labels, images = map(self.stacked, zip(*batches, strict=True))
+            yield _sent(labels, self.device), _sent(images, self.device)
+
+    def made(self, labels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, labels
+
+    def _one(self, randomness: Randomness, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        size = self.recipe.batch_size
+        count = min(size, len(self.data.train) - step * size)
+        generator = randomness.generator(f"random inputs {step}", epoch)
+        images = torch.randn(count, *self.data.shape, generator=generator)
+        return torch.randint(self.data.classes, (count,), generator=generator), images
+
+
+def _of_each(images: Tensor, labels: Tensor) -> Tensor:
+    # Of one network as they are: a view would have other strides where there is one channel, and
+    # convolutions round by strides.
+    return images if labels.ndim == 1 else images.unflatten(0, labels.shape)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way to the device, which no one waits for."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -29,6 +29,10 @@ class Optimizer(Entry):
     """Whether each number is updated by its own gradients alone, whatever tensor it is in, so that
     networks can be trained as one; each class says it for itself."""
 
+    capturable: ClassVar[bool] = False
+    """Whether a step is nothing but operations on the device, so that it can be replayed; each
+    class says it for itself."""
+
     lr: Annotated[float, Field(gt=0)]
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -49,6 +53,7 @@ def _checked(config: type[Any]) -> None:
     # What derives from an optimizer that keeps zeros may move them.
     config.keeps_zeros = vars(config).get("keeps_zeros", False)
     config.elementwise = vars(config).get("elementwise", False)
+    config.capturable = vars(config).get("capturable", False)
     if config.function is not None and "lr" not in config.option_names:
         raise PluginError(
             f"{config.where()}: the optimizer {config.entry_name} has no option lr, which the "
@@ -66,6 +71,7 @@ class SGD(Optimizer):
 
     keeps_zeros = True
     elementwise = True
+    capturable = True
 
     name: Literal["sgd"]
     lr: Annotated[float, Field(gt=0)] = 0.1
@@ -96,6 +102,7 @@ class Adam(Optimizer):
 
     keeps_zeros = True
     elementwise = True
+    capturable = True
 
     name: Literal["adam"]
     lr: Annotated[float, Field(gt=0)] = 1e-3

@@ -11,6 +11,7 @@ from trainables.plugins.entry import Named, PluginError
 from trainables.training.augmentation import AUGMENTATION, Augmentation, FlipAndCrop
 from trainables.training.losses import CROSS_ENTROPY, LOSS, Loss
 from trainables.training.optimizers import OPTIMIZER, SGD, Optimizer
+from trainables.training.precision import Precision
 from trainables.training.schedules import SCHEDULE, Cosine, Schedule
 
 
@@ -21,7 +22,8 @@ class Recipe(Config):
     held-out part of the training set (`best_validation`) or on the test set (`best_test`, which
     selects on the test set as SAP's published code does). `clip_grad_norm` is the largest norm of
     the gradient: of that of the kept weights, or with `clip_before_mask` of the whole, from which
-    the part of pruned weights is taken away afterwards (SAP's published code).
+    the part of pruned weights is taken away afterwards (SAP's published code). `precision` is that
+    of the network's computation, in training and where it is evaluated.
     """
 
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 200
@@ -33,6 +35,7 @@ class Recipe(Config):
     clip_before_mask: bool = False
     augment: Annotated[Augmentation, Named(AUGMENTATION)] = FlipAndCrop()
     keep: Annotated[Literal["last", "best_validation", "best_test"], Choice("keep")] = "last"
+    precision: Annotated[Precision, Choice("precision")] = "float32"
 
     @model_validator(mode="after")
     def _refuse_what_means_nothing(self) -> Self:

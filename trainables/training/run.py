@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from trainables.errors import Hopeless
+from trainables.errors import Diverged
 from trainables.measures.masks import Masks
 from trainables.models import Model
 from trainables.training.batches import (
     DeviceData,
+    Drawn,
+    Examples,
     Inputs,
     Randomness,
-    batches,
-    stacked_batches,
+    batches_of,
     steps_per_epoch,
 )
-from trainables.training.evaluation import evaluate
+from trainables.training.evaluation import Evaluation, evaluate
+from trainables.training.execution import PLAIN, Execution
+from trainables.training.graphs import graphed
 from trainables.training.networks import Networks, One, Stack, form_of
+from trainables.training.precision import float32_products
 from trainables.training.progress import Checkpoint, Progress
 from trainables.training.recipe import Recipe
 from trainables.training.steps import Steps, Totals
-
-
-class Diverged(Hopeless):
-    """The training or the test loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Training:
     start and stay exactly zero. A run from `start_step` k > 0 takes the steps k…end, with their
     learning rates and their places in the data order, and a fresh optimizer. `snapshot(step)` is
     called before every step and once after the last. `architecture` is what the model was made
-    from; a run without is trained alone.
+    from; a run without is trained alone. Its numbers do not depend on `execution` but for rounding.
     """
 
     model: nn.Module
@@ -51,6 +51,7 @@ class Training:
     snapshot: Callable[[int], None] | None = None
     checkpoint: Checkpoint | None = None
     architecture: Model | None = None
+    execution: Execution = PLAIN
 
     @property
     def kind(self) -> Any:
@@ -138,7 +139,7 @@ class _Run:
     def measure(self, trained: "_Trained") -> None:
         """Add the row of an epoch, and keep its weights if they are the best."""
         training, progress = self.training, self.progress
-        test = evaluate(training.model, training.data.test, training.recipe.loss)
+        test = self._evaluated(training.data.test)
         if not (math.isfinite(trained.loss) and math.isfinite(test.loss)):
             self.diverged = Diverged(
                 f"the training loss is {trained.loss:g} and the test loss {test.loss:g} in epoch "
@@ -147,7 +148,7 @@ class _Run:
             )
             return
         held_out = training.data.validation
-        validation = evaluate(training.model, held_out, training.recipe.loss) if held_out else None
+        validation = self._evaluated(held_out) if held_out else None
         progress.epoch += 1
         progress.rows.append(
             {
@@ -163,6 +164,10 @@ class _Run:
             }
         )
         self._keep_best()
+
+    def _evaluated(self, examples: Examples) -> Evaluation:
+        recipe = self.training.recipe
+        return evaluate(self.training.model, examples, recipe.loss, recipe.precision)
 
     def _keep_best(self) -> None:
         training, progress = self.training, self.progress
@@ -191,12 +196,20 @@ class _Group:
     def __init__(self, runs: Sequence[_Run]) -> None:
         self.runs = list(runs)
         self._trainings = [run.training for run in runs]
+        of = self._first
+        self._randomness = [training.randomness for training in self._trainings]
+        self._batches = batches_of(of.data, of.recipe, self._randomness, of.inputs)
         self._steps = Steps(
             _networks(self._trainings),
-            self._first.recipe,
+            of.recipe,
             [training.masks for training in self._trainings],
             [run.progress.optimizer for run in runs],
+            self._batches.made,
+            of.execution.compile,
         )
+        self._take = self._steps.take
+        if of.execution.graphs:
+            self._take = graphed(self._steps, of.recipe, of.data.train.labels.device)
         for run in runs:
             run.progress.fused = max(run.progress.fused, len(runs))
 
@@ -239,12 +252,13 @@ class _Group:
         self._steps.at_rate(rate)
         snapshots = [each.snapshot for each in self._trainings if each.snapshot]
         totals: Totals | None = None
-        for step, (images, labels) in self._batches(epoch, steps):
-            for snapshot in snapshots:
-                snapshot(step)
-            losses, logits = self._steps.take(images, labels)
-            totals = totals or Totals.like(labels)
-            totals.add(losses, logits, labels)
+        with float32_products(recipe.precision):
+            for step, drawn in self._drawn(epoch, steps):
+                for snapshot in snapshots:
+                    snapshot(step)
+                losses, correct = self._take(*drawn)
+                totals = totals or Totals.like(losses)
+                totals.add(losses, correct, len(drawn[0]))
         assert totals is not None, "an epoch has a step"
         at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen
         return [
@@ -252,15 +266,14 @@ class _Group:
             for loss, correct in zip(*totals.of_each(), strict=True)
         ]
 
-    def _batches(self, epoch: int, steps: range) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        of, randomness = self._first, [each.randomness for each in self._trainings]
-        if len(randomness) == 1:
+    def _drawn(self, epoch: int, steps: range) -> Iterator[tuple[int, Drawn]]:
+        """What is drawn for each step, with its number in the whole run."""
+        if len(self._randomness) == 1:
             # Layers that draw, such as dropout, do so from the global generators.
-            randomness[0].seed_global(epoch)
-            drawn = batches(of.data, of.recipe, randomness[0], epoch, steps, of.inputs)
-        else:
-            drawn = stacked_batches(of.data, of.recipe, randomness, epoch, steps, of.inputs)
-        return zip((epoch * of.steps_per_epoch + step for step in steps), drawn, strict=True)
+            self._randomness[0].seed_global(epoch)
+        first = epoch * self._first.steps_per_epoch
+        drawn = self._batches.drawn(epoch, steps)
+        return zip((first + step for step in steps), drawn, strict=True)
 
 
 def _networks(trainings: Sequence[Training]) -> Networks:

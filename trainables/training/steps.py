@@ -1,13 +1,15 @@
 """Training steps of networks, with their masks and optimizers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainables.measures.masks import Masks
+from trainables.training.execution import Compiled
 from trainables.training.networks import Networks
+from trainables.training.precision import logits_in
 from trainables.training.progress import OptimizerState
 from trainables.training.recipe import Recipe
 
@@ -24,29 +26,44 @@ class Totals:
     seen: int = 0
 
     @classmethod
-    def like(cls, labels: Tensor) -> "Totals":
-        """Nothing yet, for batches with labels [B], or [B, K] of K networks."""
-        shape = labels.shape[1:]
+    def like(cls, losses: Tensor) -> "Totals":
+        """Nothing yet, for losses of one network, or [K] of several."""
         return cls(
-            torch.zeros(shape, dtype=torch.float64, device=labels.device),
-            torch.zeros(shape, dtype=torch.int64, device=labels.device),
+            torch.zeros_like(losses, dtype=torch.float64),
+            torch.zeros_like(losses, dtype=torch.int64),
         )
 
-    @torch.no_grad()
-    def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss += losses * len(labels)
-        self.correct += (logits.argmax(dim=-1) == labels).sum(dim=0)
-        self.seen += len(labels)
+    def add(self, losses: Tensor, correct: Tensor, examples: int) -> None:
+        self.loss += losses * examples
+        self.correct += correct
+        self.seen += examples
 
     def of_each(self) -> tuple[list[float], list[int]]:
         """The sums of losses and the correct answers of each network."""
         return self.loss.reshape(-1).tolist(), self.correct.reshape(-1).tolist()
 
 
+def _as_given(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return images, labels
+
+
+def _forward(
+    networks: Networks, recipe: Recipe
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The losses and logits of images and labels."""
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits_in(recipe.precision, networks.logits, images)
+        return networks.losses(recipe.loss, logits, labels), logits
+
+    return forward
+
+
 class Steps:
     """Takes the steps of a recipe with `networks`, which have `masks` (None: all is kept).
 
-    `states` are what optimizers of earlier steps remembered of each network.
+    `states` are what optimizers of earlier steps remembered of each network. `made` makes the
+    images and labels of a batch of what `take` is given. `compiled`: see `Execution`.
     """
 
     def __init__(
@@ -55,11 +72,18 @@ class Steps:
         recipe: Recipe,
         masks: Sequence[Masks | None],
         states: Sequence[OptimizerState],
+        made: Callable[..., tuple[Tensor, Tensor]] = _as_given,
+        compiled: bool = False,
     ) -> None:
-        self._networks, self._recipe = networks, recipe
+        self._networks, self._recipe, self._made = networks, recipe, made
+        forward = _forward(networks, recipe)
+        self._computed = Compiled(forward) if compiled else forward
         self._optimizers = networks.optimizers(recipe.optimizer)
         networks.load(self._optimizers, states)
-        self._masked = [(weight, mask, mask.to(weight)) for weight, mask in networks.masked(masks)]
+        self._masked = [
+            (weight, mask, torch.empty_like(weight).copy_(mask))
+            for weight, mask in networks.masked(masks)
+        ]
 
     def states(self) -> list[OptimizerState]:
         """What the optimizers remember of each network."""
@@ -70,15 +94,27 @@ class Steps:
         self._networks.train()
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
-    def take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step; the losses before it, and the logits."""
+    def make_capturable(self) -> None:
+        """Have all that changes between steps on the device, so that a step can be replayed."""
+        device = self._networks.parameters[0].device
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+                if "capturable" in group:
+                    group["capturable"] = True
+
+    def take(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; the losses before it, and how many examples were classified correctly."""
         recipe, networks = self._recipe, self._networks
+        images, labels = self._made(*drawn)
         for parameter in networks.parameters:
             parameter.grad = None
-        logits = networks.logits(images)
-        losses = networks.losses(recipe.loss, logits, labels)
+        losses, logits = self._computed(images, labels)
         losses.sum().backward()
         if recipe.clip_before_mask:
             self._clip()
@@ -94,7 +130,7 @@ class Steps:
         if not recipe.optimizer.keeps_zeros:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)
-        return losses, logits
+        return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
 
     def _clip(self) -> None:
         if self._recipe.clip_grad_norm is not None:

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from trainables.lazy_torch import Tensor
-from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Batch, Named, Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
@@ -24,6 +23,9 @@ def grasp(
     sum of each chunk's Hessian times the whole g. (The original's score is −θ·Hg, whose highest
     are removed.)
     """
+    # Here, as it derives classes from torch's, which listing criteria does not import.
+    from trainables.pruning.convolution import Convolutions, by_tap
+
     weights, batches = by_tap(scoring.weights), scoring.batches
     with Convolutions():
         slopes = summed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from trainables.lazy_torch import Tensor
-from trainables.pruning.convolution import Convolutions, by_tap
 from trainables.pruning.criterion import criterion
 from trainables.pruning.scoring import Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
@@ -15,6 +14,9 @@ def snip(scoring: Scoring) -> dict[str, Tensor]:
 
     The absolute value is that of the sum, not a sum of absolute values.
     """
+    # Here, as it derives classes from torch's, which listing criteria does not import.
+    from trainables.pruning.convolution import Convolutions, by_tap
+
     weights = by_tap(scoring.weights)
     with Convolutions():
         slopes = summed(

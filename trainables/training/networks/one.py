@@ -67,3 +67,8 @@ def remember(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
     """Make an optimizer remember `state`."""
     if state:
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    for parameter, held in optimizer.state.items():
+        for name, tensor in held.items():
+            # Stored rows lie one after the other; a parameter on a device may lie otherwise.
+            if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
+                held[name] = torch.empty_like(parameter).copy_(tensor)

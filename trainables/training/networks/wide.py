@@ -5,7 +5,7 @@ BatchNorm is one call over all channels, and Linear layers are batched products.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -58,9 +58,17 @@ def _linear(layer: nn.Linear) -> Forward:
     def forward(features: Tensor) -> Tensor:
         if features.ndim == 2:
             features = features.unflatten(1, (len(layer.weight), -1)).transpose(0, 1)
-        return _BatchedLinear.apply(features, layer.weight, layer.bias)
+        return _BatchedLinear.apply(*_cast(features, layer.weight, layer.bias))
 
     return forward
+
+
+def _cast(features: Tensor, *parameters: Tensor | None) -> Iterator[Tensor | None]:
+    """What a product takes, as autocast has it for torch's own."""
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    for each in (features, *parameters):
+        yield each if each is None or dtype is None else each.to(dtype)
 
 
 class _BatchedLinear(torch.autograd.Function):

@@ -1,0 +1,60 @@
+"""Execution: by what means steps are computed. Numbers agree within rounding, whatever it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from trainables.lazy_torch import torch
+
+LOG = logging.getLogger("prunesweep")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """`compile` has torch's compiler make forward and backward, `graphs` has whole steps replayed
+    from a CUDA graph. Where one cannot, steps are as without, and the log says so."""
+
+    compile: bool = False
+    graphs: bool = False
+
+
+PLAIN = Execution()
+
+
+@cache
+def tell(text: str) -> None:
+    """A line in the log, once a process."""
+    LOG.warning(text)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class Compiled:
+    """`function` as torch compiles it, or as it is where torch cannot."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        # Torch counts what it compiled of a function, for other networks too, against a limit.
+        torch.compiler.reset()
+        # A shape is compiled for itself: of batches, an epoch has two.
+        self._compiled: Any = torch.compile(
+            function, dynamic=False, options={"fallback_random": True}
+        )
+
+    def __call__(self, *given: Any) -> Any:
+        if self._compiled is None:
+            return self._function(*given)
+        try:
+            return self._compiled(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever the compiler, or what it calls, raises
+            self._compiled = None
+            tell(f"compile: on: not compiled, since {first_line(error)}")
+            return self._function(*given)

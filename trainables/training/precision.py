@@ -1,0 +1,51 @@
+"""Precision: in which arithmetic a recipe has its network computed.
+
+Weights, gradients, optimizers, sums, norms, scores and metrics are float32 or float64 in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+from trainables.lazy_torch import Tensor, torch
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+M = TypeVar("M", bound="torch.nn.Module")
+
+
+@contextmanager
+def float32_products(precision: Precision) -> Iterator[None]:
+    """Within, products of float32 on a CUDA device are TF32's with `precision` tf32, and IEEE
+    float32's with another. Nothing changes on a CPU, which has no TF32."""
+    places: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    # torch's newer names for these are not understood by parts of torch itself.
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
+
+
+def logits_in(precision: Precision, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The logits that `forward` gives for images, which with bf16 are computed in it, where torch's
+    autocast does so, and are float32 afterwards."""
+    if precision != "bf16":
+        return forward(images)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        logits = forward(images)
+    return logits.float()
+
+
+def laid_out(model: M, precision: Precision, device: torch.device) -> M:
+    """`model` on the device; there, with the channels of a pixel side by side, if the arithmetic is
+    that of tensor cores, which want them so."""
+    model = model.to(device)
+    if device.type == "cuda" and precision != "float32":
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model
