@@ -46,7 +46,8 @@ class AtWork(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """A run's sign of life; `running` is by lineage, `process` is newer than the rest."""
+    """A run's sign of life; `running` is by lineage, `packing` says how lineages are laid on the
+    devices. It and `process` are newer than the rest."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -58,6 +59,7 @@ class Heartbeat(BaseModel):
     counts: Counts
     running: dict[str, AtWork]
     eta_seconds: FiniteFloat | None
+    packing: str | None = None
 
 
 RUN = RecordFile("run.json", TypeAdapter(Heartbeat))

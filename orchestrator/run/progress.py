@@ -26,7 +26,8 @@ from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
-    from orchestrator.run.cluster import Cluster
+    from orchestrator.run.machines import Cluster
+    from orchestrator.run.packing import Packing
     from orchestrator.run.planning import Plan
 
 HEARTBEAT_SECONDS = 5.0
@@ -64,8 +65,8 @@ class RunProgress:
     console: Console
     counts: Counts = field(default_factory=Counts)
     lineages: dict[str, Running] = field(default_factory=dict)
-    concurrent: int = 0
     cluster: Cluster | None = None
+    packing: Packing | None = None
     _last: dict[str, int] = field(default_factory=dict)
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
@@ -95,10 +96,11 @@ class RunProgress:
         for notice in notices:
             self._complain(notice)
 
-    def on(self, cluster: Cluster, concurrent: int) -> None:
-        """The run has its cluster, and room for `concurrent` lineages there."""
-        self.cluster, self.concurrent = cluster, concurrent
-        self.tell([cluster.notice] if cluster.notice else [])
+    def on(self, cluster: Cluster, packing: Packing) -> None:
+        """The run has its cluster, and the lineages their places there."""
+        self.cluster, self.packing = cluster, packing
+        notices = [cluster.notice] if cluster.notice else []
+        self.tell([*notices, *packing.notices], [packing.line])
 
     def started(self, lineage: str, attempt: int) -> None:
         with self._lock:
@@ -202,6 +204,7 @@ class RunProgress:
         if self.cluster is None:
             return Text.assemble((self.sweep, "bold"), "  starting Ray…")
         eta = self.eta_seconds()
+        slots = len(self.packing.slots) if self.packing else 0
         cpus = f"CPU {psutil.cpu_percent():.0f}%"
         gpus = f" · {self.cluster.gpus} GPUs" if self.cluster.gpus else ""
         return Text.assemble(
@@ -210,7 +213,7 @@ class RunProgress:
             f"{running} running, {counts.waiting} waiting, ",
             (f"{counts.failed} failed", "red" if counts.failed else ""),
             f" · {duration(time.monotonic() - self._started)} elapsed, ",
-            f"{duration(eta)} left · {running}/{self.concurrent} slots · {cpus}{gpus}",
+            f"{duration(eta)} left · {slots} slots · {cpus}{gpus}",
         )
 
     def _complain(self, text: str) -> None:
@@ -244,6 +247,7 @@ class RunProgress:
                     for name, r in self.lineages.items()
                 },
                 eta_seconds=eta_seconds,
+                packing=self.packing and self.packing.line,
             )
         try:
             write_heartbeat(self.store, self.sweep, heartbeat)

@@ -1,6 +1,6 @@
 """A sweep from its spec to finished lineages: resolve, plan, train, record, tabulate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -9,28 +9,32 @@ from pathlib import Path
 from orchestrator.records.datasets import DATASETS, DatasetRecord
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
+from orchestrator.records.probes import write_probe
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster, ray_cluster
+from orchestrator.run.cluster import ray_cluster
 from orchestrator.run.contents import dataset_lines
+from orchestrator.run.estimates import Estimates, dataset_sizes
 from orchestrator.run.fitting import check_fit
-from orchestrator.run.fusing import fusing_notices, largest_bundles
+from orchestrator.run.fusing import fusing_notices
 from orchestrator.run.healing import set_damaged_aside
+from orchestrator.run.machines import Cluster, this_machine
+from orchestrator.run.mps import mps
+from orchestrator.run.packing import Packing, pack
 from orchestrator.run.planning import (
     Plan,
     PlanError,
     ResolvedDataset,
     branch_points,
     commit_bytes,
-    estimate_seconds,
     make_plan,
     sweep_lineages,
     training_group,
     wanted_snapshots,
 )
+from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.tuning import Outcome, train_plan
 from orchestrator.sweepfile.published import read_published
@@ -49,18 +53,27 @@ from trainables.store.storage_format import mark, require_ours, require_there
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a run takes: wall-clock seconds, and `hours` of one `device`, "CPU" or "GPU"."""
+
+    seconds: float
+    device: str
+    hours: float
+
+
+@dataclass(frozen=True)
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
-    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times. `notices`
-    are what the user should know of it.
+    `bytes` is what the commits to come will hold. `estimates` knows times. `notices` are what the
+    user should know of it.
     """
 
     spec: SweepSpec
     datasets: tuple[ResolvedDataset, ...]
     plan: Plan
     bytes: int
-    recorded: Mapping[str, float]
+    estimates: Estimates
     notices: tuple[str, ...] = ()
 
     @cached_property
@@ -83,7 +96,36 @@ class PlannedSweep:
 
     def seconds_on(self, concurrent: int) -> float | None:
         """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
-        return estimate_seconds(self.plan, self.recorded, concurrent)
+        return self.estimates.seconds(self.plan, concurrent)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it would take on this machine; None when unknown, or nothing fits there."""
+        one_by_one, slots = self.seconds_on(1), self.packed_here.slots
+        if one_by_one is None or not slots:
+            return None
+        seconds = self.seconds_on(len(slots))
+        assert seconds is not None
+        resources = self.spec.resources
+        if slots[0].gpus:
+            return Cost(seconds, "GPU", one_by_one * slots[0].memory / 3600)
+        return Cost(seconds, "CPU", one_by_one * resources.cpus_per_lineage / 3600)
+
+    @property
+    def sources(self) -> list[str]:
+        """What the times follow from."""
+        found = self.estimates.of(self.plan).values()
+        return list(dict.fromkeys(expected.source for expected in found))
+
+    def packed(self, cluster: Cluster) -> Packing:
+        """How the lineages are laid on `cluster`."""
+        tasks, resources = self.plan.tasks, self.spec.resources
+        return pack(tasks, self.datasets, resources, cluster, self.estimates.probes)
+
+    @cached_property
+    def packed_here(self) -> Packing:
+        """How they would be laid on this machine."""
+        return self.packed(this_machine())
 
 
 @dataclass(frozen=True)
@@ -112,6 +154,24 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     return _planned(spec, StoreIndex(store), roots)
 
 
+def probe_sweep(
+    spec: SweepSpec, store: Store, roots: DataRoots, told: Callable[[str], None]
+) -> PlannedSweep:
+    """Plan `spec` as `plan_sweep` does, after training some steps of each kind of what it has to
+    train, in this process; what they took is kept. `told` is what is being measured."""
+    planned = plan_sweep(spec, store, roots)
+    if not planned.plan.tasks:
+        return planned
+    store.require_writable()
+    arrays = _load_datasets(planned, roots)
+    store = mark(store)
+    tasks, resources = planned.plan.tasks, spec.resources
+    for probe in probe_plan(tasks, planned.datasets, resources, arrays, told):
+        write_probe(store, probe)
+    probes = probes_here(store, resources)
+    return replace(planned, estimates=replace(planned.estimates, probes=probes))
+
+
 def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSweep:
     store = index.store
     _refuse_changed_defaults(spec, store)
@@ -126,7 +186,11 @@ def _planned(spec: SweepSpec, index: StoreIndex, roots: DataRoots) -> PlannedSwe
         datasets=datasets,
         plan=plan,
         bytes=size,
-        recorded=recorded_seconds(store, training_group),
+        estimates=Estimates(
+            recorded_seconds(store, training_group),
+            dataset_sizes(store, datasets),
+            probes_here(store, spec.resources),
+        ),
         notices=(
             *_notices(spec, store),
             *fusing_notices(plan.tasks, datasets, spec.resources),
@@ -243,25 +307,38 @@ def _train(
         key = canonical_json(lineage.dataset)
         return key, arrays[key]
 
-    with progress.running(planned.plan), ray_cluster(address) as cluster:
-        progress.on(cluster, _checked_concurrency(spec, cluster))
+    with (
+        progress.running(planned.plan),
+        _mps(spec, address) as without_mps,
+        ray_cluster(address) as cluster,
+    ):
+        packing = _checked(planned.packed(cluster), spec, cluster)
+        progress.on(cluster, packing)
+        progress.tell([without_mps] if without_mps else [])
         return train_plan(
             planned.plan,
-            cluster=cluster,
+            packing=packing,
             resources=spec.resources,
             keeping=spec.store,
             storage=store.location,
             load=load,
             observer=progress,
             git_sha=git_sha(),
-            largest=largest_bundles(
-                planned.plan.tasks,
-                planned.datasets,
-                spec.resources,
-                gpus_per_lineage(spec.resources, cluster),
-            ),
             mirrors=tracking and partial(follow, tracking),
         )
+
+
+@contextmanager
+def _mps(spec: SweepSpec, address: str | None) -> Iterator[str | None]:
+    """What to tell of MPS when it was asked for and cannot be had."""
+    wanted = spec.resources.mps == "auto"
+    with mps(wanted and address is None) as problem:
+        if wanted and address is not None:
+            problem = (
+                "resources.mps: a run starts the daemon on its own machine only; on the nodes of a "
+                "cluster, start it before Ray"
+            )
+        yield problem
 
 
 def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
@@ -271,16 +348,15 @@ def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
         raise PlanError(str(error), ("wandb", "mode")) from error
 
 
-def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:
-    concurrent = concurrency(spec.resources, cluster)
-    if concurrent == 0:
+def _checked(packing: Packing, spec: SweepSpec, cluster: Cluster) -> Packing:
+    if not packing.slots:
         raise PlanError(
             f"no lineage fits: one needs {spec.resources.cpus_per_lineage} CPUs and "
             f"{spec.resources.gpus_per_lineage} GPUs, and the cluster has {cluster.cpus} CPUs and "
             f"{cluster.gpus} GPUs; ask for less",
             ("resources",),
         )
-    return concurrent
+    return packing
 
 
 def _load_datasets(planned: PlannedSweep, roots: DataRoots) -> dict[str, Dataset]:

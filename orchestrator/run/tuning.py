@@ -5,11 +5,10 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -19,9 +18,9 @@ from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig,
 from ray.tune.search import Searcher
 
 from orchestrator.records.failures import Failure
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster
+from orchestrator.run.capacity import Room
 from orchestrator.run.interruption import stopped_by_signals
+from orchestrator.run.packing import Packing
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Cause, Observer, Queue
 from orchestrator.run.ray_internals import keys_kept
@@ -59,6 +58,7 @@ class _Search(_NeverRestored, Searcher):
     """The queue as Tune asks it: `suggest` is for a new trial, and None means not now."""
 
     queue: Queue
+    room: Room
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -68,7 +68,14 @@ class _Search(_NeverRestored, Searcher):
         if not bundle:
             return Searcher.FINISHED if self.queue.exhausted else None
         attempts = {attempt.task.lineage.id: attempt.number for attempt in bundle}
-        return {"attempts": attempts, "gpus": bundle[0].gpus}
+        slot = self.room.take(trial_id).for_more(bundle[0].gpus)
+        return {
+            "attempts": attempts,
+            "gpus": slot.gpus,
+            "memory": slot.memory,
+            # A client of MPS that dies takes others with it, or lets them wait for ever.
+            "mps": max(attempts.values()) == 1,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """_Stop has seen it before."""
@@ -76,6 +83,7 @@ class _Search(_NeverRestored, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        self.room.leave(trial_id)
         if not error:  # else _Trials follows, with the reason
             self.queue.ended(trial_id)
 
@@ -158,24 +166,21 @@ class _Stop(_NeverRestored, Stopper):
 def train_plan(
     plan: Plan,
     *,
-    cluster: Cluster,
+    packing: Packing,
     resources: Resources,
     keeping: StoreOptions,
     storage: str,
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
-    largest: Mapping[Hashable, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. `largest` says of which kinds
-    several lineages share a trial, and how many. SIGINT and SIGTERM stop the run
-    between iterations; what is committed stays.
+    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot.
+    SIGINT and SIGTERM stop the run between iterations; what is committed stays.
     """
-    gpus = gpus_per_lineage(resources, cluster)
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
         luggage=Luggage(_plugins(lineages)),
@@ -190,20 +195,22 @@ def train_plan(
         run=uuid.uuid4().hex,
         timeout_minutes=resources.timeout_minutes,
         mirrors=mirrors,
+        pin_cores=resources.pin_cores,
     )
     queue = Queue(
         plan.tasks,
         stored_files(Store(storage)),
-        gpus,
+        packing.slots[0].memory,
         resources.retries,
         observer,
-        concurrency(resources, cluster),
-        largest,
+        len(packing.slots),
+        packing.bundles,
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
         with stopped_by_signals(queue.stop), keys_kept():
-            _tuner(work, queue, resources, concurrency(resources, cluster), scratch).fit()
+            trainable = tune.with_parameters(LineageTrainable, work=work)
+            _tuner(trainable, work, queue, Room(packing.slots), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -215,19 +222,21 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
     return tuple(dict.fromkeys(entry.plugin for entry in plugged_in(configs.values())))
 
 
-def _tuner(work: Work, queue: Queue, resources: Resources, concurrent: int, scratch: str) -> Tuner:
+def _tuner(trainable: Any, work: Work, queue: Queue, room: Room, scratch: str) -> Tuner:
     def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
         gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
-        return tune.PlacementGroupFactory([{"CPU": resources.cpus_per_lineage, **gpus}])
+        # Either strategy is the same for one bundle; but Tune lets trials have each other's workers
+        # only where they ask for the same, and one that has begun with MPS has to end with it.
+        strategy = "PACK" if config["mps"] else "SPREAD"
+        return tune.PlacementGroupFactory([{"CPU": work.cpus, **gpus}], strategy=strategy)
 
     trials = _Trials(queue, work)
-    trainable = tune.with_parameters(LineageTrainable, work=work)
     return Tuner(
         tune.with_resources(trainable, request),
         tune_config=TuneConfig(
-            search_alg=_Search(queue),
+            search_alg=_Search(queue, room),
             num_samples=-1,
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=len(room.slots),
             reuse_actors=True,
         ),
         run_config=RunConfig(

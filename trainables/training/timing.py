@@ -1,0 +1,107 @@
+"""Timing: what a few training steps of a model take, measured."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainables.measures.masks import dense_masks
+from trainables.models import Model, build_model, prunable
+from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
+from trainables.training.evaluation import EVALUATION_BATCH, evaluate
+from trainables.training.recipe import Recipe
+from trainables.training.run import Training, train
+
+FEW, MANY = 4, 28
+"""Steps of the two trainings whose difference is timed: what is done once does not count."""
+LONG_SECONDS = 30.0
+"""The longer one takes fewer steps, where it would take longer than that."""
+HARMLESS_RATE = 1e-6
+"""A learning rate with which nothing diverges; steps take the same time with any."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What training takes of each of several networks that are trained as one computation.
+
+    `step_seconds` is of one step, `evaluation_seconds` of one example. `peak_memory_bytes` is of
+    all of them together: what the device's allocator has reserved, or the process's resident peak.
+    """
+
+    step_seconds: float
+    evaluation_seconds: float
+    peak_memory_bytes: int
+
+    def epoch_seconds(self, examples: int, evaluated: int, batch_size: int) -> float:
+        """Of an epoch of `examples`, after which `evaluated` others are evaluated."""
+        steps = steps_per_epoch(examples, batch_size)
+        return steps * self.step_seconds + evaluated * self.evaluation_seconds
+
+
+def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> Timing:
+    """Train `fused` networks of `config` for some dozen steps, with masks, and time it.
+
+    Raises Unfusible as `train` does, and what the device raises when its memory is too small.
+    """
+    device = data.train.labels.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    # The first steps of all choose algorithms and fill caches.
+    _trained(config, data, recipe, fused, FEW)
+    few, few_seconds = _trained(config, data, recipe, fused, FEW)
+    affordable = int(LONG_SECONDS / (few_seconds / few))
+    more = max(2 * FEW, min(MANY, affordable))
+    many, many_seconds = _trained(config, data, recipe, fused, more)
+    step = (many_seconds - few_seconds) / (many - few)
+    if step <= 0:  # the machine was busy with something else
+        step = many_seconds / many
+    model = build_model(config, data.shape, data.classes, 0).to(device)
+    some = _first(data.test, EVALUATION_BATCH)
+    evaluation = _seconds(device, lambda: evaluate(model, some, recipe.loss)) / len(some)
+    return Timing(step / fused, evaluation, _peak(device))
+
+
+def _trained(
+    config: Model, data: DeviceData, recipe: Recipe, fused: int, steps: int
+) -> tuple[int, float]:
+    """How many steps were taken, at least `steps`, and the seconds."""
+    train_part = _first(data.train, steps * recipe.batch_size)
+    part = replace(data, train=train_part, test=_first(data.test, 1), validation=None)
+    an_epoch = steps_per_epoch(len(train_part), recipe.batch_size)
+    epochs = -(-steps // an_epoch)
+    optimizer = recipe.optimizer.model_copy(update={"lr": HARMLESS_RATE})
+    short = recipe.model_copy(update={"epochs": epochs, "keep": "last", "optimizer": optimizer})
+    device = data.train.labels.device
+    trainings = []
+    for seed in range(fused):
+        model = build_model(config, data.shape, data.classes, seed).to(device)
+        masks = dense_masks(prunable(model))
+        training = Training(model, masks, part, short, Randomness(seed, 0), architecture=config)
+        trainings.append(training)
+    return epochs * an_epoch, _seconds(device, lambda: train(trainings))
+
+
+def _first(examples: Examples, count: int) -> Examples:
+    return replace(examples, images=examples.images[:count], labels=examples.labels[:count])
+
+
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    before = _now(device)
+    work()
+    return _now(device) - before
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
