@@ -70,8 +70,8 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show what a run would train, share and reuse, and how long it would take. Trains nothing,
-    but with --probe."""
+    """Show what a run would train, share and reuse, and how long it would take. Trains nothing
+    without --probe."""
     from orchestrator.commands import printing
     from orchestrator.run.sweep import plan_sweep, probe_sweep
     from trainables.data import data_roots

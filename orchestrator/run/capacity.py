@@ -43,7 +43,8 @@ class Room:
     def take(self, trial: str) -> Slot:
         """The first that is free: the lower floors are filled first."""
         taken = set(self._taken.values())
-        number = next(i for i in range(len(self.slots)) if i not in taken)
+        last = len(self.slots) - 1
+        number = next((i for i in range(last) if i not in taken), last)
         self._taken[trial] = number
         return self.slots[number]
 

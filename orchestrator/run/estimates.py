@@ -17,10 +17,12 @@ from trainables.training.timing import Timing
 
 @dataclass(frozen=True)
 class Expected:
-    """Seconds of an iteration, and what they follow from."""
+    """Seconds of an iteration, and what they follow from; `alone` where the training had the device
+    to itself."""
 
     seconds: float
     source: str
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,8 @@ class Estimates:
         train = config["train"]
         epoch = timing.epoch_seconds(size.examples, size.evaluated, train["batch_size"])
         together = f", {probe.fused} networks at once" if probe.fused > 1 else ""
-        return Expected(
-            train["epochs"] * epoch, f"measured on {probe.device} of {probe.host}{together}"
-        )
+        source = f"measured on {probe.device} of {probe.host}{together}"
+        return Expected(train["epochs"] * epoch, source, alone=True)
 
     def _scaled(self, config: Mapping[str, Any]) -> "Iterable[_Scaled]":
         length = self._length(config)

@@ -73,19 +73,24 @@ def _end(environment: Mapping[str, str]) -> None:
 def _control(environment: Mapping[str, str], *arguments: str, command: str = "") -> None:
     """Call the control program; `command` is what it is told on its standard input."""
     asked = " ".join((*arguments, command)).strip()
-    try:
-        done = subprocess.run(
-            [CONTROL, *arguments], env=os.environ | environment, input=command + "\n", text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=SECONDS,
-            start_new_session=True,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise NoDaemon(f"{CONTROL} {asked} did not end within {SECONDS:g} s") from None
-    except OSError as error:
-        raise NoDaemon(f"{CONTROL} cannot be run: {error.strerror}") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise NoDaemon(f"{CONTROL} {asked} failed: {said[-1] if said else done.returncode}")
+    # A daemon that sees some GPUs only numbers them anew, and Ray's numbers are those of all.
+    inherited = {n: value for n, value in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"}
+    # A file: the daemon may keep what it has for its output, and a pipe would not end.
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        try:
+            code = subprocess.run(
+                [CONTROL, *arguments], env=inherited | environment, input=command + "\n",
+                text=True, stdout=subprocess.DEVNULL, stderr=said, timeout=SECONDS,
+                start_new_session=True,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise NoDaemon(f"{CONTROL} {asked} did not end within {SECONDS:g} s") from None
+        except OSError as error:
+            raise NoDaemon(f"{CONTROL} cannot be run: {error.strerror}") from error
+        if code:
+            said.seek(0)
+            lines = said.read().strip().splitlines()
+            raise NoDaemon(f"{CONTROL} {asked} failed: {lines[-1] if lines else code}")
 
 
 @contextmanager

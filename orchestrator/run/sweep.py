@@ -101,15 +101,17 @@ class PlannedSweep:
     @property
     def cost(self) -> Cost | None:
         """What it would take on this machine; None when unknown, or nothing fits there."""
-        one_by_one, slots = self.seconds_on(1), self.packed_here.slots
+        one_by_one, slots, here = self.seconds_on(1), self.packed_here.slots, this_machine()
         if one_by_one is None or not slots:
             return None
-        seconds = self.seconds_on(len(slots))
+        # What shares a GPU is slower than what was measured alone, by no one knows how much.
+        gpu = slots[0].gpus > 0
+        whole = gpu and any(found.alone for found in self.estimates.of(self.plan).values())
+        seconds = self.seconds_on(min(len(slots), here.gpus) if whole else len(slots))
         assert seconds is not None
-        resources = self.spec.resources
-        if slots[0].gpus:
-            return Cost(seconds, "GPU", one_by_one * slots[0].memory / 3600)
-        return Cost(seconds, "CPU", one_by_one * resources.cpus_per_lineage / 3600)
+        cpus = self.spec.resources.cpus_per_lineage
+        part = (1.0 if whole else slots[0].memory) if gpu else cpus
+        return Cost(seconds, "GPU" if gpu else "CPU", one_by_one * part / 3600)
 
     @property
     def sources(self) -> list[str]:
@@ -331,7 +333,7 @@ def _train(
 @contextmanager
 def _mps(spec: SweepSpec, address: str | None) -> Iterator[str | None]:
     """What to tell of MPS when it was asked for and cannot be had."""
-    wanted = spec.resources.mps == "auto"
+    wanted = spec.resources.mps == "auto" and spec.resources.gpus_per_lineage != 0
     with mps(wanted and address is None) as problem:
         if wanted and address is not None:
             problem = (

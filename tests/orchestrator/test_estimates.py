@@ -70,9 +70,7 @@ def test_of_other_recipes_the_most_alike_is_taken_where_nothing_was_measured() -
     closer = one(train={"epochs": 6, "batch_size": 500})
     times = recorded(other, 1.0) | recorded(closer, 2.0)
     assert expected(LONGER, times) == (2.0, "scaled from a recorded training of 6 epochs")
-    measured = expected(LONGER, times, (probe_of(LONGER),))
-    assert measured is not None
-    assert measured[1] == "measured on a CPU of here"
+    assert expected(LONGER, times, (probe_of(LONGER),)) == expected(LONGER, {}, (probe_of(LONGER),))
 
 
 def test_another_model_or_dataset_says_nothing() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.run import mps as module
 from orchestrator.run.mps import CONTROL, mps
-from orchestrator.sweepfile.mistakes import SweepFileError
+from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.lineage.mps_client import PIPE, without_mps
 
@@ -26,10 +26,9 @@ if asked in {hangs}:
 if asked in {fails}:
     sys.exit("Cannot find MPS control daemon process")
 if asked == "-d":
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert pipe.is_dir() and Path(os.environ["CUDA_MPS_LOG_DIRECTORY"]).is_dir()
-    daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
+    daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     pid.write_text(str(daemon.pid))
 elif asked == "quit":
     os.kill(int(pid.read_text()), 15)
@@ -47,6 +46,7 @@ def install(
     program.chmod(0o755)
     patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     patch.delenv(PIPE, raising=False)
+    patch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     if hangs:
         patch.setattr(module, "SECONDS", 2.0)
 
