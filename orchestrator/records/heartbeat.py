@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 from orchestrator.records.files import RecordFile, Time
 from trainables.store import Store
@@ -59,7 +59,7 @@ class Heartbeat(BaseModel):
     counts: Counts
     running: dict[str, AtWork]
     eta_seconds: FiniteFloat | None
-    packing: str | None = None
+    packing: str | None = Field(default=None, exclude_if=lambda line: line is None)
 
 
 RUN = RecordFile("run.json", TypeAdapter(Heartbeat))

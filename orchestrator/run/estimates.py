@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.records.datasets import DATASETS
 from orchestrator.records.probes import Probe
-from orchestrator.run.planning import Plan, ResolvedDataset, estimate_seconds, training_group
+from orchestrator.run.planning import Plan, ResolvedDataset, training_groups
 from trainables.config import canonical_json
 from trainables.store import Damaged, Store
 from trainables.training.timing import Timing
@@ -47,15 +47,9 @@ class Estimates:
 
     def of(self, plan: Plan) -> dict[str, Expected]:
         """What an iteration of each training group of `plan` takes, of those that are known."""
-        configs = [task.lineage.config() for task in plan.tasks]
-        groups = {training_group(config): config for config in configs}
-        expected = {group: self._expected(group, config) for group, config in groups.items()}
+        one_of = {group: task.lineage for task, group in training_groups(plan.tasks)}
+        expected = {group: self._expected(group, of.config()) for group, of in one_of.items()}
         return {group: found for group, found in expected.items() if found is not None}
-
-    def seconds(self, plan: Plan, concurrent: int) -> float | None:
-        """Wall-clock seconds of `plan` with `concurrent` lineages at a time; None when unknown."""
-        times = {group: expected.seconds for group, expected in self.of(plan).items()}
-        return estimate_seconds(plan, times, concurrent)
 
     def _expected(self, group: str, config: Mapping[str, Any]) -> Expected | None:
         if group in self.recorded:

@@ -56,15 +56,15 @@ def pack(
 
 
 def _trials(
-    tasks: Iterable[Task], bundles: Mapping[Hashable, int], cluster: Cluster, gpu: bool
+    tasks: Sequence[Task], bundles: Mapping[Hashable, int], cluster: Cluster, gpu: bool
 ) -> int:
     """How many trials there are to run at once: on GPUs, whose lineages are better trained as one
     computation than side by side, as few as fill them."""
-    counts = Counter(kind_of(task) for task in tasks)
-    if not gpu:
-        return counts.total()
+    if not (gpu and bundles):
+        return len(tasks)
+    counts = Counter(map(kind_of, tasks))
     bundled = sum(-(-count // bundles.get(kind, 1)) for kind, count in counts.items())
-    return max(bundled, min(counts.total(), cluster.gpus))
+    return max(bundled, min(len(tasks), cluster.gpus))
 
 
 def _by_kind(tasks: Iterable[Task], probes: Sequence[Probe]) -> dict[Hashable, list[Probe]]:

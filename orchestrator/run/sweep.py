@@ -16,7 +16,7 @@ from orchestrator.records.sweep import SweepRecord, record_sweep, write_sweep
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.cluster import ray_cluster
 from orchestrator.run.contents import dataset_lines
-from orchestrator.run.estimates import Estimates, dataset_sizes
+from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices
 from orchestrator.run.healing import set_damaged_aside
@@ -29,6 +29,7 @@ from orchestrator.run.planning import (
     ResolvedDataset,
     branch_points,
     commit_bytes,
+    estimate_seconds,
     make_plan,
     sweep_lineages,
     training_group,
@@ -96,7 +97,13 @@ class PlannedSweep:
 
     def seconds_on(self, concurrent: int) -> float | None:
         """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
-        return self.estimates.seconds(self.plan, concurrent)
+        times = {group: expected.seconds for group, expected in self.expected.items()}
+        return estimate_seconds(self.plan, times, concurrent)
+
+    @cached_property
+    def expected(self) -> dict[str, Expected]:
+        """What an iteration of each training group takes, of those that are known."""
+        return self.estimates.of(self.plan)
 
     @property
     def cost(self) -> Cost | None:
@@ -106,7 +113,7 @@ class PlannedSweep:
             return None
         # What shares a GPU is slower than what was measured alone, by no one knows how much.
         gpu = slots[0].gpus > 0
-        whole = gpu and any(found.alone for found in self.estimates.of(self.plan).values())
+        whole = gpu and any(found.alone for found in self.expected.values())
         seconds = self.seconds_on(min(len(slots), here.gpus) if whole else len(slots))
         assert seconds is not None
         cpus = self.spec.resources.cpus_per_lineage
@@ -116,8 +123,7 @@ class PlannedSweep:
     @property
     def sources(self) -> list[str]:
         """What the times follow from."""
-        found = self.estimates.of(self.plan).values()
-        return list(dict.fromkeys(expected.source for expected in found))
+        return list(dict.fromkeys(found.source for found in self.expected.values()))
 
     def packed(self, cluster: Cluster) -> Packing:
         """How the lineages are laid on `cluster`."""

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,16 +224,9 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
 
 
 def _tuner(trainable: Any, work: Work, queue: Queue, room: Room, scratch: str) -> Tuner:
-    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
-        # Either strategy is the same for one bundle; but Tune lets trials have each other's workers
-        # only where they ask for the same, and one that has begun with MPS has to end with it.
-        strategy = "PACK" if config["mps"] else "SPREAD"
-        return tune.PlacementGroupFactory([{"CPU": work.cpus, **gpus}], strategy=strategy)
-
     trials = _Trials(queue, work)
     return Tuner(
-        tune.with_resources(trainable, request),
+        tune.with_resources(trainable, partial(_request, work.cpus)),
         tune_config=TuneConfig(
             search_alg=_Search(queue, room),
             num_samples=-1,
@@ -248,6 +242,15 @@ def _tuner(trainable: Any, work: Work, queue: Queue, room: Room, scratch: str) -
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+
+
+def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial asks Ray for."""
+    gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
+    # Either strategy is the same for one bundle; but Tune gives a worker only to trials that ask for
+    # the same, and one that has begun with MPS cannot go on without.
+    strategy = "PACK" if config["mps"] else "SPREAD"
+    return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy)
 
 
 def _shared_datasets(

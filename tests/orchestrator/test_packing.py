@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray_nodes import loopback_environment
-from test_scheduling import planned_sweep
+from test_scheduling import planned, planned_sweep, queue_of
 
 from orchestrator.records.probes import Probe
 from orchestrator.run.capacity import Room, Slot, idle, slots
@@ -20,7 +21,9 @@ from orchestrator.run.cluster import _cpus
 from orchestrator.run.estimates import work
 from orchestrator.run.machines import Cluster, this_machine
 from orchestrator.run.packing import CONTEXT_BYTES, pack
+from orchestrator.run.queue import Cause
 from orchestrator.run.ready import kind_of
+from orchestrator.run.tuning import _request, _Search
 from orchestrator.sweepfile.spec import Resources
 
 AUTO = Resources()
@@ -121,6 +124,23 @@ def test_who_ran_out_of_memory_is_given_more(asked: Any, more: float, given: Slo
     assert found[0].for_more(more) == given
 
 
+def test_a_second_attempt_is_made_without_mps_and_after_running_out_alone(tmp_path: Path) -> None:
+    queue, _ = queue_of(planned(tmp_path, "methods: [one_shot]"), retries=1, gpus=0.25)
+    search = _Search(queue, Room(slots(AUTO, cluster((16, 1)), MANY)))
+    first = search.suggest("first")
+    assert (first["gpus"], first["memory"], first["mps"]) == (0.5001, 0.25, True)
+    queue.failed("first", Cause.of("no room", torch.OutOfMemoryError("CUDA")))
+    search.on_trial_complete("first", error=True)
+    second = search.suggest("second")
+    assert (second["gpus"], second["memory"], second["mps"]) == (1.0, 1.0, False)
+
+
+def test_a_worker_with_mps_is_given_to_no_attempt_without() -> None:
+    config = {"gpus": 0.5001, "memory": 0.5, "mps": True}
+    assert _request(1, config) == _request(1, config)
+    assert _request(1, config) != _request(1, config | {"mps": False})
+
+
 def test_what_is_left_idle_is_told() -> None:
     (told,) = idle(AUTO, cluster((64, 0), (4, 4)))
     assert "1 of 2 nodes have no GPU, and their 64 CPUs are left idle" in told
@@ -150,23 +170,23 @@ class TestBundles:
     def test_as_few_trials_as_fill_the_gpus(
         self, tmp_path: Path, fuse: Any, gpus: int, trials: int
     ) -> None:
-        planned = planned_sweep(tmp_path, self.SEEDS)
+        sweep = planned_sweep(tmp_path, self.SEEDS)
         resources = Resources(fuse=fuse)
-        found = pack(planned.plan.tasks, planned.datasets, resources, cluster((64, gpus)))
+        found = pack(sweep.plan.tasks, sweep.datasets, resources, cluster((64, gpus)))
         assert len(found.slots) == trials
 
     def test_what_a_probe_has_measured_decides(self, tmp_path: Path) -> None:
-        planned = planned_sweep(tmp_path, self.SEEDS)
-        of_it = work(planned.plan.tasks[0].lineage.config())
+        sweep = planned_sweep(tmp_path, self.SEEDS)
+        of_it = work(sweep.plan.tasks[0].lineage.config())
         # Two networks at once are the fastest, and two such trials fill the memory.
         probes = [probe(of_it, 1, 1.0, 10**9), probe(of_it, 2, 0.5, 3 * 10**9),
                   probe(of_it, 4, 0.6, 9 * 10**9)]  # fmt: skip
-        found = pack(planned.plan.tasks, planned.datasets, Resources(fuse="auto"),
+        found = pack(sweep.plan.tasks, sweep.datasets, Resources(fuse="auto"),
                      cluster((64, 1)), probes)  # fmt: skip
-        assert found.bundles == {kind_of(planned.plan.tasks[0]): 2}
+        assert found.bundles == {kind_of(sweep.plan.tasks[0]): 2}
         assert [slot.memory for slot in found.slots] == [0.5, 0.5]
         assert "as probes have measured" in found.line
-        guessed = pack(planned.plan.tasks, planned.datasets, Resources(fuse="auto"),
+        guessed = pack(sweep.plan.tasks, sweep.datasets, Resources(fuse="auto"),
                        cluster((64, 1)))  # fmt: skip
         assert found.bundles != guessed.bundles
 
