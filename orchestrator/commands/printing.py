@@ -95,7 +95,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     out.print(table)
     for line in planned.dataset_lines:
         out.print(line, highlight=False, soft_wrap=True, markup=False)
-    for notice in planned.notices:
+    for notice in (*planned.notices, *(here.notices if plan.tasks else ())):
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 
 

@@ -247,7 +247,7 @@ def _tuner(trainable: Any, work: Work, queue: Queue, room: Room, scratch: str) -
 def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial asks Ray for."""
     gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
-    # Either strategy is the same for one bundle; but Tune gives a worker only to trials that ask for
+    # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
     # the same, and one that has begun with MPS cannot go on without.
     strategy = "PACK" if config["mps"] else "SPREAD"
     return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy)

@@ -15,10 +15,12 @@ from trainables.training.evaluation import EVALUATION_BATCH, evaluate
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
 
-FEW, MANY = 4, 28
+FEW, MANY = 4, 12
 """Steps of the two trainings whose difference is timed: what is done once does not count."""
-LONG_SECONDS = 30.0
-"""The longer one takes fewer steps, where it would take longer than that."""
+TURNS = 3
+"""Of each, the fastest counts: what else the machine does slows some down."""
+LONG_SECONDS = 10.0
+"""A training that takes longer is timed in one turn."""
 HARMLESS_RATE = 1e-6
 """A learning rate with which nothing diverges; steps take the same time with any."""
 
@@ -52,9 +54,10 @@ def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> 
     # The first steps of all choose algorithms and fill caches.
     _trained(config, data, recipe, fused, FEW)
     few, few_seconds = _trained(config, data, recipe, fused, FEW)
-    affordable = int(LONG_SECONDS / (few_seconds / few))
-    more = max(2 * FEW, min(MANY, affordable))
-    many, many_seconds = _trained(config, data, recipe, fused, more)
+    many, many_seconds = _trained(config, data, recipe, fused, MANY)
+    for _ in range(TURNS - 1 if many_seconds < LONG_SECONDS else 0):
+        few_seconds = min(few_seconds, _trained(config, data, recipe, fused, FEW)[1])
+        many_seconds = min(many_seconds, _trained(config, data, recipe, fused, MANY)[1])
     step = (many_seconds - few_seconds) / (many - few)
     if step <= 0:  # the machine was busy with something else
         step = many_seconds / many
