@@ -19,7 +19,7 @@ class Probe:
 
     `work` is what decides how long a step takes: dataset, model, and the recipe without its length
     and learning rate. Of `fused` networks that are one computation, `step_seconds` is each one's
-    part. `memory_bytes` is what the device has, None where it is not the process's alone.
+    part. `memory_bytes` is what a GPU has, None of a CPU.
     """
 
     work: dict[str, Any]

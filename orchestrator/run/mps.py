@@ -79,7 +79,7 @@ def _control(environment: Mapping[str, str], *arguments: str, command: str = "")
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         try:
             code = subprocess.run(
-                [CONTROL, *arguments], env=inherited | environment, input=command + "\n",
+                [CONTROL, *arguments], env={**inherited, **environment}, input=command + "\n",
                 text=True, stdout=subprocess.DEVNULL, stderr=said, timeout=SECONDS,
                 start_new_session=True,
             ).returncode  # fmt: skip

@@ -27,7 +27,7 @@ WORTHWHILE = 0.95
 
 def device_here(resources: Resources) -> torch.device:
     """The device that a run with `resources` trains on here."""
-    gpu = torch.cuda.is_available() and resources.gpus_per_lineage != 0
+    gpu = torch.cuda.device_count() > 0 and resources.gpus_per_lineage != 0
     return torch.device("cuda" if gpu else "cpu")
 
 
@@ -40,15 +40,21 @@ def device_name(device: torch.device, cpus: int) -> str:
 
 def probes_here(store: Store, resources: Resources) -> list[Probe]:
     """The probes of this machine's device that are of use with `resources`."""
-    device = device_here(resources)
-    name, host = device_name(device, resources.cpus_per_lineage), socket.gethostname()
+    device, host = device_here(resources), socket.gethostname()
     largest = resources.fuse if isinstance(resources.fuse, int) else 1
     if resources.fuse == "auto" and device.type == "cuda":
         largest = AUTO_LARGEST
+
+    def of_device(probe: Probe) -> bool:
+        # To ask for a GPU's name takes some of its memory for as long as this process lives.
+        if device.type == "cuda":
+            return probe.memory_bytes is not None
+        return probe.device == device_name(device, resources.cpus_per_lineage)
+
     return [
         probe
         for probe in read_probes(store)
-        if (probe.device, probe.host) == (name, host) and probe.fused <= largest
+        if probe.host == host and probe.fused <= largest and of_device(probe)
     ]
 
 
