@@ -72,11 +72,18 @@ def plan(
     storage: Storage = DEFAULT_STORAGE,
     set_: Overrides = None,
     plugin: Plugins = None,
+    probe: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Train a few dozen steps of each kind here first, to time them."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show what a run would train, share and reuse, and how long it would take. Trains nothing."""
+    """Show what a run would train, share and reuse, and how long it would take. Trains nothing
+    without --probe."""
     from orchestrator.commands import printing
-    from orchestrator.run.sweep import plan_sweep
+    from orchestrator.run.sweep import plan_sweep, probe_sweep
     from trainables.data import data_roots
     from trainables.store import Store
 
@@ -84,7 +91,8 @@ def plan(
     spec = given.load()
     with given.located():
         roots = data_roots(spec.data_root, os.environ, given.file.parent)
-        planned = plan_sweep(spec, Store(storage), roots)
+        of = spec, Store(storage), roots
+        planned = probe_sweep(*of, told=complain) if probe else plan_sweep(*of)
     printing.show_plan(planned, _out(), as_json)
     return OK
 

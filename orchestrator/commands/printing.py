@@ -39,7 +39,7 @@ FEW_SEEDS = 8
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     plan = planned.plan
-    seconds = planned.seconds_on(1)
+    seconds, cost, here = planned.seconds_on(1), planned.cost, planned.packed_here
     figures: dict[str, Any] = {
         "sweep": planned.spec.name,
         "seeds": planned.spec.seeds,
@@ -50,6 +50,9 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         "shared": plan.shared,
         "stored": plan.stored,
         "estimated_device_seconds": seconds,
+        "estimated_from": planned.sources,
+        "estimated_here": cost and asdict(cost),
+        "packed_here": here.line,
         "estimated_bytes": planned.bytes,
         "notices": planned.notices,
         "datasets": [asdict(found) for found in planned.datasets_record],
@@ -57,7 +60,9 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     if as_json:
         print_json(figures)
         return
-    time = "unknown (nothing like it is recorded yet)" if seconds is None else duration(seconds)
+    time = "unknown (nothing like it is recorded yet; --probe measures it)"
+    if seconds is not None:
+        time = f"{duration(seconds)}, one lineage at a time"
     table = Table.grid(padding=(0, 3))
     table.add_column(style="bold")
     table.add_row("sweep", planned.spec.name)
@@ -67,12 +72,18 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
     table.add_row("  to train", str(len(plan.to_train)))
     table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
     table.add_row("  stored", str(plan.stored))
-    table.add_row("time", f"{time}, one lineage at a time" if seconds is not None else time)
+    table.add_row("time", time)
+    if seconds and cost:
+        hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"
+        here_time = f"{duration(cost.seconds)} on this machine, {hours} {cost.device}-hours"
+        table.add_row("", f"{here_time} ({'; '.join(planned.sources)})")
+    if plan.tasks:
+        table.add_row("here", here.line)
     table.add_row("storage", f"about {size(planned.bytes)} to be written")
     out.print(table)
     for line in planned.dataset_lines:
         out.print(line, highlight=False, soft_wrap=True, markup=False)
-    for notice in planned.notices:
+    for notice in (*planned.notices, *(here.notices if plan.tasks else ())):
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 
 
@@ -192,7 +203,7 @@ def _status_view(status: SweepStatus) -> Group:
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
-        parts += [_heartbeat(status.run), _running_lineages(status.run)]
+        parts += [_heartbeat(status.run), *_packing(status.run), _running_lineages(status.run)]
     damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
     return Group(*parts, *_failures(status.failures), *damage)
 
@@ -225,6 +236,11 @@ def _heartbeat(run: Heartbeat) -> Text:
     clock = f" by a clock {duration(ahead.total_seconds())} ahead of this one's"
     heard = f"last heard {run.heartbeat[:19]} UTC{clock if ahead > CLOCKS_DIFFER else ''}"
     return Text(f"pid {run.pid} on {run.host}, {heard}, {duration(run.eta_seconds)} left")
+
+
+def _packing(run: Heartbeat) -> Iterator[Text]:
+    if run.packing is not None:
+        yield Text(run.packing)
 
 
 def _running_lineages(run: Heartbeat) -> Table:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 from orchestrator.records.files import RecordFile, Time
 from trainables.store import Store
@@ -47,7 +47,8 @@ class AtWork(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """A run's sign of life; `running` is by lineage, `process` is newer than the rest."""
+    """A run's sign of life; `running` is by lineage, `packing` says how lineages are laid on the
+    devices. It and `process` are newer than the rest."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -59,6 +60,7 @@ class Heartbeat(BaseModel):
     counts: Counts
     running: dict[str, AtWork]
     eta_seconds: FiniteFloat | None
+    packing: str | None = Field(default=None, exclude_if=lambda line: line is None)
 
 
 RUN = RecordFile("run.json", TypeAdapter(Heartbeat))

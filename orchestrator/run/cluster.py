@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from orchestrator.run.authentication import own_token, users_token
+from orchestrator.run.machines import Cluster, usable_cpus
 from orchestrator.run.ray_folder import ray_folder
 from orchestrator.run.ray_internals import few_helpers, loopback
 from trainables.errors import UserError
@@ -32,18 +33,6 @@ class ClusterError(UserError):
     """The Ray cluster cannot be reached; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to offer: in all, and (CPUs, GPUs) of each node, where it is not one.
-
-    `notice` is what the user should know of it."""
-
-    cpus: int
-    gpus: int
-    nodes: tuple[tuple[int, int], ...] = ()
-    notice: str | None = None
-
-
 @contextmanager
 def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
@@ -55,7 +44,8 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        options |= {"include_dashboard": False, "num_cpus": cpus}
+        # Ray counts all there are, whatever this process may use.
+        options |= {"include_dashboard": False, "num_cpus": cpus or _cpus()}
     token = own_token() if address is None else users_token()
     folder = ray_folder() if address is None else nullcontext()
     with (
@@ -83,6 +73,11 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
         yield _cluster()
     finally:
         ray.shutdown()
+
+
+def _cpus() -> int | None:
+    usable = usable_cpus()
+    return usable if usable < (os.cpu_count() or 1) else None
 
 
 def _cluster() -> Cluster:

@@ -10,16 +10,17 @@ from trainables.data import DatasetInfo
 from trainables.models import blueprint
 
 AUTO_WEIGHTS = 4_000_000
-"""`fuse: auto` on a GPU: as many networks as have together about as many weights."""
+"""`fuse: auto` on a GPU that no probe has measured: as many networks as have together about as
+many weights."""
 AUTO_LARGEST = 32
 
 
 def largest_bundles(
-    tasks: Iterable[Task], datasets: Sequence[ResolvedDataset], resources: Resources, gpus: float
+    tasks: Iterable[Task], datasets: Sequence[ResolvedDataset], resources: Resources, gpu: bool
 ) -> dict[Hashable, int]:
-    """How many lineages of each kind may share a trial, which has `gpus` of a GPU; kinds that are
-    trained alone are not named."""
-    if resources.fuse == "off" or (resources.fuse == "auto" and gpus == 0):
+    """How many lineages of each kind may share a trial, on a GPU or not; kinds that are trained
+    alone are not named."""
+    if resources.fuse == "off" or (resources.fuse == "auto" and not gpu):
         return {}
     sizes: dict[Hashable, int] = {}
     for kind, model, info in _kinds(tasks, datasets):

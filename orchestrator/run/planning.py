@@ -1,6 +1,6 @@
 """Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -178,6 +178,17 @@ def training_group(config: Mapping[str, Any]) -> str:
     return canonical_json({name: config[name] for name in ("dataset", "model", "train")})
 
 
+def training_groups(tasks: Iterable[Task]) -> Iterator[tuple[Task, str]]:
+    """Each task with its training group; most have one in common, and it takes a while to make."""
+    known: dict[tuple[int, ...], str] = {}
+    for task in tasks:
+        cell = task.lineage.cell
+        same = id(task.lineage.dataset), id(cell.model), id(cell.train)
+        if same not in known:
+            known[same] = training_group(task.lineage.config())
+        yield task, known[same]
+
+
 def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int) -> float | None:
     """Wall-clock seconds for `plan` with `concurrency` lineages at a time.
 
@@ -186,11 +197,11 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     """
     total, longest = 0.0, 0.0
     counted: set[str] = set()
-    for task in plan.tasks:
+    for task, group in training_groups(plan.tasks):
         needed = [key for key in task.lineage.keys if key in plan.to_train]
         mine = [key for key in needed if key not in counted]
         counted.update(mine)
-        seconds = recorded.get(training_group(task.lineage.config()))
+        seconds = recorded.get(group)
         if seconds is None:
             return None
         total += seconds * len(mine)

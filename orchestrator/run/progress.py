@@ -28,7 +28,8 @@ from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
-    from orchestrator.run.cluster import Cluster
+    from orchestrator.run.machines import Cluster
+    from orchestrator.run.packing import Packing
     from orchestrator.run.planning import Plan, Task
 
 HEARTBEAT_SECONDS = 5.0
@@ -69,8 +70,8 @@ class RunProgress:
     console: Console
     counts: Counts = field(default_factory=Counts)
     lineages: dict[str, Running] = field(default_factory=dict)
-    concurrent: int = 0
     cluster: Cluster | None = None
+    packing: Packing | None = None
     _tasks: dict[str, Task] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
@@ -101,10 +102,11 @@ class RunProgress:
         for notice in notices:
             self._complain(notice)
 
-    def on(self, cluster: Cluster, concurrent: int) -> None:
-        """The run has its cluster, and room for `concurrent` lineages there."""
-        self.cluster, self.concurrent = cluster, concurrent
-        self.tell([cluster.notice] if cluster.notice else [])
+    def on(self, cluster: Cluster, packing: Packing) -> None:
+        """The run has its cluster, and the lineages their places there."""
+        self.cluster, self.packing = cluster, packing
+        notices = [cluster.notice] if cluster.notice else []
+        self.tell([*notices, *packing.notices], [packing.line])
 
     def started(self, lineage: str, attempt: int) -> None:
         now, task = time.monotonic(), self._tasks[lineage]
@@ -180,7 +182,11 @@ class RunProgress:
         with self._lock:
             at_work = [(line.at_it, line.left) for line in self.lineages.values()]
             to_train = self.counts.to_train
-            return self._pace.left(time.monotonic(), to_train, self.concurrent, at_work)
+            return self._pace.left(time.monotonic(), to_train, self._slots, at_work)
+
+    @property
+    def _slots(self) -> int:
+        return len(self.packing.slots) if self.packing else 0
 
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""
@@ -227,7 +233,7 @@ class RunProgress:
             f"{running} running, {counts.waiting} waiting, ",
             (f"{counts.failed} failed", "red" if counts.failed else ""),
             f" · {duration(time.monotonic() - self._started)} elapsed, ",
-            f"{duration(eta)} left · {running}/{self.concurrent} slots · {cpus}{gpus}",
+            f"{duration(eta)} left · {self._slots} slots · {cpus}{gpus}",
         )
 
     def _complain(self, text: str) -> None:
@@ -261,6 +267,7 @@ class RunProgress:
                     for name, r in self.lineages.items()
                 },
                 eta_seconds=eta_seconds,
+                packing=self.packing and self.packing.line,
             )
         try:
             write_heartbeat(self.store, self.sweep, heartbeat)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.run.cluster import Cluster
+    from orchestrator.run.machines import Cluster
 
 
 @contextmanager

@@ -7,25 +7,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.failures import write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
+from orchestrator.records.probes import write_probe
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.tables import compact, recorded_seconds
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
+from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
 from orchestrator.run.fitting import check_fit
-from orchestrator.run.fusing import fusing_notices, largest_bundles
+from orchestrator.run.fusing import fusing_notices
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.interruption import interruptions_noted
+from orchestrator.run.machines import Cluster, this_machine
+from orchestrator.run.mps import mps
 from orchestrator.run.outcome import Outcome
+from orchestrator.run.packing import Packing, pack
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -38,6 +41,7 @@ from orchestrator.run.planning import (
     training_group,
     wanted_snapshots,
 )
+from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.replacing import leaving
 from orchestrator.run.starting import cluster_starting
@@ -57,16 +61,22 @@ from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import collections, mark, require_ours, require_there
 
-if TYPE_CHECKING:
-    from orchestrator.run.cluster import Cluster
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes: wall-clock seconds, and `hours` of one `device`, "CPU" or "GPU"."""
+
+    seconds: float
+    device: str
+    hours: float
 
 
 @dataclass(frozen=True)
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
-    `bytes` is what the commits to come will hold. `seconds_on(n)` needs recorded times. `notices`
-    are what the user should know of it, and `leaving` is what would leave the stored sweep.
+    `bytes` is what the commits to come will hold. `estimates` knows times. `notices` are what the
+    user should know of it, and `leaving` is what would leave the stored sweep.
     """
 
     spec: SweepSpec
@@ -74,7 +84,7 @@ class PlannedSweep:
     plan: Plan
     bytes: int
     notices: tuple[str, ...] = ()
-    recorded: Mapping[str, float] = field(default_factory=dict)
+    estimates: Estimates = field(default_factory=Estimates)
     leaving: str | None = None
 
     @cached_property
@@ -97,7 +107,43 @@ class PlannedSweep:
 
     def seconds_on(self, concurrent: int) -> float | None:
         """Wall-clock seconds with `concurrent` lineages at a time; None when unknown."""
-        return estimate_seconds(self.plan, self.recorded, concurrent)
+        times = {group: expected.seconds for group, expected in self.expected.items()}
+        return estimate_seconds(self.plan, times, concurrent)
+
+    @cached_property
+    def expected(self) -> dict[str, Expected]:
+        """What an iteration of each training group takes, of those that are known."""
+        return self.estimates.of(self.plan)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it would take on this machine; None when unknown, or nothing fits there."""
+        one_by_one, slots, here = self.seconds_on(1), self.packed_here.slots, this_machine()
+        if one_by_one is None or not slots:
+            return None
+        # What shares a GPU is slower than what was measured alone, by no one knows how much.
+        gpu = slots[0].gpus > 0
+        whole = gpu and any(found.alone for found in self.expected.values())
+        seconds = self.seconds_on(min(len(slots), here.gpus) if whole else len(slots))
+        assert seconds is not None
+        cpus = self.spec.resources.cpus_per_lineage
+        part = (1.0 if whole else slots[0].memory) if gpu else cpus
+        return Cost(seconds, "GPU" if gpu else "CPU", one_by_one * part / 3600)
+
+    @property
+    def sources(self) -> list[str]:
+        """What the times follow from."""
+        return list(dict.fromkeys(found.source for found in self.expected.values()))
+
+    def packed(self, cluster: Cluster) -> Packing:
+        """How the lineages are laid on `cluster`."""
+        tasks, resources = self.plan.tasks, self.spec.resources
+        return pack(tasks, self.datasets, resources, cluster, self.estimates.probes)
+
+    @cached_property
+    def packed_here(self) -> Packing:
+        """How they would be laid on this machine."""
+        return self.packed(this_machine())
 
 
 @dataclass(frozen=True)
@@ -128,7 +174,11 @@ def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
     planned = _planned(spec, index, datasets, plan)
     return replace(
         planned,
-        recorded=recorded_seconds(store, training_group) if plan.tasks else {},
+        estimates=replace(
+            planned.estimates,
+            recorded=recorded_seconds(store, training_group) if plan.tasks else {},
+            sizes=dataset_sizes(store, datasets),
+        ),
         notices=(*planned.notices, *_not_there(planned, roots)),
     )
 
@@ -143,6 +193,24 @@ def _not_there(planned: PlannedSweep, roots: DataRoots) -> Iterator[str]:
                 f"{found.config.name}: its files are not here, and `run` needs them: it looks in "
                 f"{places}, tries to download what can be, and otherwise stops before it trains"
             )
+
+
+def probe_sweep(
+    spec: SweepSpec, store: Store, roots: DataRoots, told: Callable[[str], None]
+) -> PlannedSweep:
+    """Plan `spec` as `plan_sweep` does, after training some steps of each kind of what it has to
+    train, in this process; what they took is kept. `told` is what is being measured."""
+    planned = plan_sweep(spec, store, roots)
+    if not planned.plan.tasks:
+        return planned
+    store.require_writable()
+    arrays = _load_datasets(planned, roots)
+    store = mark(store)
+    tasks, resources = planned.plan.tasks, spec.resources
+    for probe in probe_plan(tasks, planned.datasets, resources, arrays, told):
+        write_probe(store, probe)
+    probes = probes_here(store, resources)
+    return replace(planned, estimates=replace(planned.estimates, probes=probes))
 
 
 def _plan(
@@ -167,6 +235,7 @@ def _planned(
         datasets=datasets,
         plan=plan,
         bytes=size,
+        estimates=Estimates(probes=probes_here(index.store, spec.resources) if plan.tasks else ()),
         notices=(
             *_notices(spec, index.store),
             *fusing_notices(plan.tasks, datasets, spec.resources),
@@ -199,7 +268,13 @@ def run_sweep(
     store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
-        start = partial(running.enter_context, cluster_starting(address))
+
+        def start() -> Callable[[], Cluster]:
+            # Ray's processes have the environment that MPS's clients need.
+            told = running.enter_context(_mps(spec, address))
+            progress.tell([told] if told else [])
+            return running.enter_context(cluster_starting(address))
+
         with interruptions_noted():
             started = start() if plan.tasks else None
             ready = _made_ready(
@@ -346,10 +421,11 @@ def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress)
         key = canonical_json(lineage.dataset)
         return key, ready.arrays[key]
 
-    progress.on(cluster, _checked_concurrency(spec, cluster))
+    packing = _checked(ready.planned.packed(cluster), spec, cluster)
+    progress.on(cluster, packing)
     return train_plan(
         ready.planned.plan,
-        cluster=cluster,
+        packing=packing,
         resources=spec.resources,
         keeping=spec.store,
         storage=ready.store.location,
@@ -357,14 +433,21 @@ def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress)
         observer=progress,
         git_sha=git_sha(),
         ending=Ending(ready.store, spec.name),
-        largest=largest_bundles(
-            ready.planned.plan.tasks,
-            ready.planned.datasets,
-            spec.resources,
-            gpus_per_lineage(spec.resources, cluster),
-        ),
         mirrors=tracking and partial(follow, tracking),
     )
+
+
+@contextmanager
+def _mps(spec: SweepSpec, address: str | None) -> Iterator[str | None]:
+    """What to tell of MPS when it was asked for and cannot be had."""
+    wanted = spec.resources.mps == "auto" and spec.resources.gpus_per_lineage != 0
+    with mps(wanted and address is None) as problem:
+        if wanted and address is not None:
+            problem = (
+                "resources.mps: a run starts the daemon on its own machine only; on the nodes of a "
+                "cluster, start it before Ray"
+            )
+        yield problem
 
 
 def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
@@ -374,16 +457,15 @@ def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
         raise PlanError(str(error), ("wandb", "mode")) from error
 
 
-def _checked_concurrency(spec: SweepSpec, cluster: Cluster) -> int:
-    concurrent = concurrency(spec.resources, cluster)
-    if concurrent == 0:
+def _checked(packing: Packing, spec: SweepSpec, cluster: Cluster) -> Packing:
+    if not packing.slots:
         raise PlanError(
             f"no lineage fits: one needs {spec.resources.cpus_per_lineage} CPUs and "
             f"{spec.resources.gpus_per_lineage} GPUs, and the cluster has {cluster.cpus} CPUs and "
             f"{cluster.gpus} GPUs; ask for less",
             ("resources",),
         )
-    return concurrent
+    return packing
 
 
 def _load_datasets(planned: PlannedSweep, roots: DataRoots) -> dict[str, Dataset]:

@@ -5,9 +5,10 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +19,11 @@ from ray.exceptions import RayTaskError
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster
+from orchestrator.run.capacity import Room
 from orchestrator.run.ending import Ending
 from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.outcome import Outcome
+from orchestrator.run.packing import Packing
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
 from orchestrator.run.ray_internals import keys_kept, uncounted
@@ -53,6 +54,7 @@ class _Search(_NeverRestored, Searcher):
     """The queue as Tune asks it: `suggest` is for a new trial, and None means not now."""
 
     queue: Queue
+    room: Room
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -62,7 +64,14 @@ class _Search(_NeverRestored, Searcher):
         if not bundle:
             return Searcher.FINISHED if self.queue.exhausted else None
         attempts = {attempt.task.lineage.id: attempt.number for attempt in bundle}
-        return {"attempts": attempts, "gpus": bundle[0].gpus}
+        slot = self.room.take(trial_id).for_more(bundle[0].gpus)
+        return {
+            "attempts": attempts,
+            "gpus": slot.gpus,
+            "memory": slot.memory,
+            # A client of MPS that dies takes others with it, or lets them wait for ever.
+            "mps": max(attempts.values()) == 1,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """_Stop has seen it before."""
@@ -70,6 +79,7 @@ class _Search(_NeverRestored, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        self.room.leave(trial_id)
         if not error:  # else _Trials follows, with the reason
             self.queue.ended(trial_id)
 
@@ -154,7 +164,7 @@ class _Stop(_NeverRestored, Stopper):
 def train_plan(
     plan: Plan,
     *,
-    cluster: Cluster,
+    packing: Packing,
     resources: Resources,
     keeping: StoreOptions,
     storage: str,
@@ -162,18 +172,16 @@ def train_plan(
     observer: Observer,
     git_sha: str | None,
     ending: Ending,
-    largest: Mapping[Hashable, int] = MappingProxyType({}),
     rank: Mapping[str, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. `largest` says of which kinds
-    several lineages share a trial, and how many; `rank` how urgent a lineage is, by its id.
-    SIGINT, SIGTERM and `ending` stop the run between iterations; what is committed stays.
+    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot;
+    `rank` is how urgent a lineage is, by its id. SIGINT, SIGTERM and `ending` stop the run between
+    iterations; what is committed stays.
     """
-    gpus = gpus_per_lineage(resources, cluster)
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
         luggage=Luggage(_plugins(lineages)),
@@ -189,21 +197,23 @@ def train_plan(
         timeout_minutes=resources.timeout_minutes,
         mirrors=mirrors,
         execution=resources.execution,
+        pin_cores=resources.pin_cores,
     )
     queue = Queue(
         plan.tasks,
         stored_files(Store(storage)),
-        gpus,
+        packing.slots[0].memory,
         resources.retries,
         observer,
-        concurrency(resources, cluster),
-        largest,
+        len(packing.slots),
+        packing.bundles,
         rank,
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
         with stopped_by_signals(queue.stop), keys_kept(), uncounted():
-            _tuner(work, queue, ending, resources, concurrency(resources, cluster), scratch).fit()
+            trainable = tune.with_parameters(LineageTrainable, work=work)
+            _tuner(trainable, work, queue, ending, Room(packing.slots), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -216,20 +226,15 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
 
 
 def _tuner(
-    work: Work, queue: Queue, ending: Ending, resources: Resources, concurrent: int, scratch: str
+    trainable: Any, work: Work, queue: Queue, ending: Ending, room: Room, scratch: str
 ) -> Tuner:
-    def request(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
-        return tune.PlacementGroupFactory([{"CPU": resources.cpus_per_lineage, **gpus}])
-
     trials = _Trials(queue, work)
-    trainable = tune.with_parameters(LineageTrainable, work=work)
     return Tuner(
-        tune.with_resources(trainable, request),
+        tune.with_resources(trainable, partial(_request, work.cpus)),
         tune_config=TuneConfig(
-            search_alg=_Search(queue),
+            search_alg=_Search(queue, room),
             num_samples=-1,
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=len(room.slots),
             reuse_actors=True,
         ),
         run_config=RunConfig(
@@ -241,6 +246,15 @@ def _tuner(
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+
+
+def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial asks Ray for."""
+    gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
+    # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
+    # the same, and one that has begun with MPS cannot go on without.
+    strategy = "PACK" if config["mps"] else "SPREAD"
+    return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy)
 
 
 def _shared_datasets(

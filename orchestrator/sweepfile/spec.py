@@ -100,6 +100,18 @@ class Resources(Config):
     compile: Literal["off", "on"] = "off"
     graphs: Literal["off", "on"] = "off"
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+    pin_cores: bool = True
+    mps: Literal["auto", "off"] = "off"
+
+    @model_validator(mode="after")
+    def _no_mps_without_end(self) -> Self:
+        if self.mps == "auto" and self.timeout_minutes is None:
+            raise PydanticCustomError(
+                "no_timeout",
+                "mps: auto needs timeout_minutes, since a process that dies can let the others that"
+                " share its GPU wait for ever; set it to more than an iteration takes",
+            )
+        return self
 
     @property
     def execution(self) -> Execution:

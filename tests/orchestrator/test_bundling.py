@@ -198,15 +198,15 @@ def test_a_stopped_run_hands_out_nothing_and_says_that_it_is_unfinished(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("fuse", "gpus", "size"),
-    [("off", 0.25, None), ("auto", 0, None), ("auto", 0.25, 32), (8, 0, 8), (8, 0.25, 8)],
+    ("fuse", "gpu", "size"),
+    [("off", True, None), ("auto", False, None), ("auto", True, 32), (8, False, 8), (8, True, 8)],
 )
-def test_how_many_go_together(tmp_path: Path, fuse: Any, gpus: float, size: int | None) -> None:
+def test_how_many_go_together(tmp_path: Path, fuse: Any, gpu: bool, size: int | None) -> None:
     plan = planned(tmp_path, "methods: [one_shot]")
     spec = load_sweep(tmp_path / "s.yaml")
     datasets = resolve_datasets(spec, data_roots(None, {}))
     resources = Resources(fuse=fuse)
-    sizes = largest_bundles(plan.tasks, datasets, resources, gpus)
+    sizes = largest_bundles(plan.tasks, datasets, resources, gpu)
     assert list(sizes.values()) == ([] if size is None else [size])
     notices = list(fusing_notices(plan.tasks, datasets, resources))
     assert [("bit-identical" in notice) for notice in notices] == ([True] if fuse == 8 else [])
@@ -226,7 +226,7 @@ def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
     spec, roots = load_sweep(file), data_roots(None, {})
     datasets = resolve_datasets(spec, roots)
     plan = make_plan(sweep_lineages(spec, datasets), {}.get)
-    assert largest_bundles(plan.tasks, datasets, spec.resources, 0) == {}
+    assert largest_bundles(plan.tasks, datasets, spec.resources, gpu=False) == {}
     first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
     assert first == "fuse: dropping is trained alone: it draws random numbers in training"
 

@@ -1,6 +1,7 @@
 """Who runs when, without Ray: the queue is asked and told as Tune does."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from ray.cloudpickle import cloudpickle
 from ray.exceptions import RayTaskError
 
 from orchestrator.records.failures import Failure
-from orchestrator.run.capacity import concurrency, gpus_per_lineage
-from orchestrator.run.cluster import Cluster
-from orchestrator.run.planning import Plan, PlanError, make_plan, sweep_lineages
+from orchestrator.run.capacity import slots
+from orchestrator.run.machines import Cluster
+from orchestrator.run.planning import Plan, PlanError, ResolvedDataset, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
 from orchestrator.run.sweep import resolve_datasets
 from orchestrator.run.tuning import raised
@@ -55,12 +56,23 @@ class Listener:
             self.gave_up.append(failure.lineage)
 
 
-def planned(folder: Path, text: str) -> Plan:
+@dataclass(frozen=True)
+class Planned:
+    plan: Plan
+    datasets: tuple[ResolvedDataset, ...]
+
+
+def planned_sweep(folder: Path, text: str) -> Planned:
     file = folder / "s.yaml"
     head = "name: s\ndataset: {name: digits, subset: 100}\nmodel: mlp\n"
     file.write_text(f"{head}train: {{epochs: 2, batch_size: 50}}\n{text}")
-    spec, roots = load_sweep(file), data_roots(None, {})
-    return make_plan(sweep_lineages(spec, resolve_datasets(spec, roots)), {}.get)
+    spec = load_sweep(file)
+    datasets = resolve_datasets(spec, data_roots(None, {}))
+    return Planned(make_plan(sweep_lineages(spec, datasets), {}.get), datasets)
+
+
+def planned(folder: Path, text: str) -> Plan:
+    return planned_sweep(folder, text).plan
 
 
 Stored = dict[str, Collection[str]]
@@ -209,25 +221,31 @@ def test_what_was_raised_arrives_as_it_was(tmp_path: Path, error: Exception) -> 
     assert raised(str(file)) is None
 
 
+def at_a_time(resources: Resources, cluster: Cluster) -> int:
+    return len(slots(resources, cluster, 1000))
+
+
 def test_a_lineage_has_to_fit_on_one_node() -> None:
     nodes = Cluster(cpus=3, gpus=0, nodes=((2, 0), (1, 0)))
-    assert concurrency(Resources(cpus_per_lineage=3), nodes) == 0
-    assert concurrency(Resources(cpus_per_lineage=2), nodes) == 1
-    assert concurrency(Resources(), nodes) == 3
+    assert at_a_time(Resources(cpus_per_lineage=3), nodes) == 0
+    assert at_a_time(Resources(cpus_per_lineage=2), nodes) == 1
+    assert at_a_time(Resources(), nodes) == 3
     two = Cluster(cpus=8, gpus=2, nodes=((4, 1), (4, 1)))
-    assert concurrency(Resources(gpus_per_lineage=1 / 3), two) == 6
+    assert at_a_time(Resources(gpus_per_lineage=1 / 3), two) == 6
 
 
 @pytest.mark.parametrize(
-    ("asked", "share", "at_a_time"),
+    ("asked", "memory", "count"),
     [("auto", 0.25, 8), (0.0, 0.0, 16), (0.25, 0.25, 8), (0.5, 0.5, 4), (1.0, 1.0, 2)],
 )
 def test_shares_of_a_gpu_are_counted_and_zero_is_the_cpu(
-    asked: Any, share: float, at_a_time: int
+    asked: Any, memory: float, count: int
 ) -> None:
     resources, cluster = Resources(gpus_per_lineage=asked), Cluster(cpus=16, gpus=2)
-    assert gpus_per_lineage(resources, cluster) == share
-    assert concurrency(resources, cluster) == at_a_time
+    found = slots(resources, cluster, 1000)
+    assert {slot.memory for slot in found} == {memory}
+    assert len(found) == count
+    assert len(slots(Resources(gpus_per_lineage=asked, max_concurrent=1), cluster, 1000)) == 1
 
 
 @pytest.mark.parametrize(

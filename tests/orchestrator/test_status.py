@@ -24,6 +24,9 @@ from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.status import MethodStatus, sweep_status
 from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results
+from orchestrator.run.capacity import Slot
+from orchestrator.run.machines import Cluster
+from orchestrator.run.packing import Packing
 from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.sweep import resolve_datasets
@@ -173,3 +176,14 @@ def read_until(master: int, text: str) -> str:
         assert time.monotonic() < deadline, shown
         shown += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(master, 65536).decode())
     return shown
+
+
+def test_a_run_in_flight_says_how_its_lineages_are_laid(partial: Results, tmp_path: Path) -> None:
+    line = "2 trials at a time, 1 CPU each"
+    with in_flight(partial, tmp_path) as progress:
+        progress.on(Cluster(2, 0), Packing((Slot(0.0, 0.0),) * 2, {}, line))
+        progress._write("running")
+        store = partial.store.location
+        assert line in ask(tmp_path, "status", "s", "--storage", store)
+        shown = json.loads(ask(tmp_path, "status", "s", "--storage", store, "--json"))
+        assert shown["run"]["packing"] == line

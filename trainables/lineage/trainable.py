@@ -27,8 +27,10 @@ from trainables.lineage.bundle import (
     run_bundle,
 )
 from trainables.lineage.cause import Cause
+from trainables.lineage.cores import OwnCores
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirror, Mirrors
+from trainables.lineage.mps_client import without_mps
 from trainables.lineage.time_limit import TimeLimit
 from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
@@ -50,7 +52,8 @@ class Work:
     `datasets` maps a dataset's identity (canonical JSON) to a reference to its decoded arrays.
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. An
     iteration that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits
-    elsewhere. `execution` is that of `Bench`.
+    elsewhere. `execution` is that of `Bench`. With `pin_cores`, a worker keeps to CPU cores of its
+    own.
     """
 
     luggage: Luggage
@@ -66,6 +69,7 @@ class Work:
     timeout_minutes: float | None
     mirrors: Mirrors | None = None
     execution: Execution = PLAIN
+    pin_cores: bool = False
     code: str = field(default_factory=own_code)
     """Of the process that began the run, whose keys say what its code computes."""
 
@@ -78,8 +82,9 @@ class LineageTrainable(tune.Trainable):
     """Thin: it picks the lineages, their data and device, and yields to `run_bundle`.
 
     A trial's config is `{"attempts": {lineage's id: number of the attempt}, "gpus": share of a
-    GPU}`; a step is a round of the bundle, whose result has a report of each lineage. Nothing of a
-    lineage outlives it in the actor but datasets, which are read-only.
+    GPU that it was given, "memory": how much of the GPU's memory it may use, "mps": whether it may
+    use MPS}`; a step is a round of the bundle, whose result has a report of each lineage. Nothing
+    of a lineage outlives it in the actor but datasets, which are read-only.
     """
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
@@ -88,6 +93,7 @@ class LineageTrainable(tune.Trainable):
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._rounds: Generator[dict[str, Outcome]] | None = None
         self._mirrors: dict[str, Mirror] = {}
+        self._cores = OwnCores.taken(work.cpus) if work.pin_cores else None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
@@ -103,6 +109,8 @@ class LineageTrainable(tune.Trainable):
     def cleanup(self) -> None:
         mirrors = list(self._mirrors.values())
         self._end()
+        if self._cores is not None:
+            self._cores.release()
         for mirror in mirrors[:1]:  # one waits for all that was told in this process
             mirror.wait()
 
@@ -135,7 +143,9 @@ class LineageTrainable(tune.Trainable):
         work = self._work
         _require_same_code(work.code)
         torch.set_num_threads(work.cpus)
-        device = _device(config["gpus"])
+        if not config["mps"]:
+            without_mps()
+        device = _device(config["gpus"], config["memory"])
         store = Store(work.storage, existing=True)
         benches = [
             (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
@@ -195,7 +205,7 @@ def _require_same_code(code: str) -> None:
         )
 
 
-def _device(gpus: float) -> torch.device:
+def _device(gpus: float, memory: float) -> torch.device:
     # Ray leaves every GPU visible to an actor that asked for none.
     if gpus == 0:
         return torch.device("cpu")
@@ -204,7 +214,7 @@ def _device(gpus: float) -> torch.device:
             f"this lineage has {gpus:g} of a GPU, but torch finds no CUDA device on this node; "
             "install a CUDA build of torch there, or set resources.gpus_per_lineage: 0"
         )
-    torch.cuda.set_per_process_memory_fraction(gpus)
+    torch.cuda.set_per_process_memory_fraction(memory)
     return torch.device("cuda")
 
 
