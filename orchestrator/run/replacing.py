@@ -45,7 +45,8 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
         count = f"{len(gone)} of {len(before.lineages)} lineages"
         parts.append(f"{count} ({', '.join(found[:SHOWN])}{more})")
     if shorter:
-        parts.append(f"the last iterations of {len(shorter)} lineages")
+        plural = "s" if len(shorter) > 1 else ""
+        parts.append(f"the last iterations of {len(shorter)} lineage{plural}")
     return f"{' and '.join(parts)} would leave the sweep {now.name}; what is stored of them stays"
 
 

@@ -402,7 +402,8 @@ def test_a_table_of_another_kind(run: Run, store: Path) -> None:
 def test_a_second_sweep_of_the_same_name_shows_its_own_lineages(run: Run, store: Path) -> None:
     longer = SWEEP | {"seeds": [0], "prune": {"iterations": 0}}
     Path("other.yaml").write_text(json.dumps(longer))
-    assert run("run", "other.yaml").code == 0
+    assert run("run", "other.yaml").code == 2
+    assert run("run", "other.yaml", "--replace").code == 0
     rows = json.loads(run("results", "s", "--format", "json").out)
     assert [row["iteration"] for row in rows] == [0]
     planned = json.loads(run("plan", "s.yaml", "--json").out)
