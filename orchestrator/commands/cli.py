@@ -22,9 +22,11 @@ from orchestrator.errors import message
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
+    from orchestrator.run.wishes import Wishes
     from orchestrator.sweepfile.spec import SweepSpec
 
 DEFAULT_STORAGE = "./prunesweep-store"
+STORAGE_VARIABLE = "PRUNESWEEP_STORAGE"
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -46,7 +48,10 @@ SweepName = Annotated[str, Parameter(help="The sweep's name.")]
 SweepNames = Annotated[
     list[str], Parameter(negative="", help="A sweep's name; several are shown as one.")
 ]
-Storage = Annotated[str, Parameter(help="Where results are: a folder or a URI (s3://…).")]
+Storage = Annotated[
+    str,
+    Parameter(help="Where results are: a folder or a URI (s3://…).", env_var=STORAGE_VARIABLE),
+]
 Overrides = Annotated[
     list[str] | None,
     Parameter(
@@ -62,6 +67,22 @@ Plugins = Annotated[
         help="A Python file or module with models, methods and the like; repeatable.",
     ),
 ]
+Only = Annotated[
+    list[str] | None,
+    Parameter(
+        negative="",
+        help="Train only lineages with this, as in method=sap or seed=[0,1]; repeatable, all "
+        "have to be met.",
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    Parameter(negative="", help="Train no lineage with this; repeatable."),
+]
+Retry = Annotated[
+    Literal["failed"] | None,
+    Parameter(help="Train what has diverged in an earlier run again."),
+]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]
 
 
@@ -72,11 +93,17 @@ def plan(
     storage: Storage = DEFAULT_STORAGE,
     set_: Overrides = None,
     plugin: Plugins = None,
+    only: Only = None,
+    skip: Skip = None,
+    retry: Retry = None,
     probe: Annotated[
         bool,
         Parameter(
             negative="", help="Train a few dozen steps of each kind here first, to time them."
         ),
+    ] = False,
+    list_: Annotated[
+        bool, Parameter(name="--list", negative="", help="Also each lineage, by what it is.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -91,9 +118,9 @@ def plan(
     spec = given.load()
     with given.located():
         roots = data_roots(spec.data_root, os.environ, given.file.parent)
-        of = spec, Store(storage), roots
+        of = spec, Store(storage), roots, _wishes(only, skip, retry)
         planned = probe_sweep(*of, told=complain) if probe else plan_sweep(*of)
-    printing.show_plan(planned, _out(), as_json)
+    printing.show_plan(planned, _out(), as_json, listed=list_)
     return OK
 
 
@@ -111,6 +138,13 @@ def run(
             negative="", help="Let lineages leave the stored sweep of this name; none is deleted."
         ),
     ] = False,
+    only: Only = None,
+    skip: Skip = None,
+    retry: Retry = None,
+    for_: Annotated[
+        str | None,
+        Parameter(name="--for", help="End between iterations after so long, as in 11h or 90m."),
+    ] = None,
     set_: Overrides = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -130,7 +164,8 @@ def run(
     with given.located():
         summary = run_sweep(
             spec, store, roots, progress,
-            address=address, command=sys.argv, replace_stored=replace,
+            address=address, command=sys.argv,
+            wishes=_wishes(only, skip, retry, for_, replace=replace),
         )  # fmt: skip
     show_summary(summary, store, _out(), as_json)
     if summary.outcome.interrupted:
@@ -139,21 +174,52 @@ def run(
 
 
 @app.command
-def status(
+def stop(
     name: SweepName,
+    lineage: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A lineage's id, or a part of it that is unique."),
+    ] = None,
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+) -> int:
+    """Have the run in flight end, or train these lineages no further, after the iteration that they
+    are at. The same run command goes on."""
+    from orchestrator.records.stops import EVERYTHING, ask_to_stop
+    from orchestrator.records.sweep import existing_sweep
+    from trainables.store import Store
+
+    store = Store(storage)
+    record = existing_sweep(store, name)
+    wanted = [record.lineage(each).id for each in lineage or ()]
+    ask_to_stop(store, name, wanted or [EVERYTHING])
+    print(f"asked: {', '.join(wanted) or 'the whole run'}; it is heard within some seconds")
+    return OK
+
+
+@app.command
+def status(
+    name: Annotated[str, Parameter(help="The sweep's name, or its YAML file.")],
     *,
     storage: Storage = DEFAULT_STORAGE,
     watch: Annotated[
-        bool, Parameter(negative="", help="Go on showing it until the run in flight ends.")
+        bool,
+        Parameter(
+            negative="",
+            help="Go on showing it until the run in flight ends; wait for one where none has been.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show how far a sweep is, at rest or in flight, from any terminal."""
     from orchestrator.commands import printing
     from orchestrator.records.status import sweep_status, watch_status
+    from orchestrator.sweepfile.yaml_source import load_sweep
     from trainables.store import Store
 
     store = Store(storage)
+    if name.endswith((".yaml", ".yml")):
+        name = load_sweep(Path(name)).name
     if not watch:
         printing.show_status(sweep_status(store, name), _out(), as_json)
         return OK
@@ -587,6 +653,26 @@ def main() -> None:
         complain(f"prunesweep: {as_called(told)}")
         leave_stdout()
         sys.exit(WRONG_INPUT)
+
+
+def _wishes(
+    only: list[str] | None,
+    skip: list[str] | None,
+    retry: str | None,
+    for_: str | None = None,
+    *,
+    replace: bool = False,
+) -> "Wishes":
+    from orchestrator.commands.given import conditions, duration
+    from orchestrator.run.wishes import Wishes
+
+    return Wishes(
+        only=conditions("--only", only),
+        skip=conditions("--skip", skip),
+        retry_failed=retry is not None,
+        seconds=None if for_ is None else duration(for_),
+        replace=replace,
+    )
 
 
 @contextmanager

@@ -27,20 +27,13 @@ def export_iteration(
     `model.json`: which model that is, and what its inputs have to be.
 
     `lineage` may be any unambiguous part of a lineage's id; `iteration` defaults to its last.
-    Raises ExportError when there is no such iteration, and Damaged.
+    Raises NoSuchLineage, ExportError when there is no such iteration, and Damaged.
     """
-    matching = [line for line in sweep.lineages if lineage in line.id]
-    if len(matching) != 1:
-        found = "no lineage" if not matching else f"{len(matching)} lineages"
-        raise ExportError(
-            f"{found} of {sweep.name} match {lineage!r}; it has, for example, "
-            f"{', '.join(line.id for line in (matching or sweep.lineages)[:5])}"
-        )
-    line = matching[0]
+    line = sweep.lineage(lineage)
     keys = dict(zip(line.iterations, line.keys, strict=True))
     t = line.iterations[-1] if iteration is None else iteration
     if t not in keys or not store.is_committed(iteration_path(keys[t])):
-        raise ExportError(f"{matching[0].id} has no committed iteration {t}")
+        raise ExportError(f"{line.id} has no committed iteration {t}")
     path = iteration_path(keys[t])
     if WEIGHTS not in store.manifest(path)["files"]:
         raise ExportError(f"the weights of iteration {t} were not kept (store.keep_weights)")

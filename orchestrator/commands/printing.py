@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.called import as_called, called
+from orchestrator.records.labels import labels
 from orchestrator.results.rendering import decimals
 from orchestrator.run.progress import duration
 
@@ -37,9 +38,11 @@ BAR_WIDTH = 24
 FEW_SEEDS = 8
 
 
-def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
+def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: bool = False) -> None:
     plan = planned.plan
-    seconds, cost, here = planned.seconds_on(1), planned.cost, planned.packed_here
+    seconds, cost = planned.seconds_on(1), planned.cost
+    # To ask for the devices that there are imports torch.
+    here = planned.packed_here if plan.tasks else None
     figures: dict[str, Any] = {
         "sweep": planned.spec.name,
         "seeds": planned.spec.seeds,
@@ -52,13 +55,13 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         "estimated_device_seconds": seconds,
         "estimated_from": planned.sources,
         "estimated_here": cost and asdict(cost),
-        "packed_here": here.line,
+        "packed_here": here and here.line,
         "estimated_bytes": planned.bytes,
         "notices": planned.notices,
         "datasets": [asdict(found) for found in planned.datasets_record],
     }
     if as_json:
-        print_json(figures)
+        print_json(figures | ({"each_lineage": _each_lineage(planned)} if listed else {}))
         return
     time = "unknown (nothing like it is recorded yet; --probe measures it)"
     if seconds is not None:
@@ -77,14 +80,42 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool) -> None:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"
         here_time = f"{duration(cost.seconds)} on this machine, {hours} {cost.device}-hours"
         table.add_row("", f"{here_time} ({'; '.join(planned.sources)})")
-    if plan.tasks:
+    if here:
         table.add_row("here", here.line)
     table.add_row("storage", f"about {size(planned.bytes)} to be written")
     out.print(table)
+    if listed:
+        out.print(_lineage_table(_each_lineage(planned)))
     for line in planned.dataset_lines:
         out.print(line, highlight=False, soft_wrap=True, markup=False)
-    for notice in (*planned.notices, *(here.notices if plan.tasks else ())):
+    for notice in (*planned.notices, *(here.notices if here else ())):
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _each_lineage(planned: PlannedSweep) -> list[dict[str, Any]]:
+    """What each lineage is, and how many of its iterations are to be trained, by whomever."""
+    names = labels(planned.record)
+    return [
+        {
+            "lineage": line.id,
+            "label": names[line.id],
+            "seed": line.cell.seed,
+            "iterations": len(line.keys),
+            "to_train": sum(key in planned.plan.to_train for key in line.keys),
+        }
+        for line in planned.plan.lineages
+    ]
+
+
+def _lineage_table(lineages: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("label", "seed", "iterations", "to train", "lineage"):
+        text = heading in ("label", "lineage")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
+    for line in lineages:
+        numbers = (str(line[name]) for name in ("seed", "iterations", "to_train"))
+        table.add_row(line["label"], *numbers, line["lineage"])
+    return table
 
 
 def _seeds(seeds: Sequence[int]) -> str:

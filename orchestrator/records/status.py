@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from orchestrator.records.failures import Failure, read_failures
 from orchestrator.records.heartbeat import Heartbeat, read_heartbeat
 from orchestrator.records.labels import labels
-from orchestrator.records.sweep import LineageRecord, SweepRecord, existing_sweep
+from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
 from trainables.store import Damaged, Store
 from trainables.store.processes import is_gone, is_here
 
@@ -127,10 +127,12 @@ def _or_none(
 def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
     """The status now, and every two seconds for as long as a run is in flight.
 
-    The last one is of the run's end, or of its death. Raises NoSuchSweep or Damaged.
+    The last one is of the run's end, or of its death. Before the sweep's first run it is waited
+    for. Raises Damaged.
     """
     before = time.monotonic()
-    status = sweep_status(store, name)
+    while (status := _begun(store, name)) is None:
+        time.sleep(WATCH_SECONDS)
     yield status
     while status.state == "running":
         # Listing a large store takes a while; it shall not be all that a watcher does.
@@ -142,6 +144,14 @@ def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
             time.sleep(WATCH_SECONDS)
             status = sweep_status(store, name)
         yield status
+
+
+def _begun(store: Store, name: str) -> SweepStatus | None:
+    try:
+        status = sweep_status(store, name)
+    except NoSuchSweep:
+        return None
+    return None if status.run is None and status.state == "incomplete" else status
 
 
 def lineage_statuses(

@@ -11,3 +11,10 @@ class Outcome:
 
     failures: tuple[Failure, ...]
     interrupted: bool
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if self.failures else "finished"

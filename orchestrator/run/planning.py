@@ -67,7 +67,7 @@ class Plan:
 
     Of the `rows` iterations that all lineages have together, `shared` are the same as one of
     another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
-    lineages that are not complete and are not trained.
+    lineages that are not complete and are not trained, of those that were to be left, `leaving`.
     """
 
     lineages: tuple[Lineage, ...]
@@ -76,6 +76,7 @@ class Plan:
     stored: int
     shared: int
     left: tuple[str, ...] = ()
+    leaving: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> int:
@@ -148,6 +149,7 @@ def make_plan(
         to_train=frozenset(owner),
         stored=len(every) - len(owner) - len(not_trained - owner.keys()),
         left=tuple(lineage.id for lineage in left),
+        leaving=frozenset(leaving),
         shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
     )
 

@@ -72,6 +72,7 @@ class RunProgress:
     lineages: dict[str, Running] = field(default_factory=dict)
     cluster: Cluster | None = None
     packing: Packing | None = None
+    given_up: tuple[Failure, ...] = ()
     _tasks: dict[str, Task] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
@@ -167,7 +168,7 @@ class RunProgress:
         """Keep the failure at once: this process may not live to the end of the run."""
         self._failures.append(failure)
         try:
-            write_failures(self.store, self.sweep, self._failures)
+            write_failures(self.store, self.sweep, [*self.given_up, *self._failures])
         except (OSError, StoreError) as error:
             self._complain(f"cannot write failures.json: {error}")
 
@@ -203,6 +204,7 @@ class RunProgress:
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=plan.complete,
+            failed=len(self.given_up),
             waiting=len(plan.tasks),
             to_train=len(plan.to_train),
         )

@@ -15,12 +15,14 @@ from orchestrator.records.probes import write_probe
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.stops import forget_stops
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
 from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
+from orchestrator.run.finishing import call
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices
 from orchestrator.run.healing import set_damaged_aside
@@ -45,6 +47,7 @@ from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.replacing import leaving
 from orchestrator.run.starting import cluster_starting
+from orchestrator.run.wishes import Wishes, ranks
 from orchestrator.storage.collecting import wait_for_collection
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
@@ -60,6 +63,8 @@ from trainables.store import Damaged, Store, StoreError, iteration_path, snapsho
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import collections, mark, require_ours, require_there
+
+NO_WISHES = Wishes()
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,10 @@ class PlannedSweep:
     @property
     def cost(self) -> Cost | None:
         """What it would take on this machine; None when unknown, or nothing fits there."""
-        one_by_one, slots, here = self.seconds_on(1), self.packed_here.slots, this_machine()
-        if one_by_one is None or not slots:
+        one_by_one = self.seconds_on(1) if self.plan.tasks else None
+        if one_by_one is None or not self.packed_here.slots:
             return None
+        slots, here = self.packed_here.slots, this_machine()
         # What shares a GPU is slower than what was measured alone, by no one knows how much.
         gpu = slots[0].gpus > 0
         whole = gpu and any(found.alone for found in self.expected.values())
@@ -163,14 +169,16 @@ class RunSummary:
     wandb: Sent | None = None
 
 
-def plan_sweep(spec: SweepSpec, store: Store, roots: DataRoots) -> PlannedSweep:
+def plan_sweep(
+    spec: SweepSpec, store: Store, roots: DataRoots, wishes: Wishes = NO_WISHES
+) -> PlannedSweep:
     """Plan `spec` against what `store` has; trains and writes nothing.
 
-    Raises PlanError, DatasetNotFound, or StoreError.
+    Raises PlanError, WishError, DatasetNotFound, or StoreError.
     """
     require_ours(store)
     index = StoreIndex(store)
-    datasets, plan = _plan(spec, index, roots)
+    datasets, plan = _plan(spec, index, roots, wishes)
     planned = _planned(spec, index, datasets, plan)
     return replace(
         planned,
@@ -196,11 +204,16 @@ def _not_there(planned: PlannedSweep, roots: DataRoots) -> Iterator[str]:
 
 
 def probe_sweep(
-    spec: SweepSpec, store: Store, roots: DataRoots, told: Callable[[str], None]
+    spec: SweepSpec,
+    store: Store,
+    roots: DataRoots,
+    wishes: Wishes = NO_WISHES,
+    *,
+    told: Callable[[str], None],
 ) -> PlannedSweep:
     """Plan `spec` as `plan_sweep` does, after training some steps of each kind of what it has to
     train, in this process; what they took is kept. `told` is what is being measured."""
-    planned = plan_sweep(spec, store, roots)
+    planned = plan_sweep(spec, store, roots, wishes)
     if not planned.plan.tasks:
         return planned
     store.require_writable()
@@ -214,11 +227,14 @@ def probe_sweep(
 
 
 def _plan(
-    spec: SweepSpec, index: StoreIndex, roots: DataRoots
+    spec: SweepSpec, index: StoreIndex, roots: DataRoots, wishes: Wishes
 ) -> tuple[tuple[ResolvedDataset, ...], Plan]:
     _refuse_changed_defaults(spec, index.store)
     datasets = resolve_datasets(spec, roots)
-    return datasets, make_plan(sweep_lineages(spec, datasets), index.files_of)
+    lineages = sweep_lineages(spec, datasets)
+    given_up = wishes.given_up(index.store, lineages, spec.name)
+    leaving = wishes.unmet(spec, lineages) | {failure.lineage for failure in given_up}
+    return datasets, make_plan(lineages, index.files_of, leaving)
 
 
 def _planned(
@@ -239,10 +255,21 @@ def _planned(
         notices=(
             *_notices(spec, index.store),
             *fusing_notices(plan.tasks, datasets, spec.resources),
+            *_left(plan),
             *([gone] if gone else []),
         ),
         leaving=gone,
     )
+
+
+def _left(plan: Plan) -> Iterator[str]:
+    if plan.left:
+        count = len(plan.left)
+        yield (
+            f"{count} {'lineage is' if count == 1 else 'lineages are'} not complete and not "
+            "trained: they are skipped, or have diverged in an earlier run (--retry failed trains "
+            "those again)"
+        )
 
 
 def run_sweep(
@@ -253,7 +280,7 @@ def run_sweep(
     *,
     address: str | None,
     command: Sequence[str],
-    replace_stored: bool = False,
+    wishes: Wishes = NO_WISHES,
 ) -> RunSummary:
     """Train what the store lacks of `spec` and rebuild its tables.
 
@@ -264,7 +291,8 @@ def run_sweep(
     require_ours(store)
     collected = collections(store)
     index = StoreIndex(store)
-    datasets, plan = _plan(spec, index, roots)
+    datasets, plan = _plan(spec, index, roots, wishes)
+    given_up = progress.given_up = wishes.given_up(store, plan.lineages, spec.name)
     store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
@@ -278,12 +306,13 @@ def run_sweep(
         with interruptions_noted():
             started = start() if plan.tasks else None
             ready = _made_ready(
-                spec, index, roots, datasets, plan, progress, command, collected, replace_stored
+                spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
         if ready.planned.plan.tasks:
             with progress.running(ready.planned.plan):
                 # Without a task at first, damage that was set aside has brought some.
-                outcome = _train(ready, started or start(), progress)
+                outcome = _train(ready, started or start(), progress, wishes)
+    outcome = replace(outcome, failures=(*given_up, *outcome.failures))
     planned, store = ready.planned, ready.store
     if planned.plan.tasks:
         require_there(store)
@@ -300,6 +329,9 @@ def run_sweep(
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(planned.record, store, ready.tracking, index.iterations)
+    if spec.on_finish is not None:
+        told = call(spec.on_finish, spec.name, store.location, outcome.state)
+        progress.tell([told] if told else [])
     return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
 
 
@@ -323,12 +355,12 @@ def _made_ready(
     progress: RunProgress,
     command: Sequence[str],
     collected: str | None,
-    replace_stored: bool,
+    wishes: Wishes,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
     store = index.store
     planned = _planned(spec, index, datasets, plan)
-    if planned.leaving and not replace_stored:
+    if planned.leaving and not wishes.replace:
         raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
     tracking = _tracking(planned, store)
     _check_room(planned, store)
@@ -336,18 +368,18 @@ def _made_ready(
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()
-        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of))
+        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving))
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _write_records(planned, store, arrays)
+    _write_records(planned, store, arrays, wishes)
     while wait_for_collection(store, collected):
         # It may have taken what was stored of the sweep, and `rm` its records too.
         collected = collections(store)
         index.refresh()
-        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of))
+        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving))
         arrays = _load_datasets(planned, roots)
-        _write_records(planned, store, arrays)
+        _write_records(planned, store, arrays, wishes)
     add_provenance(store, spec.name, command)
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
@@ -409,7 +441,9 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     ]
 
 
-def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress) -> Outcome:
+def _train(
+    ready: _Ready, started: Callable[[], Cluster], progress: RunProgress, wishes: Wishes
+) -> Outcome:
     with interruptions_noted():
         # Here, as a run with nothing to train has no use for it, and while Ray comes up.
         from orchestrator.run.tuning import train_plan
@@ -432,7 +466,8 @@ def _train(ready: _Ready, started: Callable[[], Cluster], progress: RunProgress)
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(ready.store, spec.name),
+        ending=Ending(ready.store, spec.name, wishes.seconds),
+        rank=ranks(spec, ready.planned.plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )
 
@@ -509,7 +544,9 @@ def _check_room(planned: PlannedSweep, store: Store) -> None:
         )
 
 
-def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset]) -> None:
+def _write_records(
+    planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset], wishes: Wishes
+) -> None:
     """Write down what the sweep is, which names what it is made of."""
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
@@ -518,7 +555,8 @@ def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dat
     record_versions(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
-    write_failures(store, name, [])
+    write_failures(store, name, wishes.given_up(store, planned.plan.lineages, name))
+    forget_stops(store, name)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:

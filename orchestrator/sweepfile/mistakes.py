@@ -16,6 +16,8 @@ from orchestrator.sweepfile.spec import SweepSpec, section_grids
 from orchestrator.sweepfile.yaml_document import Document, Place, as_json, dotted, scalar_kind
 from trainables.plugins.entry import Catalogue
 
+CONDITIONS = (("exclude",), ("priority",))
+"""What is about cells, and fits or not once these are known."""
 MOST = 20
 """As many mistakes are told; who has more has made one of them often."""
 
@@ -32,7 +34,7 @@ def mistakes(error: ValidationError, document: Document, catalogue: Catalogue) -
             if data is document.data or not _is_made(details, path, document):
                 # an axis repeats the mistakes of what stands beside it: one for each path is enough
                 found.setdefault(path, (place, f"{place}: {dotted(path)}: {reason}"))
-            if details["type"] in _HIDING and path[:1] != ("exclude",):
+            if details["type"] in _HIDING and path[:1] not in CONDITIONS:
                 hiding.append(path)
         rest = _without(data, hiding)
         other = _error(rest, catalogue) if rest != data else None
@@ -73,10 +75,10 @@ def _error(data: dict[str, Any], catalogue: Catalogue) -> ValidationError | None
 
 def _is_made(details: ErrorDetails, path: Path, document: Document) -> bool:
     """Whether a mistake comes from what was left out: what is there is no longer missing, nor does
-    `exclude` fit."""
+    conditions fit."""
     if details["type"] == "missing":
         return document.at(path) is not None or path in document.values
-    return details["type"] in _HIDING and path[:1] == ("exclude",)
+    return details["type"] in _HIDING and path[:1] in CONDITIONS
 
 
 def written_at(path: Path, document: Document, catalogue: Catalogue) -> Path:

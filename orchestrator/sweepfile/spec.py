@@ -158,12 +158,14 @@ class SweepSpec(Config):
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
+    priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
     plugins: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed] = ()
     published: str | None = None
+    on_finish: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -194,7 +196,8 @@ class SweepSpec(Config):
 
     @model_validator(mode="after")
     def _exclude_some_cells(self) -> Self:
-        _rules(self)
+        _rules(self, self.exclude, "exclude")
+        _rules(self, self.priority, "priority")
         if self.exclude and next(cells(self), None) is None:
             raise axis_error("every cell is excluded; nothing is left to run", ("exclude",))
         return self
@@ -233,13 +236,40 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+Rule: TypeAlias = list[tuple[int, set[int]]]
+"""A cell meets it when, for every (section, allowed), its index in the section is allowed."""
+
+
 def cells(spec: SweepSpec) -> Iterator[Cell]:
     """The cells that are not excluded, in the order of `SECTIONS`, the seed varying fastest."""
     sections = [getattr(spec, name) for name in SECTIONS]
-    rules = _rules(spec)
-    for index in product(*(range(len(values)) for values in sections)):
-        if not any(all(index[i] in allowed for i, allowed in rule) for rule in rules):
-            yield Cell(*(values[i] for values, i in zip(sections, index, strict=True)))
+    for index in _indexes(spec):
+        yield Cell(*(values[i] for values, i in zip(sections, index, strict=True)))
+
+
+def first_met(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> list[int | None]:
+    """For each of the `cells`, the number of the first of `entries`, conditions such as those of
+    `exclude`, that it meets; None where it meets none.
+
+    Raises PydanticCustomError as validation does, with a path that begins with `name`.
+    """
+    rules = _rules(spec, entries, name)
+    return [
+        next((number for number, rule in enumerate(rules) if _meets(index, rule)), None)
+        for index in _indexes(spec)
+    ]
+
+
+def _indexes(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
+    """Of each cell that is not excluded, the place of its value in each section."""
+    rules = _rules(spec, spec.exclude, "exclude")
+    for index in product(*(range(len(getattr(spec, name))) for name in SECTIONS)):
+        if not any(_meets(index, rule) for rule in rules):
+            yield index
+
+
+def _meets(index: tuple[int, ...], rule: Rule) -> bool:
+    return all(index[i] in allowed for i, allowed in rule)
 
 
 def parameter(cell: Cell, name: str) -> Any:
@@ -282,9 +312,6 @@ def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
         yield prefix
 
 
-Rule: TypeAlias = list[tuple[int, set[int]]]
-"""A cell is dropped when, for every (section, allowed), its index in the section is allowed."""
-
 _SHORT = {
     "dataset": "dataset.name",
     "model": "model.name",
@@ -293,22 +320,23 @@ _SHORT = {
 }
 
 
-def _rules(spec: SweepSpec) -> list[Rule]:
-    """`exclude:` as indexes, found once for each section and not once for each cell."""
-    if not spec.exclude:
+def _rules(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> list[Rule]:
+    """Conditions as indexes, found once for each section and not once for each cell."""
+    if not entries:
         return []
     prefixes = ("dataset", "model", "train", "prune", "method", "seed")
     sections = [
         [dict(_flat(prefix, value)) for value in getattr(spec, name)]
         for prefix, name in zip(prefixes, SECTIONS, strict=True)
     ]
-    return [_rule(entry, sections, i) for i, entry in enumerate(spec.exclude)]
+    return [_rule(entry, sections, (name, i)) for i, entry in enumerate(entries)]
 
 
-def _rule(entry: dict[str, Any], sections: Sequence[list[dict[str, Any]]], number: int) -> Rule:
-    path = ("exclude", number)
+def _rule(
+    entry: Mapping[str, Any], sections: Sequence[list[dict[str, Any]]], path: tuple[Any, ...]
+) -> Rule:
     if not entry:
-        raise axis_error("an exclude entry needs a condition, such as scope: layer", path)
+        raise axis_error("this needs a condition, such as scope: layer", path)
     allowed: dict[int, set[int]] = {}
     for key, wanted in entry.items():
         section = _section_of(key, sections, path)
@@ -317,7 +345,7 @@ def _rule(entry: dict[str, Any], sections: Sequence[list[dict[str, Any]]], numbe
             raise axis_error("no cell of the sweep has this; correct or remove it", (*path, key))
         allowed[section] = allowed.get(section, matching) & matching
     if not all(allowed.values()):
-        raise axis_error("this exclude matches no cell; correct or remove it", path)
+        raise axis_error("this matches no cell; correct or remove it", path)
     return list(allowed.items())
 
 

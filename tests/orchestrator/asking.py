@@ -2,7 +2,7 @@
 
 import io
 import sys
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -20,3 +20,12 @@ def ask(folder: Path, *arguments: str, expect: int = 0) -> str:
     assert exit.value.code == expect
     out.seek(0)
     return out.read()
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    """What a command says that ends with 2."""
+    err = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    with redirect_stderr(err):
+        ask(folder, *arguments, expect=2)
+    err.seek(0)
+    return err.read()

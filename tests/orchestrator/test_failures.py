@@ -35,6 +35,10 @@ def test_a_failing_lineage_stops_nothing_else(tmp_path: Path) -> None:
     assert "which it shares with" in failures[1]["traceback"]
     assert len(table(tmp_path, "half", "iterations")) == 2 * 3
     assert len(json.loads(ask(tmp_path, "status", "half", "--json"))["failures"]) == 2
+    again = json.loads(ask(tmp_path, "run", "half.yaml", "--json", expect=1))
+    assert (again["planned"], again["failures"]) == (0, failures)  # it would diverge again
+    retried = ask(tmp_path, "plan", "half.yaml", "--retry", "failed", "--json")
+    assert json.loads(retried)["to_train"] == 1 + 2 * 2
 
 
 def test_an_iteration_that_takes_too_long_is_ended_and_stops_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""What a command is given as text: durations and conditions."""
+
+import re
+from typing import Any
+
+from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
+
+UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration such as 11h, 90m or 1h30m; raises SweepFileError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise SweepFileError(f"--for {text}: write a duration such as 11h, 90m or 1h30m")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def conditions(option: str, given: list[str] | None) -> dict[str, Any]:
+    """Of KEY=VALUE, a value for each key, as in a sweep file; raises SweepFileError."""
+    found: dict[str, Any] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        label = f"{option} {text}"
+        if not equals or not key.strip():
+            raise SweepFileError(f"{label}: write KEY=VALUE, as in {option} method=sap")
+        place = Place(0, 0, label)
+        found[key.strip()] = parsed(value, lambda line, column, place=place: place).data
+    return found

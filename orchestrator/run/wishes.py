@@ -1,0 +1,81 @@
+"""Wishes: what a run is asked beside its sweep file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from orchestrator.records.failures import Failure, read_failures
+from orchestrator.sweepfile.spec import SweepSpec, first_met
+from trainables.errors import UserError
+from trainables.lineage.keys import Lineage
+from trainables.store import Damaged, Store
+
+
+class WishError(UserError):
+    """A condition that no lineage of the sweep can meet; the message says which."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Which lineages of a sweep a run trains, and for how many `seconds`.
+
+    `only` are conditions, as in `exclude` of a sweep file, that all have to be met, and `skip` such
+    of which none may be. What has diverged in an earlier run is trained again with `retry_failed`.
+    With `replace`, lineages may leave the stored sweep.
+    """
+
+    only: Mapping[str, Any] = field(default_factory=dict)
+    skip: Mapping[str, Any] = field(default_factory=dict)
+    retry_failed: bool = False
+    seconds: float | None = None
+    replace: bool = False
+
+    def unmet(self, spec: SweepSpec, lineages: Sequence[Lineage]) -> set[str]:
+        """The ids of those of `lineages`, one for each cell of `spec`, that are not to be trained.
+
+        Raises WishError.
+        """
+        entries = [{key: value} for key, value in self.skip.items()]
+        skipped = _first_met(spec, entries, "--skip")
+        wanted = _first_met(spec, [self.only], "--only") if self.only else [0] * len(lineages)
+        return {
+            lineage.id
+            for lineage, out, in_ in zip(lineages, skipped, wanted, strict=True)
+            if out is not None or in_ is None
+        }
+
+    def given_up(
+        self, store: Store, lineages: Sequence[Lineage], sweep: str
+    ) -> tuple[Failure, ...]:
+        """Those of `lineages` that have diverged in the sweep's last run: they would do so again,
+        and stay as they are."""
+        if self.retry_failed:
+            return ()
+        known = {lineage.id for lineage in lineages}
+        try:
+            failures = read_failures(store, sweep)
+        except Damaged:
+            return ()
+        return tuple(each for each in failures if each.diverged and each.lineage in known)
+
+
+def _first_met(
+    spec: SweepSpec, entries: Sequence[Mapping[str, Any]], option: str
+) -> list[int | None]:
+    try:
+        return first_met(spec, entries, option)
+    except PydanticCustomError as error:
+        context = error.context or {}
+        where = context.get("key") or ".".join(map(str, context.get("path", ())[2:]))
+        raise WishError(f"{option} {where}: {error.message()}") from error
+
+
+def ranks(spec: SweepSpec, lineages: Sequence[Lineage]) -> dict[str, int]:
+    """How urgent lineages are, from 0, by their ids, as `priority` of the sweep file has it."""
+    found = first_met(spec, spec.priority, "priority")
+    pairs = zip(lineages, found, strict=True)
+    return {lineage.id: number for lineage, number in pairs if number is not None}

@@ -1,0 +1,196 @@
+"""What a run is asked beside its file: which lineages, how long, and what to do at its end."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from asking import ask, refused
+from sweeping import SWEEP, write
+
+from orchestrator.commands.given import conditions, duration
+from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop, forget_stops
+from orchestrator.records.sweep import write_sweep
+from orchestrator.run import ending
+from orchestrator.run.ending import Ending
+from orchestrator.run.finishing import call
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.queue import Queue
+from orchestrator.run.sweep import plan_sweep, resolve_datasets
+from orchestrator.run.wishes import WishError, Wishes, ranks
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.sweepfile.yaml_document import SweepFileError
+from trainables.data import data_roots
+from trainables.lineage.keys import Lineage
+from trainables.store import Store
+from trainables.store.storage_format import mark
+
+ROOTS = data_roots(None, {})
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    return SweepSpec.model_validate(SWEEP | changes)
+
+
+def lineages_of(spec: SweepSpec) -> tuple[Lineage, ...]:
+    return sweep_lineages(spec, resolve_datasets(spec, ROOTS))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "left"),
+    [
+        (Wishes(), 6),
+        (Wishes(only={"method": "sap"}), 4),
+        (Wishes(only={"method": "sap", "seed": 1}), 2),
+        (Wishes(only={"method.p": [0.5, 0.9], "seed": 0}), 2),
+        (Wishes(skip={"method": "one_shot"}), 4),
+        (Wishes(skip={"method": "one_shot", "seed": 1}), 2),
+        (Wishes(only={"method": "sap"}, skip={"method.p": 0.5}), 2),
+    ],
+    ids=str,
+)
+def test_only_what_is_wished_is_planned(tmp_path: Path, wishes: Wishes, left: int) -> None:
+    plan = plan_sweep(spec_of(), Store(str(tmp_path)), ROOTS, wishes).plan
+    assert len(plan.tasks) == left
+    assert len(plan.left) == 6 - left
+    assert plan.complete == 0
+    assert {task.lineage.id for task in plan.tasks}.isdisjoint(plan.left)
+    assert plan.rows == 6 * 3
+
+
+def test_what_is_not_wished_counts_as_neither_stored_nor_to_be_trained(tmp_path: Path) -> None:
+    plan = plan_sweep(spec_of(), Store(str(tmp_path)), ROOTS, Wishes(only={"seed": 0})).plan
+    assert (len(plan.to_train), plan.stored) == (1 + 3 * 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        (Wishes(only={"methd": "sap"}), "--only methd: unknown key"),
+        (Wishes(skip={"method": "spa"}), "--skip method: no cell of the sweep has this"),
+    ],
+)
+def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, message: str) -> None:
+    with pytest.raises(WishError, match=message):
+        plan_sweep(spec_of(), Store(str(tmp_path)), ROOTS, wishes)
+
+
+def test_wishes_are_given_as_values_of_a_sweep_file() -> None:
+    found = conditions("--only", ["method=sap", "seed=[0, 1]", "method.p=0.5"])
+    assert found == {"method": "sap", "seed": [0, 1], "method.p": 0.5}
+    with pytest.raises(SweepFileError, match="--only sap: write KEY=VALUE"):
+        conditions("--only", ["sap"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("11h", 39600), ("90m", 5400), ("1h30m", 5400), ("2d", 172800), ("1.5s", 1.5)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "11", "h", "11 h", "-1h", "1h x", "1w"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(SweepFileError, match="write a duration such as 11h"):
+        duration(text)
+
+
+def test_the_command_says_what_is_wrong_with_a_wish(tmp_path: Path) -> None:
+    file = str(write(tmp_path, SWEEP))
+    assert "--only seed: no cell" in refused(tmp_path, "run", file, "--only", "seed=7")
+    assert "--for 11x: write a duration" in refused(tmp_path, "run", file, "--for", "11x")
+    planned = json.loads(ask(tmp_path, "plan", file, "--only", "seed=1", "--json"))
+    assert planned["to_train"] == 1 + 3 * 2
+    listed = json.loads(ask(tmp_path, "plan", file, "--only", "seed=1", "--list", "--json"))
+    assert {each["label"]: each["to_train"] for each in listed["each_lineage"]} == {
+        "one_shot": 3,
+        "sap p=0.5": 3,
+        "sap p=0.9": 3,
+    }
+    assert "sap p=0.9" in ask(tmp_path, "plan", file, "--list")
+    assert not (tmp_path / "prunesweep-store").exists()
+
+
+def test_what_has_diverged_is_left_until_it_is_asked_for(tmp_path: Path) -> None:
+    spec, store = spec_of(), Store(str(tmp_path))
+    lineages = lineages_of(spec)
+    store = mark(store)
+    write_sweep(store, record_sweep(spec, lineages))
+    diverged = Failure(lineages[0].id, 1, 1, "…", diverged=True)
+    failed = Failure(lineages[1].id, 1, 2, "…")
+    gone = Failure("of-another-grid", 1, 1, "…", diverged=True)
+    write_failures(store, spec.name, [diverged, failed, gone])
+    assert Wishes().given_up(store, lineages, spec.name) == (diverged,)
+    planned = plan_sweep(spec, store, ROOTS)
+    assert planned.plan.left == (diverged.lineage,)
+    assert any("--retry failed" in notice for notice in planned.notices)
+    assert not plan_sweep(spec, store, ROOTS, Wishes(retry_failed=True)).plan.left
+
+
+def test_priorities_rank_the_lineages_by_the_first_condition_that_they_meet() -> None:
+    spec = spec_of(priority=[{"method.p": 0.9}, {"seed": 1}])
+    lineages = lineages_of(spec)
+    rank = ranks(spec, lineages)
+    for lineage in lineages:
+        sap = getattr(lineage.cell.method, "p", None) == 0.9
+        expected = 0 if sap else 1 if lineage.cell.seed == 1 else None
+        assert rank.get(lineage.id) == expected
+
+
+class Nobody:
+    def __getattr__(self, event: str) -> Any:
+        return lambda *arguments: None
+
+
+def queue_of(folder: Path) -> Queue:
+    plan = plan_sweep(spec_of(), Store(str(folder)), ROOTS).plan
+    return Queue(plan.tasks, {}.get, 0, 0, cast(Any, Nobody()))
+
+
+def test_a_run_ends_after_its_time(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path)
+    Ending(Store(str(tmp_path)), "small", seconds=1000).heed(queue)
+    assert not queue.stopping
+    Ending(Store(str(tmp_path)), "small", seconds=0).heed(queue)
+    assert queue.stopping
+
+
+def test_another_terminal_stops_lineages_or_the_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "SECONDS", 0.0)
+    store, queue = mark(Store(str(tmp_path))), queue_of(tmp_path)
+    run = Ending(store, "small")
+    run.heed(queue)
+    first = queue.tasks[0].lineage.id
+    ask_to_stop(store, "small", [first])
+    run.heed(queue)
+    (attempt,) = queue.hand_out("a")
+    assert attempt.task.lineage.id != first
+    ask_to_stop(store, "small", [EVERYTHING])
+    run.heed(queue)
+    assert queue.stopping
+    forget_stops(store, "small")
+    assert STOPS.read(store, "small") == []
+
+
+def test_stop_finds_its_lineage_by_a_part_of_its_id(tmp_path: Path) -> None:
+    spec, store = spec_of(), mark(Store(str(tmp_path / "prunesweep-store")))
+    lineages = lineages_of(spec)
+    write_sweep(store, record_sweep(spec, lineages))
+    wanted = lineages[0].id
+    assert wanted in ask(tmp_path, "stop", "small", wanted[-8:])
+    assert STOPS.read(store, "small") == [wanted]
+    assert "3 lineages" not in refused(tmp_path, "stop", "small", "nothing-like-it")
+    assert "the whole run" in ask(tmp_path, "stop", "small")
+
+
+def test_what_is_called_at_the_end_is_told_how_it_ended(tmp_path: Path) -> None:
+    file = tmp_path / "told"
+    command = f'echo "$PRUNESWEEP_SWEEP $PRUNESWEEP_STATE $PRUNESWEEP_STORAGE" > {file}'
+    assert call(command, "small", "/s", "finished") is None
+    assert file.read_text() == "small finished /s\n"
+    assert call("exit 3", "small", "/s", "failed") == "on_finish: it ended with 3"
