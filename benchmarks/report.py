@@ -22,6 +22,7 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from orchestrator.records.columns import identity_row
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import LineageRecord, SweepRecord, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
@@ -62,7 +63,8 @@ def synthetic_results(folder: Path, seeds: int = SEEDS) -> Results:
     (folder / "store" / "tables").mkdir()
     for name, table in tables(record).items():
         pq.write_table(table, store.absolute(table_path(name, record.name)))
-    return Results(store, record)
+    statuses = (sweep_status(store, record.name),)
+    return Results(store, record, statuses, store.committed("iterations"))
 
 
 def tables(record: SweepRecord) -> dict[str, pa.Table]:

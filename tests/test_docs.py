@@ -112,6 +112,8 @@ def test_a_file_is_imported_as_it_is_shown(
     document: str, block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(folder)
+    for other in folder.glob("*.py"):  # another test may have had a file of this name
+        monkeypatch.delitem(sys.modules, other.stem, raising=False)
     before = {*sys.modules}
     importlib.import_module(block.file.removesuffix(".py"))
     for name in {*sys.modules} - before:

@@ -206,7 +206,8 @@ def status(
         bool,
         Parameter(
             negative="",
-            help="Go on showing it until the run in flight ends; wait for one where none has been.",
+            help="Go on showing it until the run in flight ends; wait for a sweep that is not "
+            "there yet.",
         ),
     ] = False,
     as_json: AsJson = False,

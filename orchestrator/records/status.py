@@ -127,8 +127,8 @@ def _or_none(
 def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
     """The status now, and every two seconds for as long as a run is in flight.
 
-    The last one is of the run's end, or of its death. Before the sweep's first run it is waited
-    for. Raises Damaged.
+    The last one is of the run's end, or of its death. A sweep that is not there
+    yet is waited for. Raises Damaged.
     """
     before = time.monotonic()
     while (status := _begun(store, name)) is None:
@@ -148,10 +148,9 @@ def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
 
 def _begun(store: Store, name: str) -> SweepStatus | None:
     try:
-        status = sweep_status(store, name)
+        return sweep_status(store, name)
     except NoSuchSweep:
         return None
-    return None if status.run is None and status.state == "incomplete" else status
 
 
 def lineage_statuses(

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
-from trainables.config import CODE, canonical_json
+from trainables.config import CODE, RAISED, canonical_json
 from trainables.store import Damaged, Store
 
 SHOWN = 5
@@ -24,7 +24,7 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
         before = read_sweep(store, now.name)
     if before is None:
         return None
-    length = {_cell(line): len(line.keys) for line in now.lineages}
+    length = {cell: len(line.keys) for line in now.lineages for cell in _cells(line)}
     kept = {key for line in now.lineages for key in line.keys}
 
     def leaves(line: LineageRecord) -> bool:
@@ -51,12 +51,29 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
 
 
 def _cell(line: LineageRecord) -> str:
+    return _cells(line)[0]
+
+
+def _cells(line: LineageRecord) -> tuple[str, str]:
+    """What a lineage is, whatever the contents of files and the code of parts; first as it is, and
+    then without what is in its config for a raised version alone."""
     pruned = {n: v for n, v in line.config["prune"].items() if n != "iterations"}
-    return canonical_json(_as_written(line.config | {"prune": pruned}))
+    config = line.config | {"prune": pruned}
+    without = {section: _without_raised(value) for section, value in config.items()}
+    return canonical_json(_as_written(config)), canonical_json(_as_written(without))
 
 
 def _as_written(value: Any) -> Any:
-    """A config without what tells the contents of files and of plug-ins."""
     if not isinstance(value, dict):
         return value
-    return {n: _as_written(v) for n, v in value.items() if n not in (CODE, "fingerprint")}
+    return {n: _as_written(v) for n, v in value.items() if n not in (CODE, RAISED, "fingerprint")}
+
+
+def _without_raised(section: Any) -> Any:
+    if not isinstance(section, dict):
+        return section
+    return {
+        name: value
+        for name, value in section.items()
+        if not (isinstance(value, dict) and RAISED in value)
+    }

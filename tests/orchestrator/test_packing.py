@@ -206,6 +206,7 @@ from ray.cluster_utils import Cluster as Nodes
 from test_scheduling import Listener, planned_sweep
 from orchestrator.run.capacity import Room
 from orchestrator.run.cluster import _cluster
+from orchestrator.run.ending import Ending
 from orchestrator.run.packing import pack
 from orchestrator.run.queue import Queue
 from orchestrator.run.tuning import _tuner
@@ -213,6 +214,7 @@ from orchestrator.sweepfile.spec import Resources
 from trainables.lineage.bench import StoreOptions
 from trainables.lineage.trainable import Work
 from trainables.plugins.loading import Luggage
+from trainables.store import Store
 
 folder = Path(sys.argv[1])
 
@@ -239,7 +241,8 @@ packing = pack(planned.plan.tasks, planned.datasets, Resources(), _cluster())
 memory, trials = packing.slots[0].memory, len(packing.slots)
 queue = Queue(planned.plan.tasks, {}.get, memory, 0, Listener(), trials)
 work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
-_tuner(Placed, work, queue, Room(packing.slots), str(folder / "tune")).fit()
+ending = Ending(Store(str(folder / "store")), "s")
+_tuner(Placed, work, queue, ending, Room(packing.slots), str(folder / "tune")).fit()
 assert not queue.unfinished
 ray.shutdown()
 nodes.shutdown()

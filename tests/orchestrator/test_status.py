@@ -19,6 +19,7 @@ import pytest
 from asking import ask
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
+from sweeping import wait_for
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.status import MethodStatus, sweep_status
@@ -182,8 +183,12 @@ def test_a_run_in_flight_says_how_its_lineages_are_laid(partial: Results, tmp_pa
     line = "2 trials at a time, 1 CPU each"
     with in_flight(partial, tmp_path) as progress:
         progress.on(Cluster(2, 0), Packing((Slot(0.0, 0.0),) * 2, {}, line))
-        progress._write("running")
         store = partial.store.location
-        assert line in ask(tmp_path, "status", "s", "--storage", store)
+
+        def told() -> bool:  # the first sign of life may still be on its way
+            progress._write("running")
+            return line in ask(tmp_path, "status", "s", "--storage", store)
+
+        wait_for(told)
         shown = json.loads(ask(tmp_path, "status", "s", "--storage", store, "--json"))
         assert shown["run"]["packing"] == line

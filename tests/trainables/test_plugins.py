@@ -40,7 +40,7 @@ from trainables.plugins.source import Module, Plugin, read_plugin
 from trainables.pruning import METHOD, Pruning
 from trainables.pruning.criterion import CRITERION
 from trainables.pruning.methods.lottery_ticket import LotteryTicket
-from trainables.store import Store, iteration_path
+from trainables.store import Store, StoreError, iteration_path
 from trainables.store.artifacts import MASK, WEIGHTS, decode_masks, read_tensors
 from trainables.training.augmentation import AUGMENTATION
 from trainables.training.batches import DeviceData
@@ -1154,13 +1154,13 @@ def test_a_worker_of_another_code_refuses_its_work_and_names_its_node() -> None:
     work = Work(Luggage(), {}, {}, {}, frozenset(), "", StoreOptions(), 1, None, "run", None)
     assert work.code == own_code()
     worker = LineageTrainable.__new__(LineageTrainable)
-    worker.config = {"lineage": "one", "attempt": 1, "gpus": 0}
+    worker.config = {"attempts": {"one": 1}, "gpus": 0, "memory": 0, "mps": True}
     worker.setup(worker.config, replace(work, code="another"))
     with pytest.raises(OtherCode, match=f"{socket.gethostname()} has another prunesweep") as error:
         worker.step()
     assert isinstance(pickle.loads(pickle.dumps(error.value)), Hopeless)
     worker.setup(worker.config, work)
-    with pytest.raises(KeyError, match="one"):
+    with pytest.raises(StoreError, match="storage is empty"):  # there is none in this test
         worker.step()
 
 

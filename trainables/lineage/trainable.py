@@ -133,7 +133,7 @@ class LineageTrainable(tune.Trainable):
             mirror.committed()
         if isinstance(outcome, Finished):
             return {"complete": True}
-        shown = ("iteration", "key", "density", "test_accuracy", "train_seconds")
+        shown = ("iteration", "key", "density", "test_accuracy", "train_seconds", "prune_seconds")
         last = outcome["key"] == self._work.lineages[id].keys[-1]
         if last and mirror is not None:
             mirror.close()
