@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch import nn
 from torch.nn import functional as F
 from training import bare_epoch, fashion_mnist
 
+from trainables.data import Dataset
 from trainables.models.perceptrons import mlp
 
 SEEDS, ITERATIONS, EPOCHS = 4, 3, 3
@@ -66,20 +68,21 @@ def sweep_seconds(fuse: int | str) -> float:
         return time.perf_counter() - started
 
 
-def train_bare(epochs: int) -> None:
+@cache
+def data() -> Dataset:
+    return fashion_mnist()
+
+
+def train_bare(epochs: int) -> float:
+    """The seconds of the loops alone."""
     torch.set_num_threads(1)
-    dataset, device = fashion_mnist(), torch.device("cpu")
-    for _ in range(epochs):
-        bare_epoch(dataset, device)
+    return sum(bare_epoch(data(), torch.device("cpu")) for _ in range(epochs))
 
 
 def loop_seconds(processes: int) -> float:
-    """The bare loops of all trainings, `processes` at a time, once they are under way."""
+    """The bare loops of all trainings, `processes` at a time."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.map(train_bare, [1] * processes, chunksize=1)
-        started = time.perf_counter()
-        pool.map(train_bare, [EPOCHS] * TRAININGS, chunksize=1)
-        return time.perf_counter() - started
+        return sum(pool.map(train_bare, [EPOCHS] * TRAININGS, chunksize=1)) / processes
 
 
 class PerSample(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
