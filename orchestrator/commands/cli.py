@@ -185,6 +185,8 @@ def stop(
 ) -> int:
     """Have the run in flight end, or train these lineages no further, after the iteration that they
     are at. The same run command goes on."""
+    from orchestrator.errors import UserError
+    from orchestrator.records.status import run_in_flight
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
@@ -192,6 +194,8 @@ def stop(
     store = Store(storage)
     record = existing_sweep(store, name)
     wanted = [record.lineage(each).id for each in lineage or ()]
+    if run_in_flight(store, name) is None:
+        raise UserError(f"no run of {name} is in flight; there is nothing to stop")
     ask_to_stop(store, name, wanted or [EVERYTHING])
     print(f"asked: {', '.join(wanted) or 'the whole run'}; it is heard within some seconds")
     return OK
@@ -219,7 +223,7 @@ def status(
     from trainables.store import Store
 
     store = Store(storage)
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith((".yaml", ".yml")) and Path(name).exists():
         name = load_sweep(Path(name)).name
     if not watch:
         printing.show_status(sweep_status(store, name), _out(), as_json)
@@ -444,7 +448,9 @@ def list_(
     ],
     *,
     plugin: Plugins = None,
-    storage: Annotated[str, Parameter(help="Where `list sweeps` looks.")] = DEFAULT_STORAGE,
+    storage: Annotated[
+        str, Parameter(help="Where `list sweeps` looks.", env_var=STORAGE_VARIABLE)
+    ] = DEFAULT_STORAGE,
     as_json: AsJson = False,
 ) -> int:
     """List what a sweep file can name, with options and defaults; the sweeps of a storage; or the
@@ -664,11 +670,11 @@ def _wishes(
     *,
     replace: bool = False,
 ) -> "Wishes":
-    from orchestrator.commands.given import conditions, duration
+    from orchestrator.commands.given import all_of, conditions, duration
     from orchestrator.run.wishes import Wishes
 
     return Wishes(
-        only=conditions("--only", only),
+        only=all_of("--only", only),
         skip=conditions("--skip", skip),
         retry_failed=retry is not None,
         seconds=None if for_ is None else duration(for_),

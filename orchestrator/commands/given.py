@@ -16,14 +16,26 @@ def duration(text: str) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
-def conditions(option: str, given: list[str] | None) -> dict[str, Any]:
-    """Of KEY=VALUE, a value for each key, as in a sweep file; raises SweepFileError."""
-    found: dict[str, Any] = {}
+def conditions(option: str, given: list[str] | None) -> list[dict[str, Any]]:
+    """Of each KEY=VALUE, the value for the key, as in a sweep file; raises SweepFileError."""
+    found = []
     for text in given or ():
         key, equals, value = text.partition("=")
         label = f"{option} {text}"
         if not equals or not key.strip():
             raise SweepFileError(f"{label}: write KEY=VALUE, as in {option} method=sap")
         place = Place(0, 0, label)
-        found[key.strip()] = parsed(value, lambda line, column, place=place: place).data
+        found.append({key.strip(): parsed(value, lambda line, column, place=place: place).data})
     return found
+
+
+def all_of(option: str, given: list[str] | None) -> dict[str, Any]:
+    """Conditions that have to be met together; raises SweepFileError."""
+    together: dict[str, Any] = {}
+    for condition in conditions(option, given):
+        for key in together.keys() & condition.keys():
+            raise SweepFileError(
+                f"{option} {key}: it is given twice; write {option} {key}=[…] for any of several"
+            )
+        together |= condition
+    return together

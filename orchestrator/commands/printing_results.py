@@ -63,7 +63,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
     if outcome.interrupted:
         out.print("interrupted: everything committed is safe; the same command resumes")
-    elif not plan.tasks:
+    elif not plan.tasks and not plan.left:
         out.print("nothing to train: the store has every iteration")
     if summary.wandb is not None:
         show_sent(summary.wandb, store, name, out, as_json=False)

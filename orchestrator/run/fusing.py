@@ -1,12 +1,13 @@
 """Which lineages are trained together as one computation, and how many."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.run.planning import ResolvedDataset, Task
 from orchestrator.run.ready import kind_of
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import DatasetInfo
+from trainables.lineage.keys import Cell
 from trainables.models import blueprint
 
 AUTO_WEIGHTS = 4_000_000
@@ -23,9 +24,10 @@ def largest_bundles(
     if resources.fuse == "off" or (resources.fuse == "auto" and not gpu):
         return {}
     sizes: dict[Hashable, int] = {}
-    for kind, model, info in _kinds(tasks, datasets):
-        if _why_alone(model, info) is None:
-            sizes[kind] = _auto(model, info) if resources.fuse == "auto" else int(resources.fuse)
+    for kind, cell, info in _kinds(tasks, datasets):
+        if _why_alone(cell, info) is None:
+            asked = resources.fuse
+            sizes[kind] = _auto(cell.model, info) if asked == "auto" else int(asked)
     return sizes
 
 
@@ -37,9 +39,9 @@ def fusing_notices(
     if isinstance(resources.fuse, str) or resources.fuse == 1 or not tasks:
         return
     alone = {
-        model.name: reason
-        for _, model, info in _kinds(tasks, datasets)
-        if (reason := _why_alone(model, info)) is not None
+        cell.model.name: reason
+        for _, cell, info in _kinds(tasks, datasets)
+        if (reason := _why_alone(cell, info)) is not None
     }
     for name, reason in alone.items():
         yield f"fuse: {name} is trained alone: {reason}"
@@ -52,19 +54,22 @@ def fusing_notices(
 
 def _kinds(
     tasks: Iterable[Task], datasets: Sequence[ResolvedDataset]
-) -> Iterator[tuple[Hashable, Any, DatasetInfo]]:
+) -> Iterator[tuple[Hashable, Cell, DatasetInfo]]:
     info = {found.config: found.info for found in datasets}
     cells = {kind_of(task): task.lineage.cell for task in tasks}
     for kind, cell in cells.items():
-        yield kind, cell.model, info[cell.dataset]
+        yield kind, cell, info[cell.dataset]
 
 
-def _why_alone(model: Any, info: DatasetInfo) -> str | None:
+def _why_alone(cell: Cell, info: DatasetInfo) -> str | None:
+    optimizer = cell.train.optimizer
+    if not optimizer.elementwise:
+        return f"a step of the optimizer {optimizer.name} may depend on the whole network"
     # Here, as it imports torch, and a run with nothing to train does without.
     from trainables.training.networks import Unfusible, form_of
 
     try:
-        form_of(model, info.shape, info.classes)
+        form_of(cast(Any, cell.model), info.shape, info.classes)
     except Unfusible as error:
         return str(error)
     return None

@@ -10,15 +10,12 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM calls `stop`; from the second on, KeyboardInterrupt is raised."""
-    stopped = False
+def stopped_by_signals(stop: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `stop`; once it is `stopping`, they raise KeyboardInterrupt."""
 
     def interrupt(number: int, frame: Any) -> None:
-        nonlocal stopped
-        if stopped:
+        if stopping():
             raise KeyboardInterrupt
-        stopped = True
         stop()
 
     previous = [signal.signal(number, interrupt) for number in INTERRUPTIONS]

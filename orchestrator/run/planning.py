@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.sweepfile.spec import SweepSpec, cells
@@ -122,16 +123,22 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
 
 
 def make_plan(
-    lineages: Sequence[Lineage], files_of: FilesOf, leaving: Collection[str] = ()
+    lineages: Sequence[Lineage],
+    files_of: FilesOf,
+    leaving: Collection[str] = (),
+    rank: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """Divide the missing iterations among the lineages, each to the first that needs it; but train
-    nothing for those whose ids are in `leaving`.
+    """Divide the missing iterations among the lineages, each to the first that needs it, the most
+    urgent first by their `rank`; but train nothing for those whose ids are in `leaving`.
 
     `files_of(key)` are the files of an iteration's commit, None when it is not stored.
     """
     owner: dict[str, int] = {}
     tasks, left = [], []
-    for number, lineage in enumerate(lineages):
+    urgent_first = sorted(
+        enumerate(lineages), key=lambda numbered: rank.get(numbered[1].id, len(rank))
+    )
+    for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)
         if not missing:
             continue

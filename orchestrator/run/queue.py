@@ -113,6 +113,8 @@ class Queue:
                 self._waiting.setdefault(task.after or "", []).append(task)
         for attempt in self._ready.remove(lineages):
             self._stop_task(attempt.task)
+        for task in self._stopped:
+            self._release_waiting(task)
 
     def hand_out(self, trial: str) -> tuple[Attempt, ...]:
         """What `trial` is to do; nothing when there is nothing for it now."""
@@ -154,6 +156,7 @@ class Queue:
                 continue
             if lineage in self._dropped:
                 self._stop_task(attempt.task)
+                self._release_waiting(attempt.task)
                 continue
             if lineage in claimed:
                 self._elsewhere.append(attempt)
@@ -176,10 +179,16 @@ class Queue:
             if lineage in at_fault:
                 self._failed(attempt, cause)
             elif at_fault:
-                self._ready.add(attempt.next)
+                self._ready_again(attempt.next)
                 self._tell("gave_way", lineage)
             else:
                 self._again(replace(attempt, suspect=True), cause)
+
+    def _release_waiting(self, task: Task) -> None:
+        """Nobody else is to train what a stopped task was to; claims keep it from being trained
+        twice."""
+        for key in task.lineage.keys:
+            self._make_ready(self._waiting.pop(key, ()))
 
     def _stop_task(self, task: Task) -> None:
         self._stopped.append(task)
@@ -247,7 +256,14 @@ class Queue:
 
     def _again(self, attempt: Attempt, cause: Cause) -> None:
         self._tell("failed", _failure(attempt, self._look(attempt.task), cause), True)
-        self._ready.add(attempt.next)
+        self._ready_again(attempt.next)
+
+    def _ready_again(self, attempt: Attempt) -> None:
+        if attempt.task.lineage.id in self._dropped:
+            self._stop_task(attempt.task)
+            self._release_waiting(attempt.task)
+        else:
+            self._ready.add(attempt)
 
     def _release(self, keys: Iterable[str]) -> None:
         for key in keys:

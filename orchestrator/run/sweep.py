@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from orchestrator.records.datasets import DatasetRecord, record_datasets
-from orchestrator.records.failures import write_failures
+from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
 from orchestrator.records.probes import write_probe
 from orchestrator.records.provenance import add_provenance, git_sha
@@ -47,7 +47,7 @@ from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.replacing import leaving
 from orchestrator.run.starting import cluster_starting
-from orchestrator.run.wishes import Wishes, ranks
+from orchestrator.run.wishes import Wishes, failures_of, ranks
 from orchestrator.storage.collecting import wait_for_collection
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.spec import SweepSpec
@@ -232,9 +232,8 @@ def _plan(
     _refuse_changed_defaults(spec, index.store)
     datasets = resolve_datasets(spec, roots)
     lineages = sweep_lineages(spec, datasets)
-    given_up = wishes.given_up(index.store, lineages, spec.name)
-    leaving = wishes.unmet(spec, lineages) | {failure.lineage for failure in given_up}
-    return datasets, make_plan(lineages, index.files_of, leaving)
+    leaving = wishes.unmet(spec, lineages) | wishes.given_up(index.store, spec.name)
+    return datasets, make_plan(lineages, index.files_of, leaving, ranks(spec, lineages))
 
 
 def _planned(
@@ -292,7 +291,8 @@ def run_sweep(
     collected = collections(store)
     index = StoreIndex(store)
     datasets, plan = _plan(spec, index, roots, wishes)
-    given_up = progress.given_up = wishes.given_up(store, plan.lineages, spec.name)
+    # Of lineages that this run leaves as they are, what is known of their failures stays.
+    kept = progress.given_up = failures_of(store, spec.name, plan.left)
     store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
@@ -312,25 +312,29 @@ def run_sweep(
             with progress.running(ready.planned.plan):
                 # Without a task at first, damage that was set aside has brought some.
                 outcome = _train(ready, started or start(), progress, wishes)
-    outcome = replace(outcome, failures=(*given_up, *outcome.failures))
     planned, store = ready.planned, ready.store
     if planned.plan.tasks:
         require_there(store)
         # Others may have committed as well.
         index.refresh()
-    if spec.store.keep_weights == "none" and not outcome.failures and not outcome.interrupted:
+    whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
+    if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
     try:
-        write_failures(store, spec.name, outcome.failures)
+        write_failures(store, spec.name, (*kept, *outcome.failures))
         damage, problem = compact(store, planned.record, index.iterations), None
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
+    skipped = wishes.unmet(spec, planned.plan.lineages)
+    given_up = (failure for failure in kept if failure.lineage not in skipped)
+    outcome = replace(outcome, failures=(*given_up, *outcome.failures))
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(planned.record, store, ready.tracking, index.iterations)
     if spec.on_finish is not None:
-        told = call(spec.on_finish, spec.name, store.location, outcome.state)
+        state = "failed" if damage or problem else outcome.state
+        told = call(spec.on_finish, spec.name, store.location, state)
         progress.tell([told] if told else [])
     return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
 
@@ -358,7 +362,11 @@ def _made_ready(
     wishes: Wishes,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
-    store = index.store
+    store, rank = index.store, ranks(spec, plan.lineages)
+
+    def planned_again() -> Plan:
+        return make_plan(plan.lineages, index.files_of, plan.leaving, rank)
+
     planned = _planned(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
         raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
@@ -368,18 +376,23 @@ def _made_ready(
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()
-        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving))
+        planned = replace(
+            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
+        )
+    forget_stops(store, spec.name)
     arrays = _load_datasets(planned, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _write_records(planned, store, arrays, wishes)
+    _write_records(planned, store, arrays, progress.given_up)
     while wait_for_collection(store, collected):
         # It may have taken what was stored of the sweep, and `rm` its records too.
         collected = collections(store)
         index.refresh()
-        planned = replace(planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving))
+        planned = replace(
+            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
+        )
         arrays = _load_datasets(planned, roots)
-        _write_records(planned, store, arrays, wishes)
+        _write_records(planned, store, arrays, progress.given_up)
     add_provenance(store, spec.name, command)
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
@@ -436,7 +449,7 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
         for step in sorted(steps)
     ]
     return [
-        *(iteration_path(key) for key in keys if key not in plan.to_train),
+        *(iteration_path(key) for key in keys if index.files_of(key) is not None),
         *(path for path in snapshots if path.rpartition("/")[2] in index.snapshots),
     ]
 
@@ -545,7 +558,10 @@ def _check_room(planned: PlannedSweep, store: Store) -> None:
 
 
 def _write_records(
-    planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset], wishes: Wishes
+    planned: PlannedSweep,
+    store: Store,
+    arrays: Mapping[str, Dataset],
+    kept: Sequence[Failure],
 ) -> None:
     """Write down what the sweep is, which names what it is made of."""
     name, record = planned.spec.name, planned.record
@@ -555,8 +571,7 @@ def _write_records(
     record_versions(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
-    write_failures(store, name, wishes.given_up(store, planned.plan.lineages, name))
-    forget_stops(store, name)
+    write_failures(store, name, kept)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:

@@ -211,7 +211,7 @@ def train_plan(
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     try:
-        with stopped_by_signals(queue.stop), keys_kept(), uncounted():
+        with stopped_by_signals(queue.stop, lambda: queue.stopping), keys_kept(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
             _tuner(trainable, work, queue, ending, Room(packing.slots), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ class Wishes:
     """
 
     only: Mapping[str, Any] = field(default_factory=dict)
-    skip: Mapping[str, Any] = field(default_factory=dict)
+    skip: Sequence[Mapping[str, Any]] = ()
     retry_failed: bool = False
     seconds: float | None = None
     replace: bool = False
@@ -39,28 +39,35 @@ class Wishes:
 
         Raises WishError.
         """
-        entries = [{key: value} for key, value in self.skip.items()]
-        skipped = _first_met(spec, entries, "--skip")
+        skipped = _first_met(spec, self.skip, "--skip")
         wanted = _first_met(spec, [self.only], "--only") if self.only else [0] * len(lineages)
+        if all(met is None for met in wanted):
+            raise WishError("--only: no lineage has all of this; write what some have")
         return {
             lineage.id
             for lineage, out, in_ in zip(lineages, skipped, wanted, strict=True)
             if out is not None or in_ is None
         }
 
-    def given_up(
-        self, store: Store, lineages: Sequence[Lineage], sweep: str
-    ) -> tuple[Failure, ...]:
-        """Those of `lineages` that have diverged in the sweep's last run: they would do so again,
-        and stay as they are."""
+    def given_up(self, store: Store, sweep: str) -> set[str]:
+        """The ids of the lineages that have diverged in the sweep's last run: they would do so
+        again, and are left as they are."""
         if self.retry_failed:
-            return ()
-        known = {lineage.id for lineage in lineages}
-        try:
-            failures = read_failures(store, sweep)
-        except Damaged:
-            return ()
-        return tuple(each for each in failures if each.diverged and each.lineage in known)
+            return set()
+        return {each.lineage for each in _failures(store, sweep) if each.diverged}
+
+
+def failures_of(store: Store, sweep: str, lineages: Collection[str]) -> tuple[Failure, ...]:
+    """What the sweep's last run told of lineages, by their ids, that another one leaves as they
+    are."""
+    return tuple(each for each in _failures(store, sweep) if each.lineage in lineages)
+
+
+def _failures(store: Store, sweep: str) -> list[Failure]:
+    try:
+        return read_failures(store, sweep)
+    except Damaged:
+        return []
 
 
 def _first_met(

@@ -258,3 +258,17 @@ def test_a_lineage_that_is_dropped_ends_after_its_iteration_and_the_rest_goes_on
     assert set(others) < set(handed)
     assert dropped not in handed
     assert queue.unfinished
+
+
+def test_a_lineage_that_is_dropped_is_not_tried_again_and_holds_nobody_up(tmp_path: Path) -> None:
+    queue = queue_of(planned(tmp_path, SEEDS), largest=1, trials=2, retries=3)
+    (first,) = queue.hand_out("a")
+    queue.hand_out("b")
+    queue.drop(ids([first]))
+    queue.failed("a", Cause("its worker died"))
+    # Its trunk is for the other lineage of its seed to train now.
+    handed = [id for trial in "cdefghijklm" for id in ids(queue.hand_out(trial))]
+    assert first.task.lineage.id not in handed
+    heirs = [task.lineage.id for task in queue.tasks if task.after == first.task.lineage.keys[0]]
+    assert heirs
+    assert set(heirs) <= set(handed)

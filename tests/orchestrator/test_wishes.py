@@ -1,6 +1,8 @@
 """What a run is asked beside its file: which lineages, how long, and what to do at its end."""
 
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,8 +10,9 @@ import pytest
 from asking import ask, refused
 from sweeping import SWEEP, write
 
-from orchestrator.commands.given import conditions, duration
+from orchestrator.commands.given import all_of, conditions, duration
 from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop, forget_stops
 from orchestrator.records.sweep import write_sweep
@@ -18,13 +21,15 @@ from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.queue import Queue
-from orchestrator.run.sweep import plan_sweep, resolve_datasets
-from orchestrator.run.wishes import WishError, Wishes, ranks
+from orchestrator.run.sweep import _stored_commits, plan_sweep, resolve_datasets
+from orchestrator.run.wishes import WishError, Wishes, failures_of, ranks
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage
 from trainables.store import Store
+from trainables.store.index import StoreIndex
+from trainables.store.processes import this_process
 from trainables.store.storage_format import mark
 
 ROOTS = data_roots(None, {})
@@ -45,9 +50,9 @@ def lineages_of(spec: SweepSpec) -> tuple[Lineage, ...]:
         (Wishes(only={"method": "sap"}), 4),
         (Wishes(only={"method": "sap", "seed": 1}), 2),
         (Wishes(only={"method.p": [0.5, 0.9], "seed": 0}), 2),
-        (Wishes(skip={"method": "one_shot"}), 4),
-        (Wishes(skip={"method": "one_shot", "seed": 1}), 2),
-        (Wishes(only={"method": "sap"}, skip={"method.p": 0.5}), 2),
+        (Wishes(skip=[{"method": "one_shot"}]), 4),
+        (Wishes(skip=[{"method": "one_shot"}, {"seed": 1}]), 2),
+        (Wishes(only={"method": "sap"}, skip=[{"method.p": 0.5}]), 2),
     ],
     ids=str,
 )
@@ -69,7 +74,7 @@ def test_what_is_not_wished_counts_as_neither_stored_nor_to_be_trained(tmp_path:
     ("wishes", "message"),
     [
         (Wishes(only={"methd": "sap"}), "--only methd: unknown key"),
-        (Wishes(skip={"method": "spa"}), "--skip method: no cell of the sweep has this"),
+        (Wishes(skip=[{"method": "spa"}]), "--skip method: no cell of the sweep has this"),
     ],
 )
 def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, message: str) -> None:
@@ -78,10 +83,13 @@ def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, me
 
 
 def test_wishes_are_given_as_values_of_a_sweep_file() -> None:
-    found = conditions("--only", ["method=sap", "seed=[0, 1]", "method.p=0.5"])
-    assert found == {"method": "sap", "seed": [0, 1], "method.p": 0.5}
+    given = ["method=sap", "seed=[0, 1]", "method.p=0.5"]
+    assert all_of("--only", given) == {"method": "sap", "seed": [0, 1], "method.p": 0.5}
+    assert conditions("--skip", ["seed=0", "seed=1"]) == [{"seed": 0}, {"seed": 1}]
     with pytest.raises(SweepFileError, match="--only sap: write KEY=VALUE"):
         conditions("--only", ["sap"])
+    with pytest.raises(SweepFileError, match="--only seed: it is given twice"):
+        all_of("--only", ["seed=0", "seed=1"])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +131,8 @@ def test_what_has_diverged_is_left_until_it_is_asked_for(tmp_path: Path) -> None
     failed = Failure(lineages[1].id, 1, 2, "…")
     gone = Failure("of-another-grid", 1, 1, "…", diverged=True)
     write_failures(store, spec.name, [diverged, failed, gone])
-    assert Wishes().given_up(store, lineages, spec.name) == (diverged,)
+    assert Wishes().given_up(store, spec.name) == {diverged.lineage, gone.lineage}
+    assert failures_of(store, spec.name, [diverged.lineage]) == (diverged,)
     planned = plan_sweep(spec, store, ROOTS)
     assert planned.plan.left == (diverged.lineage,)
     assert any("--retry failed" in notice for notice in planned.notices)
@@ -148,6 +157,19 @@ class Nobody:
 def queue_of(folder: Path) -> Queue:
     plan = plan_sweep(spec_of(), Store(str(folder)), ROOTS).plan
     return Queue(plan.tasks, {}.get, 0, 0, cast(Any, Nobody()))
+
+
+def test_what_is_urgent_does_not_wait_for_what_it_shares_with_others(tmp_path: Path) -> None:
+    spec = spec_of(priority=[{"method.p": 0.9}])
+    tasks = plan_sweep(spec, Store(str(tmp_path)), ROOTS).plan.tasks
+    first = [task for task in tasks if task.after is None]
+    assert {getattr(task.lineage.cell.method, "p", None) for task in first} == {0.9}
+
+
+def test_what_is_left_out_is_no_damage(tmp_path: Path) -> None:
+    index = StoreIndex(Store(str(tmp_path)))
+    plan = plan_sweep(spec_of(), index.store, ROOTS, Wishes(only={"seed": 0})).plan
+    assert _stored_commits(plan, index) == []
 
 
 def test_a_run_ends_after_its_time(tmp_path: Path) -> None:
@@ -177,14 +199,20 @@ def test_another_terminal_stops_lineages_or_the_whole_run(
     assert STOPS.read(store, "small") == []
 
 
-def test_stop_finds_its_lineage_by_a_part_of_its_id(tmp_path: Path) -> None:
+def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) -> None:
     spec, store = spec_of(), mark(Store(str(tmp_path / "prunesweep-store")))
     lineages = lineages_of(spec)
     write_sweep(store, record_sweep(spec, lineages))
+    assert "no run of small is in flight" in refused(tmp_path, "stop", "small")
+    assert "no lineage of small match" in refused(tmp_path, "stop", "small", "nothing-like-it")
+    beat = Heartbeat(
+        state="running", host="here", pid=os.getpid(), process=Process(**this_process()),
+        heartbeat=datetime.now(UTC).isoformat(), counts=Counts(), running={}, eta_seconds=None,
+    )  # fmt: skip
+    write_heartbeat(store, "small", beat)
     wanted = lineages[0].id
     assert wanted in ask(tmp_path, "stop", "small", wanted[-8:])
     assert STOPS.read(store, "small") == [wanted]
-    assert "3 lineages" not in refused(tmp_path, "stop", "small", "nothing-like-it")
     assert "the whole run" in ask(tmp_path, "stop", "small")
 
 

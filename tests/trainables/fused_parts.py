@@ -1,12 +1,50 @@
-"""A plug-in: an optimizer whose step depends on a whole network, a loss, an augmentation."""
+"""A plug-in: networks, an optimizer whose step depends on all of one, a loss, an augmentation."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunesweep import augmentation, loss, optimizer
+from prunesweep import Shape, augmentation, loss, model, optimizer
+
+
+class ZeroHead(nn.Module):
+    """Mixes its channels, which does not show before the head has learned something."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).softmax(1).mean((2, 3)))
+
+
+@model
+def zero_head(shape: Shape, classes: int) -> nn.Module:
+    return ZeroHead(classes)
+
+
+class ScaledHead(nn.Module):
+    """With a weight that is a single number, and is not pruned."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, classes)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * self.head(images.flatten(1))
+
+    def prunes(self, name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim > 1
+
+
+@model
+def scaled_head(shape: Shape, classes: int) -> nn.Module:
+    return ScaledHead(classes)
 
 
 class OfWholeNorm(torch.optim.Optimizer):

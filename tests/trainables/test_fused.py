@@ -100,6 +100,8 @@ def test_every_model_takes_the_steps_that_it_takes_alone(name: str) -> None:
 
 FORMS = {
     "grouped": Wide,
+    "zero_head": Mapped,
+    "scaled_head": Mapped,
     "conv1d": Mapped,
     "conv3d": Mapped,
     "tied_linears": Mapped,
@@ -149,6 +151,26 @@ def test_what_no_form_is_known_to_fit_is_fused_or_refused_but_never_wrong(name: 
     torch.testing.assert_close(Stack(networks, form).logits(images), expected)
 
 
+def test_networks_with_a_weight_that_is_a_number_are_clipped_each() -> None:
+    networks = [build_model(model_config("scaled_head"), DIGIT, 10, seed) for seed in (1, 2)]
+    stack = Stack(networks, form_of(model_config("scaled_head"), DIGIT, 10))
+    stack.logits(torch.randn(5, 2, *DIGIT)).square().sum().backward()
+    stack.clip(0.5)
+    for k in range(2):
+        squares = [
+            each.grad[k].square().sum() for each in stack.parameters if each.grad is not None
+        ]
+        assert torch.stack(squares).sum().sqrt() <= 0.5 + 1e-4
+
+
+def test_what_an_optimizer_remembered_goes_to_the_device_of_the_weights() -> None:
+    networks = [build_model(CNN, DIGIT, 10, seed).to("meta") for seed in (1, 2)]
+    stack = Stack(networks, Wide)
+    kept = {0: {"momentum_buffer": torch.zeros(networks[0].get_parameter("conv1.weight").shape)}}
+    together = stack._together([kept, kept])
+    assert together[0]["momentum_buffer"].device.type == "meta"
+
+
 # Runs
 
 
@@ -186,7 +208,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "augmented": {"augment": {"horizontal_flip": True, "crop_padding": 1}},
     "best on held-out examples": {"keep": "best_validation"},
     "smoothed labels": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}},
-    "an optimizer of a user": {"optimizer": {"name": "of_whole_norm", "lr": 0.05}},
     "a loss of a user": {"loss": "of_batch"},
     "an augmentation of a user": {"augment": "noise"},
 }
@@ -267,7 +288,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "of_whole_norm"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_runs_that_were_interrupted_end_as_unbroken_ones(
     data: DeviceData, tmp_path: Path, optimizer: str
 ) -> None:
@@ -307,5 +328,8 @@ def test_only_runs_of_one_kind_are_one_computation(data: DeviceData) -> None:
         training(data, recipe(), 0, architecture=model_config("cnn", hidden=(4, 9))),
     ]
     assert all(one.kind != other.kind for other in others)
+    # A step of which may depend on all parameters of a network.
+    whole = recipe(optimizer={"name": "of_whole_norm"})
+    assert training(data, whole, 0).kind != training(data, whole, 1).kind
     unknown = training(data, recipe(), 0, architecture=None)
     assert unknown.kind != training(data, recipe(), 0, architecture=None).kind

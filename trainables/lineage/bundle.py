@@ -1,9 +1,12 @@
 """A bundle: lineages trained together, each claimed and committed by itself."""
 
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
+
+import torch
 
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Lineage
@@ -87,8 +90,8 @@ class _Going:
             return self.event["key"] != self.lineage.keys[-1]
         return not isinstance(self.event, Finished | Failed)
 
-    def advance(self, trained: Progress | Failed | None) -> None:
-        """Go on with what became of the training that was asked for."""
+    def advance(self, trained: Progress | Failed | None, among: int) -> None:
+        """Go on with what became of the training that was asked for, `among` so many lineages."""
         try:
             if isinstance(trained, Failed):
                 self.event = self.events.throw(trained.error)
@@ -97,13 +100,15 @@ class _Going:
         except StopIteration:
             self.event = FINISHED
         except Exception as error:
-            self.event = trained if isinstance(trained, Failed) else Failed(error)
+            # The others' models lie in memory too.
+            fused = among if isinstance(error, torch.OutOfMemoryError) else 1
+            self.event = trained if isinstance(trained, Failed) else Failed(error, fused)
 
 
 def _round(going: Sequence[_Going], limit: Limit) -> dict[str, Outcome]:
     for each in going:
         with limit([each.lineage]):
-            each.advance(None)
+            each.advance(None, len(going))
     # A damaged parent, or a lost claim, makes a lineage ask for a training once more.
     while waiting := [each for each in going if isinstance(each.event, Training)]:
         for together in _of_one_kind(waiting):
@@ -111,7 +116,7 @@ def _round(going: Sequence[_Going], limit: Limit) -> dict[str, Outcome]:
                 ended = _trained(together)
             for each, end in zip(together, ended, strict=True):
                 with limit([each.lineage]):
-                    each.advance(end)
+                    each.advance(end, len(going))
     return {each.lineage.id: _outcome(each.event) for each in going}
 
 
@@ -134,5 +139,7 @@ def _trained(together: Sequence[_Going]) -> list[Progress | Failed]:
     try:
         ended = train(trainings)
     except Exception as error:
+        # Its frames hold the networks, which are tried again in smaller bundles.
+        traceback.clear_frames(error.__traceback__)
         return [Failed(error, fused) for _ in trainings]
     return [Failed(end) if isinstance(end, Exception) else end for end in ended]

@@ -27,7 +27,7 @@ class Optimizer(Entry):
 
     elementwise: ClassVar[bool] = False
     """Whether each number is updated by its own gradients alone, whatever tensor it is in, so that
-    networks can be trained as one; each class says it for itself."""
+    networks can be trained as one computation; each class says it for itself."""
 
     capturable: ClassVar[bool] = False
     """Whether a step is nothing but operations on the device, so that it can be replayed; each

@@ -56,7 +56,7 @@ class Training:
     @property
     def kind(self) -> Any:
         """What runs have in common that can be one computation."""
-        if self.architecture is None:
+        if self.architecture is None or not self.recipe.optimizer.elementwise:
             return id(self)
         return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
@@ -268,9 +268,9 @@ class _Group:
 
     def _drawn(self, epoch: int, steps: range) -> Iterator[tuple[int, Drawn]]:
         """What is drawn for each step, with its number in the whole run."""
-        if len(self._randomness) == 1:
-            # Layers that draw, such as dropout, do so from the global generators.
-            self._randomness[0].seed_global(epoch)
+        # Layers that draw, such as dropout, do so from the global generators; where there are
+        # several networks none does, but a plugged-in loss may.
+        self._randomness[0].seed_global(epoch)
         first = epoch * self._first.steps_per_epoch
         drawn = self._batches.drawn(epoch, steps)
         return zip((first + step for step in steps), drawn, strict=True)

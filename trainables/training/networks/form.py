@@ -41,6 +41,11 @@ def form_of(architecture: Any, shape: Shape, classes: int) -> type[Wide] | type[
     """
     models = [build_model(architecture, shape, classes, seed).double() for seed in range(NETWORKS)]
     generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        # What starts at zero, or the same in all, would hide that a form does not fit.
+        for weight in (weight for model in models for weight in model.parameters()):
+            if weight.is_floating_point():
+                weight.add_(0.1 * torch.randn(weight.shape, generator=generator).to(weight))
     images = torch.randn(EXAMPLES, NETWORKS, *shape, generator=generator, dtype=torch.float64)
     forms = [Wide, Mapped] if is_wide(models[0]) else [Mapped]
     reason = ""

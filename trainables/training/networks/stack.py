@@ -64,42 +64,25 @@ class Stack:
         gradients = [weight.grad for weight in self.parameters if weight.grad is not None]
         if not gradients:
             return
-        norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients]
+        norms = [torch.linalg.vector_norm(each.reshape(len(each), -1), dim=1) for each in gradients]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = (largest / (norm + 1e-6)).clamp_(max=1.0)
         for each in gradients:
             each.mul_(scale.view(-1, *[1] * (each.ndim - 1)))
 
     def optimizers(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        if optimizer.elementwise:
-            return [optimizer.over(self.parameters)]
-        return [self._own(optimizer, number) for number in range(len(self.models))]
+        assert optimizer.elementwise, "another cannot tell the networks apart"
+        return [optimizer.over(self.parameters)]
 
     def states(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[OptimizerState]:
-        if len(optimizers) > 1:
-            return [remembered(each) for each in optimizers]
         together = remembered(*optimizers)
         return [self._part(together, number) for number in range(len(self.models))]
 
     def load(
         self, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[OptimizerState]
     ) -> None:
-        if len(optimizers) == 1:
-            states = [self._together(states)]
-        for optimizer, state in zip(optimizers, states, strict=True):
-            remember(optimizer, state)
-
-    def _own(self, optimizer: Optimizer, number: int) -> torch.optim.Optimizer:
-        """An optimizer of one network's parameters, which are slices of the stacked ones."""
-        own = list(self.models[number].parameters())
-
-        def give_gradients(*_: object) -> None:
-            for parameter, stacked in zip(own, self.parameters, strict=True):
-                parameter.grad = None if stacked.grad is None else stacked.grad[number]
-
-        made = optimizer.over(own)
-        made.register_step_pre_hook(give_gradients)
-        return made
+        (together,) = optimizers
+        remember(together, self._together(states))
 
     def _part(self, together: OptimizerState, number: int) -> OptimizerState:
         return {
@@ -113,9 +96,11 @@ class Stack:
     def _together(self, states: Sequence[OptimizerState]) -> OptimizerState:
         """Of networks at one epoch, that have taken equally many steps."""
         shapes = [weight.shape[1:] for weight in self.parameters]
+        # What a checkpoint kept comes on the CPU.
+        device = self.parameters[0].device
         return {
             index: {
-                name: torch.stack([each[index][name] for each in states])
+                name: torch.stack([each[index][name].to(device) for each in states])
                 if tensor.shape == shapes[index] and not _counts(name)
                 else tensor
                 for name, tensor in held.items()

@@ -5,7 +5,7 @@ BatchNorm is one call over all channels, and Linear layers are batched products.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class Wide:
             _put(layer, name, weights, "_parameters")
             _put(layer, name, buffers, "_buffers")
             if type(layer) in STACKED:
-                layer.forward = STACKED[type(layer)](layer)
+                layer.__class__ = STACKED[type(layer)]
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [B, K, classes] of images [B, K, C, H, W]."""
@@ -49,18 +49,13 @@ def _put(layer: nn.Module, name: str, tensors: Mapping[str, Tensor], where: str)
             own[part] = stacked
 
 
-Forward = Callable[[Tensor], Tensor]
-
-
-def _linear(layer: nn.Linear) -> Forward:
+class _Linear(nn.Linear):
     """On features [K, B, F], or flattened maps [B, K·F]; gives [K, B, outputs]."""
 
-    def forward(features: Tensor) -> Tensor:
-        if features.ndim == 2:
-            features = features.unflatten(1, (len(layer.weight), -1)).transpose(0, 1)
-        return _BatchedLinear.apply(*_cast(features, layer.weight, layer.bias))
-
-    return forward
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim == 2:
+            input = input.unflatten(1, (len(self.weight), -1)).transpose(0, 1)
+        return _BatchedLinear.apply(*_cast(input, self.weight, self.bias))
 
 
 def _cast(features: Tensor, *parameters: Tensor | None) -> Iterator[Tensor | None]:
@@ -93,57 +88,58 @@ class _BatchedLinear(torch.autograd.Function):
         )
 
 
-def _conv2d(layer: nn.Conv2d) -> Forward:
-    def forward(maps: Tensor) -> Tensor:
-        networks = len(layer.weight)
-        bias = None if layer.bias is None else layer.bias.flatten()
+class _Conv2d(nn.Conv2d):
+    """On maps [B, K·C, H, W], in groups."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        networks = len(self.weight)
+        bias = None if self.bias is None else self.bias.flatten()
         return F.conv2d(
-            maps,
-            layer.weight.flatten(0, 1),
+            input,
+            self.weight.flatten(0, 1),
             bias,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            networks * layer.groups,
+            self.stride,
+            self.padding,  # pyright: ignore[reportArgumentType]
+            self.dilation,
+            networks * self.groups,
         )
 
-    return forward
 
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """On maps [B, K·C, …], or features [K, B, F]."""
 
-def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> Forward:
-    def flat(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.flatten()
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 3:
+            return self._of_maps(input)
+        networks = len(input)
+        flattened = input.transpose(0, 1).flatten(1)
+        return self._of_maps(flattened).unflatten(1, (networks, -1)).transpose(0, 1)
 
-    def of_maps(maps: Tensor) -> Tensor:
-        if layer.training and layer.num_batches_tracked is not None:
-            layer.num_batches_tracked.add_(1)
+    def _of_maps(self, maps: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         # The mean and variance are written through the views that they are flattened to.
         return F.batch_norm(
             maps,
-            flat(layer.running_mean),
-            flat(layer.running_var),
-            flat(layer.weight),
-            flat(layer.bias),
-            layer.training or layer.running_mean is None,
-            layer.momentum or 0.0,
-            layer.eps,
+            _flat(self.running_mean),
+            _flat(self.running_var),
+            _flat(self.weight),
+            _flat(self.bias),
+            self.training or self.running_mean is None,
+            self.momentum or 0.0,
+            self.eps,
         )
 
-    def forward(features: Tensor) -> Tensor:
-        if features.ndim != 3:
-            return of_maps(features)
-        networks = len(features)
-        flattened = features.transpose(0, 1).flatten(1)
-        return of_maps(flattened).unflatten(1, (networks, -1)).transpose(0, 1)
 
-    return forward
+def _flat(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.flatten()
 
 
-STACKED: dict[type[nn.Module], Callable[[Any], Forward]] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
+STACKED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: _Linear,
+    nn.Conv2d: _Conv2d,
+    nn.BatchNorm1d: _BatchNorm,
+    nn.BatchNorm2d: _BatchNorm,
 }
 """The layers with weights that a wide network can have, and what they compute there."""
 
