@@ -448,8 +448,12 @@ def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
         for trunk, steps in wanted_snapshots(plan.lineages).items()
         for step in sorted(steps)
     ]
+
+    def is_there(key: str) -> bool:  # what is left out of the plan may not be
+        return index.files_of(key) is not None
+
     return [
-        *(iteration_path(key) for key in keys if index.files_of(key) is not None),
+        *(iteration_path(key) for key in keys if key not in plan.to_train and is_there(key)),
         *(path for path in snapshots if path.rpartition("/")[2] in index.snapshots),
     ]
 
