@@ -32,8 +32,8 @@ WAIT_SECONDS = 10.0
 """What the last W&B runs of a process may hold up its end."""
 RUN_SECONDS = 30.0
 """What `prunesweep run` spends at its end on lineages that W&B has not seen yet."""
-OFFLINE_ATTEMPTS = 2
-"""The first may still meet the service that was waiting for a server."""
+OFFLINE_ATTEMPTS = 4
+"""The first ones may still meet the service that was waiting for a server."""
 
 
 def follow(tracking: Tracking, lineage: Lineage) -> Mirror:
