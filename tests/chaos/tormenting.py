@@ -127,6 +127,8 @@ def under_chaos(
         else:
             run.problems.append("the sweep never ended with exit code 0")
         run.wall_seconds = time.monotonic() - began
+        # The ticket of a process that still lives is rightly left.
+        _wait_for_the_dead(run)
         _once_more(run)
         _wait_for_the_dead(run)
     return run
