@@ -179,8 +179,8 @@ class Queue:
             if lineage in at_fault:
                 self._failed(attempt, cause)
             elif at_fault:
-                self._ready_again(attempt.next)
                 self._tell("gave_way", lineage)
+                self._ready_again(attempt.next)
             else:
                 self._again(replace(attempt, suspect=True), cause)
 
