@@ -28,6 +28,7 @@ from trainables.config import canonical_json
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
 from trainables.lineage.loop import run_lineage
+from trainables.plugins import loading
 from trainables.store import Store
 from trainables.training.batches import DeviceData
 
@@ -112,7 +113,11 @@ def test_a_file_is_imported_as_it_is_shown(
     document: str, block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(folder)
-    for other in folder.glob("*.py"):  # another test may have had a file of this name
+    # Another test may have had a file, or a plug-in, of this name.
+    monkeypatch.setattr(loading, "_SOURCES", loading._Sources())
+    finders = [each for each in sys.meta_path if not isinstance(each, loading._Sources)]
+    monkeypatch.setattr(sys, "meta_path", finders)
+    for other in folder.glob("*.py"):
         monkeypatch.delitem(sys.modules, other.stem, raising=False)
     before = {*sys.modules}
     importlib.import_module(block.file.removesuffix(".py"))
