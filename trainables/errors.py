@@ -11,3 +11,7 @@ class Hopeless(Exception):
 
 class Diverged(Hopeless):
     """The training or the test loss is no longer a finite number."""
+
+
+class Interrupted(Exception):
+    """This process was told to go: what was in flight is left where it is, and its state kept."""

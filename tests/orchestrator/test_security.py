@@ -42,7 +42,7 @@ from trainables.models import build_model
 from trainables.store import Damaged, Store, StoreError, checkpoint_path, iteration_path
 from trainables.store.artifacts import EPOCHS, MASK, METRICS, SPARSITY, WEIGHTS
 from trainables.training.batches import DeviceData
-from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.checkpoint import StoredCheckpoint
 
 ROOT = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
@@ -215,7 +215,7 @@ def test_a_pickle_for_a_checkpoint(trained: Trained, here: Path) -> None:
     path = checkpoint_path("k" * 64, 1)
     trained.store.commit(path, {"state.safetensors": hostile, "progress.json": hostile})
     model = build_model(trained.lineage.cell.model, trained.bench.data.shape, 10, 0)
-    checkpoint = EpochCheckpoint(trained.store, "k" * 64, minutes=1)
+    checkpoint = StoredCheckpoint(trained.store, "k" * 64, minutes=1)
     assert checkpoint.load(model) is None
     assert len(trained.store.names("quarantine")) == 1
     assert not (here / "pwned").exists()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.errors import Diverged
+from trainables.errors import Diverged, Interrupted
 from trainables.measures.masks import Masks
 from trainables.models import MODEL, ModelConfig, Shape, build_model, prunable
 from trainables.plugins.entry import Catalogue, built_in
@@ -20,7 +21,7 @@ from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
 from trainables.store import Store
 from trainables.training.batches import DeviceData, Randomness
-from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.checkpoint import StoredCheckpoint
 from trainables.training.networks import One, Stack, Unfusible, form_of
 from trainables.training.networks.mapped import Mapped
 from trainables.training.networks.wide import Wide
@@ -284,7 +285,7 @@ def test_one_that_diverges_harms_no_other(data: DeviceData) -> None:
             torch.testing.assert_close(one.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-class Interrupted(Exception):
+class Killed(Exception):
     pass
 
 
@@ -292,30 +293,61 @@ class Interrupted(Exception):
 def test_runs_that_were_interrupted_end_as_unbroken_ones(
     data: DeviceData, tmp_path: Path, optimizer: str
 ) -> None:
-    """One of them kept its state an epoch less far, another not at all: they catch up."""
+    """One of them kept its state some steps less far, another not at all: they catch up."""
     used = recipe(epochs=4, optimizer={"name": optimizer, "lr": 0.02}, keep="best_test")
     unbroken = [training(data, used, seed) for seed in range(3)]
     expected = [progress_of(each) for each in train(unbroken)]
 
-    def checkpoint(seed: int) -> EpochCheckpoint:
-        return EpochCheckpoint(Store(str(tmp_path)), f"key{seed}", 0.0)
+    def checkpoint(seed: int) -> StoredCheckpoint:
+        return StoredCheckpoint(Store(str(tmp_path)), f"key{seed}", 0.0)
 
     def interrupt(step: int) -> None:
         if step == 13:
-            raise Interrupted
+            raise Killed
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         train([training(data, used, 0, checkpoint=checkpoint(0), snapshot=interrupt),
                training(data, used, 1, checkpoint=checkpoint(1))])  # fmt: skip
     store = Store(str(tmp_path))
-    assert store.names("checkpoints/key0") == store.names("checkpoints/key1") == ["000003"]
-    store.remove("checkpoints/key1/000003")
+    [kept] = store.names("checkpoints/key0")
+    assert store.names("checkpoints/key1") == [kept]
+    store.remove(f"checkpoints/key1/{kept}")
     resumed = [training(data, used, seed, checkpoint=checkpoint(seed)) for seed in range(3)]
     for ended, other in zip(map(progress_of, train(resumed)), expected, strict=True):
         assert ended.rows == [pytest.approx(row, rel=1e-3, abs=0.021) for row in other.rows]
     for state, other in zip(states(resumed), states(unbroken), strict=True):
         for name in prunable(CNN_NETWORK):
             torch.testing.assert_close(state[name], other[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_runs_that_are_told_to_go_together_go_on_as_if_they_had_not_been(
+    data: DeviceData, tmp_path: Path, optimizer: str
+) -> None:
+    """Bit for bit, since they are the same computation again."""
+    used = recipe(epochs=3, optimizer={"name": optimizer, "lr": 0.02}, keep="best_test")
+    unbroken = [training(data, used, seed) for seed in range(3)]
+    expected = [progress_of(each).rows for each in train(unbroken)]
+    taken: list[int] = []
+
+    def go_on(**told: Any) -> list[Training]:
+        return [
+            training(
+                data, used, seed, snapshot=taken.append if seed == 0 else None,
+                checkpoint=StoredCheckpoint(Store(str(tmp_path)), f"key{seed}", None), **told,
+            )
+            for seed in range(3)
+        ]  # fmt: skip
+
+    for steps in (2, 4):
+        asked = count(1)
+        with pytest.raises(Interrupted):
+            train(go_on(is_told=lambda asked=asked, steps=steps: next(asked) >= steps))
+    resumed = go_on()
+    assert [progress_of(each).rows for each in train(resumed)] == expected
+    assert taken == [*range(len(taken))]
+    for state, other in zip(states(resumed), states(unbroken), strict=True):
+        assert all(torch.equal(state[name], other[name]) for name in other)
 
 
 def test_only_runs_of_one_kind_are_one_computation(data: DeviceData) -> None:

@@ -1,7 +1,8 @@
 """A lineage in a plain process: commits, sharing, rewinding, interruption, damage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.errors import Diverged
+from trainables.errors import Diverged, Interrupted
 from trainables.lineage.bench import Bench, StoreOptions
+from trainables.lineage.bundle import Failed, run_bundle
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.iteration_run import IterationRun
 from trainables.lineage.keys import Cell, Lineage, make_lineage
@@ -43,7 +45,7 @@ from trainables.training.batches import DeviceData, Randomness
 from trainables.training.evaluation import evaluate
 from trainables.training.progress import State
 from trainables.training.recipe import Recipe
-from trainables.training.run import Training
+from trainables.training.run import Training, never
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4
@@ -514,7 +516,7 @@ def test_the_iterations_to_train_are_the_missing_and_the_parents_they_need() -> 
 # Interruption
 
 
-class Interrupted(BaseException):
+class Killed(BaseException):
     """As a signal or a lost machine ends it: not an Exception."""
 
 
@@ -532,10 +534,10 @@ class FailingStore(Store):
         self.counts[0] += hit
         due = hit and self.counts[0] == self.at
         if due and not self.after:
-            raise Interrupted
+            raise Killed
         committed = super().commit(path, files)
         if due:
-            raise Interrupted
+            raise Killed
         return committed
 
 
@@ -545,27 +547,70 @@ def test_a_lineage_interrupted_at_an_iteration_ends_as_an_unbroken_one(
     at: int, after: bool, finished: tuple[Lineage, Path], data: DeviceData, tmp_path: Path
 ) -> None:
     one, full = finished
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(one, data, FailingStore(str(tmp_path), at=at, after=after))
     rest = run(one, data, tmp_path)
     assert len(rest) == 4 - at + (0 if after else 1)
     assert_same_results(held(one, tmp_path), held(one, full))
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_lineage_interrupted_between_epochs_ends_as_an_unbroken_one(
+@pytest.mark.parametrize("at", [1, 5, 8, 18])
+def test_a_lineage_interrupted_between_steps_ends_as_an_unbroken_one(
     at: int, finished: tuple[Lineage, Path], data: DeviceData, tmp_path: Path
 ) -> None:
     one, full = finished
     failing = FailingStore(str(tmp_path), folder="checkpoints/", at=at, after=True)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(one, data, failing, checkpoint_minutes=1e-9)
     store = Store(str(tmp_path))
-    key = one.keys[(at - 1) // 2]
+    key = one.keys[(at - 1) // (2 * STEPS_PER_EPOCH)]
     assert store.names("checkpoints") == [key]
-    run(one, data, tmp_path, checkpoint_minutes=1e-9)
+    run(one, data, tmp_path)
     assert store.names("checkpoints") == []
     assert_same_results(held(one, tmp_path), held(one, full))
+
+
+@pytest.mark.parametrize("fused", [1, 3], ids=["alone", "fused"])
+def test_lineages_that_are_told_to_go_give_their_claims_back_and_go_on_where_they_were(
+    fused: int, data: DeviceData, tmp_path: Path
+) -> None:
+    """In the trunk before and after a snapshot for rewinding, between two iterations, and in the
+    training of a pruned network."""
+    seeds = range(fused)
+    lines = [lineage(method("lottery_ticket", ratio=0.3, rewind={"step": 6}), seed=seed,
+                     keep="best_test", epochs=4)
+             for seed in seeds]  # fmt: skip
+    snapshots = {line.trunk: frozenset({6}) for line in lines}
+
+    def go_on(root: Path, is_told: Callable[[], bool] = never) -> int:
+        """How often it was asked, which it is at every step."""
+        asked = 0
+
+        def told() -> bool:
+            nonlocal asked
+            asked += 1
+            return is_told()
+
+        benches = [(line, bench(data, root, snapshots=snapshots, is_told=told)) for line in lines]
+        try:
+            for outcomes in run_bundle(benches):
+                assert not any(isinstance(each, Failed) for each in outcomes.values())
+        except Interrupted:
+            assert Store(str(root)).names("claims") == []
+        return asked
+
+    whole = go_on(tmp_path / "unbroken")
+    parts = []
+    for steps in (3, 4, 14, 9):
+        asked = count(1)
+        parts.append(go_on(tmp_path / "told", lambda asked=asked, n=steps: next(asked) >= n))
+    parts.append(go_on(tmp_path / "told"))
+    # Nothing was trained twice: what is asked once more is asked at the beginning of each part.
+    assert sum(parts) <= whole + 2 * fused * len(parts)
+    assert Store(str(tmp_path / "told")).names("checkpoints") == []
+    for line in lines:
+        one, other = held(line, tmp_path / "told"), held(line, tmp_path / "unbroken")
+        assert_same_results(one, other)
 
 
 def test_a_lineage_left_between_two_iterations_is_taken_up_there(

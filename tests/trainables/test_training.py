@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from torch.nn import functional as F
 
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
-from trainables.errors import Diverged
+from trainables.errors import Diverged, Interrupted
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.store import Store, checkpoint_path
 from trainables.training.augmentation import FlipAndCrop
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
-from trainables.training.checkpoint import STATE, EpochCheckpoint
+from trainables.training.checkpoint import STATE, StoredCheckpoint
 from trainables.training.evaluation import evaluate
 from trainables.training.progress import EpochRow, Progress, State
 from trainables.training.recipe import Recipe
@@ -515,20 +516,27 @@ def test_evaluation_changes_nothing_and_uses_the_running_statistics(data: Device
 # Checkpoints
 
 
-class Interrupted(Exception):
+class Killed(Exception):
     pass
 
 
 def interrupt_at(step: int) -> Callable[[int], None]:
     def snapshot(at: int) -> None:
         if at == step:
-            raise Interrupted
+            raise Killed
 
     return snapshot
 
 
-def checkpoint(tmp_path: Path, minutes: float = 0.0) -> EpochCheckpoint:
-    return EpochCheckpoint(Store(str(tmp_path)), "key", minutes)
+def checkpoint(tmp_path: Path, minutes: float | None = 0.0) -> StoredCheckpoint:
+    """With 0 minutes, after every step."""
+    return StoredCheckpoint(Store(str(tmp_path)), "key", minutes)
+
+
+def told_after(steps: int) -> Callable[[], bool]:
+    """A process that is told to go after so many steps."""
+    asked = count(1)
+    return lambda: next(asked) >= steps
 
 
 RESUMED = {
@@ -554,7 +562,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     used = recipe(epochs=4, **options)
     masks = half_masks(full_net())
     unbroken, expected = run(data, used, full_net, masks)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(
             data, used, full_net, masks,
             checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step),
@@ -563,12 +571,57 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     resumed, progress = run(
         data, used, full_net, masks, checkpoint=checkpoint(tmp_path), snapshot=steps.append
     )
-    assert steps[0] == 4 * (step // 4)
+    assert steps[0] == step
     assert same(resumed, unbroken)
     assert progress.rows == expected.rows
     if used.keep == "best_test":
         accuracies = [row["test_accuracy"] for row in expected.rows]
         assert accuracies.index(max(accuracies)) < step // 4
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("start_step", [0, 3], ids=["from the start", "rewound"])
+def test_a_run_that_is_told_to_go_goes_on_where_it_was(
+    data: DeviceData, tmp_path: Path, options: dict, start_step: int
+) -> None:
+    """With no checkpoints asked for; in the middle of an epoch, twice in the same one, and at the
+    end of one."""
+    used = recipe(epochs=4, **options)
+    masks = half_masks(full_net())
+    unbroken, expected = run(data, used, full_net, masks, start_step=start_step)
+    taken: list[int] = []
+
+    def go_on(**told: Any) -> tuple[State, Progress]:
+        return run(
+            data, used, full_net, masks, start_step=start_step, snapshot=taken.append,
+            checkpoint=checkpoint(tmp_path, minutes=None), **told,
+        )  # fmt: skip
+
+    for steps in (1, 1, 3, 5):
+        with pytest.raises(Interrupted):
+            go_on(is_told=told_after(steps))
+    resumed, progress = go_on()
+    assert taken == [*range(start_step, 4 * 4 + 1)]
+    assert same(resumed, unbroken)
+    assert progress.rows == expected.rows
+
+
+def test_a_run_that_is_told_to_go_in_its_last_epoch_ends_it_if_no_step_is_left(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    used = recipe(epochs=2)
+    _, expected = run(data, used)
+    _, progress = run(
+        data, used, checkpoint=checkpoint(tmp_path, minutes=None), is_told=told_after(8 + 1)
+    )
+    assert progress.rows == expected.rows
+    assert Store(str(tmp_path)).names("checkpoints") == []
+
+
+def test_what_is_trained_again_to_be_rewound_to_is_left_when_told(data: DeviceData) -> None:
+    training = Training(plain_net(), None, data, recipe(), Randomness(0, 0), is_told=told_after(2))
+    with pytest.raises(Interrupted):
+        training.until(6)
 
 
 def test_a_run_interrupted_again_and_again_ends_as_an_unbroken_one(
@@ -577,7 +630,7 @@ def test_a_run_interrupted_again_and_again_ends_as_an_unbroken_one(
     used = recipe(epochs=4)
     unbroken, expected = run(data, used, full_net)
     for step in (2, 6, 7, 13):
-        with pytest.raises(Interrupted):
+        with pytest.raises(Killed):
             run(
                 data, used, full_net,
                 checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step),
@@ -590,7 +643,7 @@ def test_a_run_interrupted_again_and_again_ends_as_an_unbroken_one(
 def test_a_run_from_step_k_is_resumed_too(data: DeviceData, tmp_path: Path) -> None:
     used = recipe(epochs=4)
     unbroken, expected = run(data, used, start_step=6)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(
             data, used, start_step=6,
             checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(10),
@@ -624,8 +677,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_again(
 ) -> None:
     used = recipe(epochs=4, keep="best_test")
     unbroken, expected = run(data, used, full_net)
-    with pytest.raises(Interrupted):
-        run(data, used, full_net, checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(9))
+    with pytest.raises(Killed):
+        run(data, used, full_net, checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(8))
     file = tmp_path / checkpoint_path("key", 2) / STATE
     damaged = bytearray(file.read_bytes())
     damaged[-1] ^= 1
@@ -647,7 +700,7 @@ def test_of_two_checkpoints_the_newer_is_used_unless_it_is_damaged(
     older = checkpoint_path("key", 1)
 
     def interrupted(step: int) -> None:
-        with pytest.raises(Interrupted):
+        with pytest.raises(Killed):
             run(data, used, checkpoint=checkpoint(tmp_path), snapshot=interrupt_at(step))
 
     interrupted(4)

@@ -1,7 +1,7 @@
 """Bench: what a lineage works with, outside its identity."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from trainables.lineage.keeping import StoreOptions
 from trainables.store import Store
 from trainables.training.batches import DeviceData
 from trainables.training.execution import PLAIN, Execution
+from trainables.training.run import never
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Bench:
     `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
     for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
     weights are not for one of them to drop. `run` and `attempt` say whose claims are whose.
-    `execution` is by what means steps are computed.
+    `execution` is by what means steps are computed. `is_told` says whether this process is to go.
     """
 
     store: Store
@@ -32,3 +33,4 @@ class Bench:
     attempt: int = 1
     git_sha: str | None = None
     execution: Execution = PLAIN
+    is_told: Callable[[], bool] = never

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 
+from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Lineage
 from trainables.lineage.loop import Event, lineage_events
@@ -55,7 +56,8 @@ def run_bundle(
     In a round each lineage comes one iteration further. Trainings of one `Training.kind` are one
     computation; all else each lineage does by itself. What one fails with does not touch the
     others. When all wait for someone else, a round takes a moment. `limit` is entered for every
-    piece of work.
+    piece of work. Raises Interrupted when this process is told to go: what was in flight has left
+    its state, and its claim.
     """
     going = [_Going(lineage, lineage_events(lineage, bench)) for lineage, bench in benches]
     try:
@@ -99,6 +101,8 @@ class _Going:
                 self.event = self.events.send(trained)
         except StopIteration:
             self.event = FINISHED
+        except Interrupted:
+            raise
         except Exception as error:
             # The others' models lie in memory too.
             fused = among if isinstance(error, torch.OutOfMemoryError) else 1
@@ -138,6 +142,8 @@ def _trained(together: Sequence[_Going]) -> list[Progress | Failed]:
     fused = len(trainings)
     try:
         ended = train(trainings)
+    except Interrupted:
+        raise
     except Exception as error:
         # Its frames hold the networks, which are tried again in smaller bundles.
         traceback.clear_frames(error.__traceback__)

@@ -22,7 +22,7 @@ from trainables.store import snapshot_path
 from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
 from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
-from trainables.training.checkpoint import EpochCheckpoint
+from trainables.training.checkpoint import StoredCheckpoint
 from trainables.training.evaluation import evaluate
 from trainables.training.precision import float32_products, laid_out
 from trainables.training.progress import State
@@ -155,6 +155,7 @@ class IterationRun(Iteration):
             start_step,
             architecture=cell.model,
             execution=self.bench.execution,
+            is_told=self.bench.is_told,
         )
 
     def _rewound_state(self) -> State:
@@ -181,6 +182,6 @@ class IterationRun(Iteration):
         model = build_model(cell.model, data.shape, data.classes, cell.seed)
         return laid_out(model, cell.train.precision, self.bench.device)
 
-    def _checkpoint(self) -> EpochCheckpoint | None:
+    def _checkpoint(self) -> StoredCheckpoint:
         minutes = self.bench.keeping.checkpoint_minutes
-        return None if minutes is None else EpochCheckpoint(self.bench.store, self.key, minutes)
+        return StoredCheckpoint(self.bench.store, self.key, minutes)

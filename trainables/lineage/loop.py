@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import TypeAlias
 
+from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.iteration_run import Asking, IterationRun
@@ -30,7 +31,7 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
 
     Yields None every second or so while someone else trains the iteration that comes next. A
     damaged commit that is needed is set aside and trained again. Raises Diverged when training
-    does; what was committed before stays.
+    does, and Interrupted when this process is told to go; what was committed before stays.
     """
     events = lineage_events(lineage, bench)
     progress: Progress | None = None
@@ -56,6 +57,8 @@ def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress 
             index = stored.first_missing()
             if index is None:
                 return
+            if bench.is_told():
+                raise Interrupted(f"it was told to go before iteration {index}")
             iteration = IterationRun(lineage, index, bench)
             claim = claims.take(iteration.key)
             # It may have been committed before the claim was asked for.

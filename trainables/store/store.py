@@ -38,8 +38,9 @@ def snapshot_path(key: str) -> str:
     return f"snapshots/{key}"
 
 
-def checkpoint_path(key: str, epoch: int) -> str:
-    return f"checkpoints/{key}/{epoch:06d}"
+def checkpoint_path(key: str, epoch: int, steps: int = 0) -> str:
+    """That of the state after `epoch` epochs and `steps` more."""
+    return f"checkpoints/{key}/{epoch:06d}" + (f"-{steps:08d}" if steps else "")
 
 
 def sweep_path(name: str) -> str:

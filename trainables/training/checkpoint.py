@@ -1,35 +1,40 @@
-"""Epoch checkpoints: the state of a long iteration between two of its epochs."""
+"""Checkpoints: the state of a long iteration between two of its steps."""
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
 
 from trainables.store import Damaged, Store, checkpoint_path
 from trainables.store.artifacts import encode_tensors, read_tensors
-from trainables.training.progress import OptimizerState, Progress
+from trainables.training.progress import Begun, OptimizerState, Progress
 
 STATE = "state.safetensors"
 PROGRESS = "progress.json"
 
 
 @dataclass
-class EpochCheckpoint:
-    """Keeps the newest state of the iteration `key` in the store, at most every `minutes`.
+class StoredCheckpoint:
+    """Keeps the newest state of the iteration `key` in the store; it is due every `minutes`, or
+    never.
 
     A damaged checkpoint is set aside and the one before it, or the start, is used.
     """
 
     store: Store
     key: str
-    minutes: float
+    minutes: float | None
     _saved_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_due(self) -> bool:
+        return self.minutes is not None and time.monotonic() - self._saved_at >= self.minutes * 60
+
     def load(self, model: nn.Module) -> Progress | None:
-        for name in reversed(self.store.names(f"checkpoints/{self.key}")):
-            path = checkpoint_path(self.key, int(name))
+        for name in reversed(self._names()):
+            path = f"checkpoints/{self.key}/{name}"
             try:
                 tensors = read_tensors(self.store, path, STATE)
                 progress = json.loads(self.store.read(path, PROGRESS))
@@ -37,30 +42,42 @@ class EpochCheckpoint:
                 self.store.set_aside(path)
                 continue
             model.load_state_dict(_part(tensors, "model/"))
+            begun = progress.pop("begun", None)
             return Progress(
                 **progress,
+                begun=begun and Begun(**begun, states=_part(tensors, "states/")),
                 best=_part(tensors, "best/") or None,
                 optimizer=_by_parameter(_part(tensors, "optimizer/")),
             )
         return None
 
     def save(self, model: nn.Module, progress: Progress) -> None:
-        if time.monotonic() - self._saved_at < self.minutes * 60:
-            return
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
         for index, held in progress.optimizer.items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in held.items()}
         tensors |= {f"best/{name}": t for name, t in (progress.best or {}).items()}
         plain = ("epoch", "rows", "seconds", "fused")
         written = {name: getattr(progress, name) for name in plain}
+        if progress.begun is not None:
+            begun = asdict(progress.begun)
+            tensors |= {f"states/{name}": t for name, t in begun.pop("states").items()}
+            written["begun"] = begun
+        path = checkpoint_path(self.key, *progress.place)
         self.store.commit(
-            checkpoint_path(self.key, progress.epoch),
-            {STATE: encode_tensors(tensors), PROGRESS: json.dumps(written).encode()},
+            path, {STATE: encode_tensors(tensors), PROGRESS: json.dumps(written).encode()}
         )
-        for name in self.store.names(f"checkpoints/{self.key}"):
-            if int(name) < progress.epoch:
-                self.store.remove(checkpoint_path(self.key, int(name)))
+        for name in self._names():
+            if _place(name) < progress.place:
+                self.store.remove(f"checkpoints/{self.key}/{name}")
         self._saved_at = time.monotonic()
+
+    def _names(self) -> list[str]:
+        return sorted(self.store.names(f"checkpoints/{self.key}"), key=_place)
+
+
+def _place(name: str) -> tuple[int, int]:
+    epoch, _, steps = name.partition("-")
+    return int(epoch), int(steps or 0)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

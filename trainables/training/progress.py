@@ -1,4 +1,4 @@
-"""Progress: how far a training run has come, and where it is kept between epochs."""
+"""Progress: how far a training run has come, and where it is kept between steps."""
 
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
@@ -25,24 +25,48 @@ class EpochRow(TypedDict):
     test_accuracy: float
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What was taken of an epoch: its first `steps`, with the sums over the examples `seen`, and
+    the `states` of torch's global generators after them, by device."""
+
+    steps: int
+    loss: float
+    correct: int
+    seen: int
+    states: State
+
+
 @dataclass
 class Progress:
-    """How far a run has come: what an epoch checkpoint holds besides the weights.
+    """How far a run has come: what a checkpoint holds besides the weights.
 
-    `fused` is the largest number of networks, this one among them, that were one computation.
-    `seconds` is this network's share of the time.
+    `epoch` are the epochs that are complete, `begun` is of the one after them. `fused` is the
+    largest number of networks, this one among them, that were one computation. `seconds` is this
+    network's share of the time.
     """
 
     epoch: int = 0
+    begun: Begun | None = None
     rows: list[EpochRow] = field(default_factory=list)
     seconds: float = 0.0
     fused: int = 1
     best: State | None = None
     optimizer: OptimizerState = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The complete epochs, and the steps of the one after them."""
+        return self.epoch, self.begun.steps if self.begun else 0
+
 
 class Checkpoint(Protocol):
-    """Where a run keeps its state between epochs."""
+    """Where a run keeps its state between steps."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state is to be saved by now; asked between steps."""
+        ...
 
     def load(self, model: nn.Module) -> Progress | None: ...
 

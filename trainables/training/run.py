@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from trainables.errors import Diverged
+from trainables.errors import Diverged, Interrupted
 from trainables.measures.masks import Masks
 from trainables.models import Model
 from trainables.training.batches import (
@@ -25,9 +25,15 @@ from trainables.training.execution import PLAIN, Execution
 from trainables.training.graphs import graphed
 from trainables.training.networks import Networks, One, Stack, form_of
 from trainables.training.precision import float32_products
-from trainables.training.progress import Checkpoint, Progress
+from trainables.training.progress import Begun, Checkpoint, Progress
+from trainables.training.randomness import global_states, set_global_states
 from trainables.training.recipe import Recipe
 from trainables.training.steps import Steps, Totals
+
+
+def never() -> bool:
+    """Nobody tells this process to go."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Training:
     learning rates and their places in the data order, and a fresh optimizer. `snapshot(step)` is
     called before every step and once after the last. `architecture` is what the model was made
     from; a run without is trained alone. Its numbers do not depend on `execution` but for rounding.
+    `is_told` is asked between steps: whether to go, which saves the state and raises Interrupted.
     """
 
     model: nn.Module
@@ -52,6 +59,7 @@ class Training:
     checkpoint: Checkpoint | None = None
     architecture: Model | None = None
     execution: Execution = PLAIN
+    is_told: Callable[[], bool] = never
 
     @property
     def kind(self) -> Any:
@@ -67,7 +75,8 @@ class Training:
     def finish(self) -> Progress:
         """Train to the recipe's end.
 
-        Raises Diverged when the loss of an epoch, in training or on the test set, is not finite.
+        Raises Diverged when the loss of an epoch, in training or on the test set, is not finite,
+        and Interrupted.
         """
         (ended,) = train([self])
         if isinstance(ended, Diverged):
@@ -75,7 +84,10 @@ class Training:
         return ended
 
     def until(self, step: int) -> None:
-        """Take the steps before `step`, counted over the whole run, and measure nothing."""
+        """Take the steps before `step`, counted over the whole run, and measure nothing.
+
+        Raises Interrupted, without a state that is kept.
+        """
         run = _Run(self, Progress())
         group = _Group([run])
         for epoch in range(math.ceil(step / self.steps_per_epoch)):
@@ -87,7 +99,7 @@ def train(trainings: Sequence[Training]) -> list[Progress | Diverged]:
     """Train runs of one `kind` to their end, as one computation; what became of each.
 
     One that diverges leaves the others as they are. Raises Unfusible when there are several whose
-    architecture cannot be one computation.
+    architecture cannot be one computation, and Interrupted.
     """
     runs = [_Run.begun(training) for training in trainings]
     group: _Group | None = None
@@ -104,8 +116,8 @@ def _behind(runs: Sequence["_Run"]) -> list["_Run"]:
     """Of the runs that are not at their end, those with the longest way to go: what a checkpoint
     had left behind catches up first."""
     going = [run for run in runs if run.diverged is None and run.is_going]
-    first = min((run.progress.epoch for run in going), default=0)
-    return [run for run in going if run.progress.epoch == first]
+    first = min((run.progress.place for run in going), default=None)
+    return [run for run in going if run.progress.place == first]
 
 
 @dataclass(eq=False)
@@ -149,7 +161,7 @@ class _Run:
             return
         held_out = training.data.validation
         validation = self._evaluated(held_out) if held_out else None
-        progress.epoch += 1
+        progress.epoch, progress.begun = progress.epoch + 1, None
         progress.rows.append(
             {
                 "epoch": progress.epoch,
@@ -191,11 +203,13 @@ class _Trained:
 
 
 class _Group:
-    """Runs at the same epoch, trained as one computation."""
+    """Runs at the same place, trained as one computation."""
 
     def __init__(self, runs: Sequence[_Run]) -> None:
         self.runs = list(runs)
         self._trainings = [run.training for run in runs]
+        self._checkpoints = [each.checkpoint for each in self._trainings if each.checkpoint]
+        self._since = time.perf_counter()
         of = self._first
         self._randomness = [training.randomness for training in self._trainings]
         self._batches = batches_of(of.data, of.recipe, self._randomness, of.inputs)
@@ -228,22 +242,18 @@ class _Group:
 
     def epoch(self) -> None:
         """Train what is left of the epoch, measure it, and let the runs' checkpoints have it."""
-        started = time.perf_counter()
-        first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, 0)
+        self._since = time.perf_counter()
+        begun = self._begun[0].steps if self._begun else 0
+        first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, begun)
         trained = self.train(range(first, self._first.steps_per_epoch))
         for run, of_run in zip(self.runs, trained, strict=True):
             run.measure(of_run)
-        seconds = (time.perf_counter() - started) / len(self.runs)
-        for run in self.runs:
-            run.progress.seconds += seconds
-        if any(training.checkpoint for training in self._trainings):
-            self._save()
+        going = any(run.is_going for run in self.runs)
+        self._keep(going and self._first.is_told())
 
-    def _save(self) -> None:
-        self.leave()
-        for run in self.runs:
-            if run.training.checkpoint and run.diverged is None:
-                run.training.checkpoint.save(run.training.model, run.progress)
+    @property
+    def _begun(self) -> list[Begun]:
+        return [run.progress.begun for run in self.runs if run.progress.begun]
 
     def train(self, steps: range) -> list[_Trained]:
         """Take `steps` of the epoch."""
@@ -253,12 +263,16 @@ class _Group:
         snapshots = [each.snapshot for each in self._trainings if each.snapshot]
         totals: Totals | None = None
         with float32_products(recipe.precision):
-            for step, drawn in self._drawn(epoch, steps):
+            for step, drawn in zip(steps, self._drawn(epoch, steps), strict=True):
                 for snapshot in snapshots:
-                    snapshot(step)
+                    snapshot(epoch * self._first.steps_per_epoch + step)
                 losses, correct = self._take(*drawn)
-                totals = totals or Totals.like(losses)
+                totals = totals or Totals.of(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
+                told = self._first.is_told()
+                if (told or self._is_due) and step + 1 < steps.stop:
+                    self._note(step + 1, totals)
+                    self._keep(told)
         assert totals is not None, "an epoch has a step"
         at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen
         return [
@@ -266,14 +280,40 @@ class _Group:
             for loss, correct in zip(*totals.of_each(), strict=True)
         ]
 
-    def _drawn(self, epoch: int, steps: range) -> Iterator[tuple[int, Drawn]]:
-        """What is drawn for each step, with its number in the whole run."""
+    @property
+    def _is_due(self) -> bool:
+        return any(checkpoint.is_due for checkpoint in self._checkpoints)
+
+    def _note(self, steps: int, totals: Totals) -> None:
+        """Give each run what was taken of the epoch."""
+        states = global_states()
+        sums = zip(*totals.of_each(), strict=True)
+        for run, (loss, correct) in zip(self.runs, sums, strict=True):
+            run.progress.begun = Begun(steps, loss, correct, totals.seen, states)
+
+    def _keep(self, told: bool) -> None:
+        """Count the time, let the checkpoints have the state where they are to, those of all or of
+        none, so that the runs stay at one place; and go when this process is `told`."""
+        now = time.perf_counter()
+        for run in self.runs:
+            run.progress.seconds += (now - self._since) / len(self.runs)
+        self._since = now
+        if told or self._is_due:
+            self.leave()
+            for run in self.runs:
+                if run.training.checkpoint and run.diverged is None:
+                    run.training.checkpoint.save(run.training.model, run.progress)
+        if told:
+            raise Interrupted("this process was told to go")
+
+    def _drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
+        """What is drawn for each step."""
         # Layers that draw, such as dropout, do so from the global generators; where there are
         # several networks none does, but a plugged-in loss may.
         self._randomness[0].seed_global(epoch)
-        first = epoch * self._first.steps_per_epoch
-        drawn = self._batches.drawn(epoch, steps)
-        return zip((first + step for step in steps), drawn, strict=True)
+        for begun in self._begun[:1]:
+            set_global_states(begun.states)
+        return self._batches.drawn(epoch, steps)
 
 
 def _networks(trainings: Sequence[Training]) -> Networks:

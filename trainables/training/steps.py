@@ -10,7 +10,7 @@ from trainables.measures.masks import Masks
 from trainables.training.execution import Compiled
 from trainables.training.networks import Networks
 from trainables.training.precision import logits_in
-from trainables.training.progress import OptimizerState
+from trainables.training.progress import Begun, OptimizerState
 from trainables.training.recipe import Recipe
 
 
@@ -26,12 +26,16 @@ class Totals:
     seen: int = 0
 
     @classmethod
-    def like(cls, losses: Tensor) -> "Totals":
-        """Nothing yet, for losses of one network, or [K] of several."""
-        return cls(
-            torch.zeros_like(losses, dtype=torch.float64),
-            torch.zeros_like(losses, dtype=torch.int64),
-        )
+    def of(cls, losses: Tensor, begun: Sequence[Begun]) -> "Totals":
+        """Those of what was `begun`, of each network or nothing yet, for losses of one network, or
+        [K] of several."""
+        loss = torch.zeros_like(losses, dtype=torch.float64)
+        correct = torch.zeros_like(losses, dtype=torch.int64)
+        if not begun:
+            return cls(loss, correct)
+        loss.reshape(-1).copy_(loss.new_tensor([each.loss for each in begun]))
+        correct.reshape(-1).copy_(correct.new_tensor([each.correct for each in begun]))
+        return cls(loss, correct, begun[0].seen)
 
     def add(self, losses: Tensor, correct: Tensor, examples: int) -> None:
         self.loss += losses * examples
