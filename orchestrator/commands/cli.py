@@ -636,7 +636,8 @@ def doctor(
 
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for told_to_go in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(told_to_go, signal.default_int_handler)
     prepare_streams()
     # Imports make many objects and little garbage; most of a command's start is imports.
     gc.set_threshold(100_000)

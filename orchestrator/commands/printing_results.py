@@ -49,7 +49,14 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
             }
         )
         return
-    if summary.problem is None:
+    if outcome.left:
+        out.print(
+            "told to go: everything committed is safe, and so is the state of what was in flight; "
+            "the same command goes on from there. The tables are made by the next command that "
+            "shows them",
+            soft_wrap=True,
+        )
+    elif summary.problem is None:
         out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
     else:
         out.print(
@@ -61,7 +68,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
         out.print(f"set aside in quarantine/ and trained again: {damage}")
     for damage in summary.damage:
         out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
-    if outcome.interrupted:
+    if outcome.interrupted and not outcome.left:
         out.print("interrupted: everything committed is safe; the same command resumes")
     elif not plan.tasks and not plan.left:
         out.print("nothing to train: the store has every iteration")

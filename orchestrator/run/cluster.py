@@ -10,9 +10,10 @@ from typing import Any
 import ray
 
 from orchestrator.run.authentication import own_token, users_token
+from orchestrator.run.interruption import unheard_by_children
 from orchestrator.run.machines import Cluster, usable_cpus
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import few_helpers, loopback
+from orchestrator.run.ray_internals import few_helpers, kill_at_shutdown, loopback
 from trainables.errors import UserError
 
 QUIET = {
@@ -21,12 +22,11 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_prestart_worker_first_driver": "0",
 }
-"""Ray's environment: no chatter, no log files of its own, no state that is never read, no signal
-handler in the place of ours, and no workers in advance, which Tune's trials never use: they ask for
-workers with an environment of their own."""
+"""Ray's environment: no chatter, no log files of its own, no state that is never read, and no
+workers in advance, which Tune's trials never use: they ask for workers with an environment of their
+own."""
 
 
 class ClusterError(UserError):
@@ -37,7 +37,7 @@ class ClusterError(UserError):
 def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
-    One that is started listens on loopback only and asks for a token of its own, which is in the
+    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of its own, which is in the
     environment of its processes and on no disk; where the temporary folder's path is too long for
     its sockets, they are in a folder of their own. Raises ClusterError, and NoShortFolder.
     """
@@ -61,12 +61,15 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
 @contextmanager
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     try:
-        ray.init(address=address or "local", configure_logging=True, **options)
+        with unheard_by_children() if address is None else nullcontext():
+            ray.init(address=address or "local", configure_logging=True, **options)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
             "RAY_AUTH_TOKEN is the cluster's; or leave --address out to use this machine"
         ) from error
+    if address is None:
+        kill_at_shutdown()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""Interruptions: what SIGINT and SIGTERM do to a run."""
+"""Interruptions: what SIGINT, SIGTERM and SIGUSR1 do to a run."""
 
 import signal
 import socket
@@ -6,30 +6,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+TOLD_TO_GO = (signal.SIGTERM, signal.SIGUSR1)
+"""A machine's last warning, and the one that job queues send some time before."""
+
+INTERRUPTIONS = (signal.SIGINT, *TOLD_TO_GO)
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `stop`; once it is `stopping`, they raise KeyboardInterrupt."""
+def stopped_by_signals(
+    stop: Callable[[], None], leave: Callable[[], None], stopping: Callable[[], bool]
+) -> Iterator[None]:
+    """SIGINT calls `stop`, and once it is `stopping` raises KeyboardInterrupt; SIGTERM and SIGUSR1
+    call `leave`, as often as they come: some senders send them twice."""
 
     def interrupt(number: int, frame: Any) -> None:
-        if stopping():
+        if number in TOLD_TO_GO:
+            leave()
+        elif stopping():
             raise KeyboardInterrupt
-        stop()
+        else:
+            stop()
 
-    previous = [signal.signal(number, interrupt) for number in INTERRUPTIONS]
-    try:
+    with _handled_by(interrupt):
         yield
-    finally:
-        for number, handler in zip(INTERRUPTIONS, previous, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager
 def interruptions_noted() -> Iterator[None]:
-    """Raise KeyboardInterrupt if a SIGINT or SIGTERM comes, whoever handles it, at the latest at
-    the end.
+    """Raise KeyboardInterrupt if a signal of these comes, whoever handles it, at the latest at the
+    end.
 
     What a handler raises is lost when it runs in a callback of the interpreter, and Ray, which
     forks and so runs such callbacks, puts a SIGTERM handler of its own that exits.
@@ -48,3 +53,25 @@ def interruptions_noted() -> Iterator[None]:
         with suppress(BlockingIOError):
             if set(INTERRUPTIONS) & set(noted.recv(4096)):
                 raise KeyboardInterrupt
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """What this thread starts meanwhile does not hear that it is told to go, and neither does what
+    that starts: who tells a whole machine, or a whole job, does not end it before the work in it is
+    left in order."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_GO)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    previous = [signal.signal(number, handler) for number in INTERRUPTIONS]
+    try:
+        yield
+    finally:
+        for number, before in zip(INTERRUPTIONS, previous, strict=True):
+            signal.signal(number, before)

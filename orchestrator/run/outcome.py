@@ -7,10 +7,12 @@ from orchestrator.records.failures import Failure
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its failures, and whether it was interrupted."""
+    """How a run ended: its failures, and whether it was interrupted; `left`, when it was told to go
+    and had no time for anything else."""
 
     failures: tuple[Failure, ...]
     interrupted: bool
+    left: bool = False
 
     @property
     def state(self) -> str:

@@ -178,6 +178,9 @@ class RunProgress:
             soft_wrap=True,
         )
 
+    def leaving(self) -> None:
+        self.console.print("told to go: keeping the state of what is in flight", soft_wrap=True)
+
     def eta_seconds(self) -> float | None:
         """Seconds to the end at the pace so far; None before the first commit."""
         with self._lock:

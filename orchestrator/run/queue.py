@@ -39,6 +39,8 @@ class Observer(Protocol):
 
     def stopping(self) -> None: ...
 
+    def leaving(self) -> None: ...
+
 
 Report: TypeAlias = dict[str, Any]
 """What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
@@ -64,6 +66,7 @@ class Queue:
     rank: Mapping[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     stopping: bool = False
+    leaving: bool = False
 
     def __post_init__(self) -> None:
         self._ready = Ready(self.largest, self.rank)
@@ -99,6 +102,12 @@ class Queue:
         """Hand out nothing more; what runs ends after the iteration it is at."""
         self.stopping = True
         self._tell("stopping")
+
+    def leave(self) -> None:
+        """Hand out nothing more; what runs is to be left where it is."""
+        if not self.leaving:
+            self.stopping = self.leaving = True
+            self._tell("leaving")
 
     def drop(self, lineages: Collection[str]) -> None:
         """Train these no further than the iteration that they are at."""
@@ -166,11 +175,14 @@ class Queue:
 
     def failed(self, trial: str, cause: Cause, stuck: Collection[str] = ()) -> None:
         """A trial, or its worker, failed as a whole: hand its tasks out again, or give them up and
-        what depends on them.
+        what depends on them. One that was told to go has only ended.
 
         Of several lineages it was that one which was `stuck`; where nobody knows which, each goes
         on alone.
         """
+        if cause.interrupted or self.leaving:
+            self.ended(trial)
+            return
         self._waiting_since.pop(trial, None)
         self._claimed.pop(trial, None)
         attempts = self._running.pop(trial)

@@ -1,12 +1,15 @@
 """Ray's private parts: all that is used of them, and why nothing public does it."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from ray._private import parameter, ray_constants
+import psutil
+from ray._private import parameter, ray_constants, worker
 from ray._private.services import canonicalize_bootstrap_address
+from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
 from ray.exceptions import AuthenticationError
 
@@ -54,6 +57,35 @@ def few_helpers() -> Iterator[None]:
         parameter.RayParams = before
 
 
+def kill_at_shutdown() -> None:
+    """Let `ray.shutdown` kill what `ray.init` has started, and what the raylet has.
+
+    It asks each with SIGTERM and waits for a second. What does not hear that is killed anyway, and
+    the raylet's children, which it would have ended, stay for up to a minute.
+    """
+    node: Any = worker._global_node
+    kill = node.kill_all_processes
+
+    def killed(check_alive: bool = True, allow_graceful: bool = False, wait: bool = False) -> None:
+        raylets = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, ())
+        children: list[psutil.Process] = []
+        for raylet in raylets:
+            with suppress(psutil.NoSuchProcess):
+                children += psutil.Process(raylet.process.pid).children()
+        kill(check_alive=check_alive, allow_graceful=False, wait=wait)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    node.kill_all_processes = killed
+
+
+def draining_nodes() -> list[str]:
+    """The ids of the nodes that Ray is told to drain: they are about to go. Publicly there is only
+    the command that tells it."""
+    return [*state.get_draining_nodes()]
+
+
 @contextmanager
 def uncounted() -> Iterator[None]:
     """Keep Tune from importing wandb, for half a second, to count the callbacks that are wandb's:
@@ -66,6 +98,22 @@ def uncounted() -> Iterator[None]:
         yield
     finally:
         usage.tag_callbacks = before
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Keep Tune from putting signal handlers of its own in the place of ours.
+
+    Of the two, it has an option to leave SIGINT alone, and none for SIGUSR1.
+    """
+    from ray.tune import tune
+
+    before = tune._setup_signal_catching
+    tune._setup_signal_catching = threading.Event
+    try:
+        yield
+    finally:
+        tune._setup_signal_catching = before
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class RunSummary:
     """What a run did: its plan, its outcome, and the damage it set aside and trained again.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were. `wandb` is None when W&B is disabled or
+    the tables could not be written, None when they were, or there was no time. `wandb` is None when W&B is disabled or
     the run was interrupted.
     """
 
@@ -313,19 +313,21 @@ def run_sweep(
                 # Without a task at first, damage that was set aside has brought some.
                 outcome = _train(ready, started or start(), progress, wishes)
     planned, store = ready.planned, ready.store
-    if planned.plan.tasks:
+    if planned.plan.tasks and not outcome.left:
         require_there(store)
         # Others may have committed as well.
         index.refresh()
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
+    damage, problem = [], None
     try:
         write_failures(store, spec.name, (*kept, *outcome.failures))
-        damage, problem = compact(store, planned.record, index.iterations), None
+        if not outcome.left:
+            damage = compact(store, planned.record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
-        damage, problem = [], str(error)
+        problem = str(error)
     skipped = wishes.unmet(spec, planned.plan.lineages)
     given_up = (failure for failure in kept if failure.lineage not in skipped)
     outcome = replace(outcome, failures=(*given_up, *outcome.failures))

@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,18 +27,22 @@ from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
-from orchestrator.run.ray_internals import keys_kept, uncounted
+from orchestrator.run.ray_internals import draining_nodes, keys_kept, signals_kept, uncounted
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
 from trainables.lineage.cause import Cause
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirrors
+from trainables.lineage.notice import EVERY_NODE, tell
 from trainables.lineage.stored import stored_files
 from trainables.lineage.trainable import LineageTrainable, Work, timeout_report
 from trainables.plugins.loading import Luggage, plugged_in
 from trainables.plugins.source import Plugin
-from trainables.store import Store
+from trainables.store import Store, StoreError
+
+DRAINING_SECONDS = 5.0
+"""Between two looks at which nodes are about to go."""
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -144,6 +149,38 @@ def raised(file: str | None) -> BaseException | None:
 
 
 @dataclass
+class _Notices:
+    """Tells workers to go: all, when the run is to leave, and those of nodes that are about to."""
+
+    queue: Queue
+    work: Work
+    _told: frozenset[str] = frozenset()
+    _looked: float = 0.0
+
+    def heed(self) -> None:
+        """Tell who is to go by now; called often."""
+        nodes = self._told
+        if self.queue.leaving:
+            nodes = frozenset({EVERY_NODE})
+        elif time.monotonic() - self._looked >= DRAINING_SECONDS:
+            self._looked = time.monotonic()
+            nodes |= {*draining_nodes()}
+        if nodes != self._told:
+            with suppress(OSError, StoreError):
+                tell(self._store, self.work.notice, nodes)
+                self._told = nodes
+
+    def forget(self) -> None:
+        if self._told:
+            with suppress(OSError, StoreError):
+                self._store.delete_file(self.work.notice)
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.work.storage, existing=True)
+
+
+@dataclass
 class _Stop(_NeverRestored, Stopper):
     """Tells the queue what a trial reports, before anything else sees it flattened, and ends trials
     as it says."""
@@ -151,12 +188,14 @@ class _Stop(_NeverRestored, Stopper):
     queue: Queue
     trials: _Trials
     ending: Ending
+    notices: _Notices
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self.queue.reported(trial_id, result["reports"])
 
     def stop_all(self) -> bool:
         self.ending.heed(self.queue)
+        self.notices.heed()
         # Trials that never got their resources have no next result.
         return self.queue.stopping and not self.trials.at_work
 
@@ -179,8 +218,8 @@ def train_plan(
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
     dataset is decoded once, here, and shared with the workers. `packing` has at least one slot;
-    `rank` is how urgent a lineage is, by its id. SIGINT, SIGTERM and `ending` stop the run between
-    iterations; what is committed stays.
+    `rank` is how urgent a lineage is, by its id. SIGINT and `ending` stop the run between
+    iterations, SIGTERM and SIGUSR1 between steps, whose state is kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
@@ -210,12 +249,16 @@ def train_plan(
         rank,
     )
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
+    notices = _Notices(queue, work)
+    stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
     try:
-        with stopped_by_signals(queue.stop, lambda: queue.stopping), keys_kept(), uncounted():
+        with stopped, signals_kept(), keys_kept(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
-            _tuner(trainable, work, queue, ending, Room(packing.slots), scratch).fit()
-        return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
+            _tuner(trainable, work, queue, ending, notices, Room(packing.slots), scratch).fit()
+        left = queue.leaving and queue.unfinished
+        return Outcome(tuple(queue.failures), interrupted=queue.unfinished, left=left)
     finally:
+        notices.forget()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -226,7 +269,13 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
 
 
 def _tuner(
-    trainable: Any, work: Work, queue: Queue, ending: Ending, room: Room, scratch: str
+    trainable: Any,
+    work: Work,
+    queue: Queue,
+    ending: Ending,
+    notices: _Notices,
+    room: Room,
+    scratch: str,
 ) -> Tuner:
     trials = _Trials(queue, work)
     return Tuner(
@@ -242,7 +291,7 @@ def _tuner(
             storage_path=scratch,
             verbose=0,
             callbacks=[trials],
-            stop=_Stop(queue, trials, ending),
+            stop=_Stop(queue, trials, ending, notices),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )

@@ -50,6 +50,8 @@ class Listener:
 
     def stopping(self) -> None: ...
 
+    def leaving(self) -> None: ...
+
     def failed(self, failure: Failure, retried: bool) -> None:
         self.failures.append(failure)
         if not retried:

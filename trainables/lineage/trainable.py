@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import traceback
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +32,12 @@ from trainables.lineage.cores import OwnCores
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.mps_client import without_mps
+from trainables.lineage.notice import Notice
 from trainables.lineage.time_limit import TimeLimit
 from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
+from trainables.store.processes import process_name
 from trainables.training.batches import DeviceData
 from trainables.training.execution import PLAIN, Execution
 
@@ -53,7 +56,7 @@ class Work:
     `snapshots` and `branch_points` are those of `Bench`. `run` tells this run from others. An
     iteration that takes longer than `timeout_minutes` ends its worker. `mirrors` shows commits
     elsewhere. `execution` is that of `Bench`. With `pin_cores`, a worker keeps to CPU cores of its
-    own.
+    own. `notice` is the path in the store of the file that tells workers to go.
     """
 
     luggage: Luggage
@@ -70,6 +73,7 @@ class Work:
     mirrors: Mirrors | None = None
     execution: Execution = PLAIN
     pin_cores: bool = False
+    notice: str = field(default_factory=lambda: f"tmp/{process_name()}-{uuid.uuid4().hex}")
     code: str = field(default_factory=own_code)
     """Of the process that began the run, whose keys say what its code computes."""
 
@@ -84,7 +88,8 @@ class LineageTrainable(tune.Trainable):
     A trial's config is `{"attempts": {lineage's id: number of the attempt}, "gpus": share of a
     GPU that it was given, "memory": how much of the GPU's memory it may use, "mps": whether it may
     use MPS}`; a step is a round of the bundle, whose result has a report of each lineage. Nothing
-    of a lineage outlives it in the actor but datasets, which are read-only.
+    of a lineage outlives it in the actor but datasets, which are read-only. A step raises
+    Interrupted once the worker is told to go.
     """
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
@@ -94,6 +99,10 @@ class LineageTrainable(tune.Trainable):
         self._rounds: Generator[dict[str, Outcome]] | None = None
         self._mirrors: dict[str, Mirror] = {}
         self._cores = OwnCores.taken(work.cpus) if work.pin_cores else None
+        self._notice = Notice()
+        self._notice.listen()
+        node = ray.get_runtime_context().get_node_id()
+        self._notice.watch(Store(work.storage, existing=True), work.notice, node)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
@@ -109,6 +118,7 @@ class LineageTrainable(tune.Trainable):
     def cleanup(self) -> None:
         mirrors = list(self._mirrors.values())
         self._end()
+        self._notice.close()
         if self._cores is not None:
             self._cores.release()
         for mirror in mirrors[:1]:  # one waits for all that was told in this process
@@ -168,6 +178,7 @@ class LineageTrainable(tune.Trainable):
             attempt=attempt,
             git_sha=work.git_sha,
             execution=work.execution,
+            is_told=self._notice.is_given,
         )
 
     def _time_limit(self) -> Limit:
