@@ -27,8 +27,8 @@ from orchestrator.records.sweep import LineageRecord, SweepRecord, write_sweep
 from orchestrator.results.opening import Results
 from orchestrator.results.report import write_report
 from orchestrator.results.tables import SCHEMAS, table_path
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import STORE_FORMAT, Store, iteration_path

@@ -16,8 +16,8 @@ import psutil
 import torch
 
 from orchestrator.records.recording import record_sweep
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec, WandbOptions
 from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import follow

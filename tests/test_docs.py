@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 from sweeping import command
 
 from orchestrator.commands.cli import app
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import wanted_snapshots
-from orchestrator.run.sweep import plan_sweep
 from orchestrator.sweepfile.schema import sweep_schema
 from orchestrator.sweepfile.yaml_source import load_sweep
 from orchestrator.version import VERSION

@@ -1,11 +1,72 @@
-"""What a command is given as text: durations and conditions."""
+"""What a command is given: a sweep, and what is wished of it, as text."""
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
 
+if TYPE_CHECKING:
+    from orchestrator.run.wishes import Wishes
+    from orchestrator.sweepfile.spec import SweepSpec
+
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """A sweep as a command was given it."""
+
+    file: Path
+    overrides: list[str]
+    plugins: list[str]
+
+    @classmethod
+    def of(cls, file: Path, overrides: list[str] | None, plugins: list[str] | None) -> Self:
+        """Where no such file is, an example may be meant."""
+        from orchestrator.sweepfile.shipped import sweep_file
+
+        return cls(sweep_file(file), overrides or [], plugins or [])
+
+    def load(self) -> "SweepSpec":
+        from orchestrator.sweepfile.yaml_source import load_sweep
+
+        return load_sweep(self.file, self.overrides, self.plugins)
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Says of a sweep that cannot be run where the mistake was written."""
+        from orchestrator.run.planning import PlanError
+        from orchestrator.sweepfile.yaml_document import SweepFileError
+        from orchestrator.sweepfile.yaml_source import locate
+
+        try:
+            yield
+        except PlanError as error:
+            place = locate(self.file, self.overrides, error.field, self.plugins, error.repeats)
+            raise SweepFileError(f"{place}: {error}") from error
+
+
+def wishes(
+    only: list[str] | None,
+    skip: list[str] | None,
+    retry: str | None,
+    for_: str | None = None,
+    *,
+    replace: bool = False,
+) -> "Wishes":
+    from orchestrator.run.wishes import Wishes
+
+    return Wishes(
+        only=all_of("--only", only),
+        skip=conditions("--skip", skip),
+        retry_failed=retry is not None,
+        seconds=None if for_ is None else duration(for_),
+        replace=replace,
+    )
 
 
 def duration(text: str) -> float:

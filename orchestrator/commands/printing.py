@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.records.failures import Failure
     from orchestrator.records.heartbeat import Heartbeat
     from orchestrator.records.status import SweepStatus
-    from orchestrator.run.sweep import PlannedSweep
+    from orchestrator.run.planned_sweep import PlannedSweep
     from orchestrator.tracking.mirroring import Sent
     from trainables.store import Store
 

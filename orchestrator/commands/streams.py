@@ -3,7 +3,10 @@
 import codecs
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rich.console import Console
 
 PLAIN = {
     "…": "...", "−": "-", "–": "-", "—": "-", "‑": "-", "·": "*", "•": "*", "±": "+-", "×": "x",
@@ -25,6 +28,11 @@ def prepare_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="prunesweep")
+
+
+def console() -> Console:
+    """Standard output. Where nobody looks, a table is not squeezed into 80 columns."""
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def write_bytes(data: bytes) -> None:
@@ -53,6 +61,15 @@ def leave_stdout() -> None:
     except OSError:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is how a view that goes on by itself is left, and no interruption of anything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:

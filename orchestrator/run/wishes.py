@@ -57,6 +57,9 @@ class Wishes:
         return {each.lineage for each in _failures(store, sweep) if each.diverged}
 
 
+NO_WISHES = Wishes()
+
+
 def failures_of(store: Store, sweep: str, lineages: Collection[str]) -> tuple[Failure, ...]:
     """What the sweep's last run told of lineages, by their ids, that another one leaves as they
     are."""

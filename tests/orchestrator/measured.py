@@ -14,8 +14,8 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import SPARSITY_SCHEMA
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.published import read_published
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots

@@ -12,8 +12,8 @@ import trainables.store.store
 from orchestrator.records.provenance import add_provenance
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import SweepRecord, write_sweep
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages, wanted_snapshots
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.lineage.identity import snapshot_key

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
 from orchestrator.run.ready import Attempt, kind_of
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots

@@ -12,8 +12,8 @@ from orchestrator.commands import cli
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import write_sweep
 from orchestrator.results.tables import compact
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.store import Store

@@ -10,10 +10,11 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.records.datasets import DATASETS
-from orchestrator.run import sweep
+from orchestrator.run import datasets
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import PlanError
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.sweep import plan_sweep
+from orchestrator.run.sweep import run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DataRoots, Dataset, DatasetOptions, data_roots, load_dataset
 from trainables.store import Store
@@ -93,9 +94,9 @@ def test_files_that_change_after_they_were_planned_are_not_trained_on(
         Image.new("RGB", (4, 3), "blue").save(folder / "flowers/train/rose/1.png")
         return load_dataset(config, roots)
 
-    monkeypatch.setattr(sweep, "load_dataset", load)
+    monkeypatch.setattr(datasets, "load_dataset", load)
     spec, store = load_sweep(folder / "s.yaml"), Store(str(folder / "store"))
     progress = RunProgress(store, "s", Console(stderr=True))
     with pytest.raises(PlanError, match="its files changed while they were read"):
-        sweep.run_sweep(spec, store, data_roots(".", {}), progress, address=None, command=[])
+        run_sweep(spec, store, data_roots(".", {}), progress, address=None, command=[])
     assert not (folder / "store").exists()

@@ -27,8 +27,8 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import NoSuchSweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.report import report_payload
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench

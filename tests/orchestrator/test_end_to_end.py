@@ -15,8 +15,8 @@ from safetensors import safe_open
 from sweeping import ONE_AT_A_TIME, SWEEP, commits, comparable, planned, run, store_of, table, write
 
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset

@@ -36,8 +36,8 @@ from orchestrator.results.figures.saving import save_figures, write_chart
 from orchestrator.results.figures.scores import EVERY, HIGHEST, RANDOMIZED
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import table_path
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench

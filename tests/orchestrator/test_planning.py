@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -20,7 +21,6 @@ from orchestrator.run.planning import (
     training_group,
     wanted_snapshots,
 )
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage, make_lineage

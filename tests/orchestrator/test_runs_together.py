@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import Task, make_plan, sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage

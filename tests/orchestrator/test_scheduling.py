@@ -12,10 +12,10 @@ from ray.exceptions import RayTaskError
 
 from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import slots
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.machines import Cluster
 from orchestrator.run.planning import Plan, PlanError, ResolvedDataset, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep

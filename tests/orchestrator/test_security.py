@@ -30,8 +30,8 @@ from smallest import SWEEP
 from orchestrator.commands import cli
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import write_sweep
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.secrets import REDACTED, redacted, secret_key, secret_value
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset

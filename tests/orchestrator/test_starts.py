@@ -99,7 +99,7 @@ LINEAGE = """
 import sys
 import torch
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench

@@ -26,11 +26,11 @@ from orchestrator.records.status import MethodStatus, sweep_status
 from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results
 from orchestrator.run.capacity import Slot
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.machines import Cluster
 from orchestrator.run.packing import Packing
 from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import iteration_path

@@ -11,9 +11,11 @@ from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 
 from orchestrator.records.plugins import record_plugins
-from orchestrator.run import sweep
+from orchestrator.run import planned_sweep
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import PlanError
 from orchestrator.run.progress import RunProgress
+from orchestrator.run.sweep import run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import Store, StoreError
@@ -25,13 +27,13 @@ def run(folder: Path, text: str) -> None:
     spec, store = load_sweep(file), Store(str(folder / "store"))
     roots = data_roots(None, os.environ)
     progress = RunProgress(store, spec.name, Console(stderr=True))
-    sweep.run_sweep(spec, store, roots, progress, address=None, command=[])
+    run_sweep(spec, store, roots, progress, address=None, command=[])
 
 
 def test_a_sweep_that_does_not_fit_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "commit_bytes", lambda *given: 10**18)
+    monkeypatch.setattr(planned_sweep, "commit_bytes", lambda *given: 10**18)
     with pytest.raises(StoreError, match=r"GB free, and this sweep needs about 1000000000.0 GB"):
         run(tmp_path, "methods: [one_shot]")
     assert not (tmp_path / "store").exists()
@@ -62,7 +64,7 @@ class TestAnotherGridUnderAStoredName:
 
     def leaving(self, folder: Path, store: Store, **sections: Any) -> str | None:
         spec = load_sweep(sweep_file(folder, **GRID | sections))
-        return sweep.plan_sweep(spec, store, data_roots(None, os.environ)).leaving
+        return plan_sweep(spec, store, data_roots(None, os.environ)).leaving
 
     def test_is_refused(
         self, tmp_path: Path, stored: Store, capsys: pytest.CaptureFixture[str]
@@ -142,7 +144,7 @@ def test_a_default_that_changed_under_one_version_of_a_plug_in_is_refused(tmp_pa
 
     def planned(source: str) -> frozenset[str]:
         lab.write_text(source)
-        return sweep.plan_sweep(load_sweep(file), store, roots).plan.to_train
+        return plan_sweep(load_sweep(file), store, roots).plan.to_train
 
     keys = planned(PLUGIN)
     record_plugins(store, "s", load_sweep(file).configs)

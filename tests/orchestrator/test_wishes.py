@@ -17,11 +17,13 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop, forget_stops
 from orchestrator.records.sweep import write_sweep
 from orchestrator.run import ending
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.queue import Queue
-from orchestrator.run.sweep import _stored_commits, plan_sweep, resolve_datasets
+from orchestrator.run.sweep import _stored_commits
 from orchestrator.run.wishes import WishError, Wishes, failures_of, ranks
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import SweepFileError

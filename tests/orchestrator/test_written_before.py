@@ -19,8 +19,9 @@ from orchestrator.records.sweep import existing_sweep, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
 from orchestrator.results.figures.rows import iteration_rows
 from orchestrator.results.opening import open_results
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.sweep import plan_sweep, run_sweep
+from orchestrator.run.sweep import run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
