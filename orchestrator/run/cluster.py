@@ -10,9 +10,9 @@ from typing import Any
 import ray
 
 from orchestrator.run.authentication import own_token, users_token
-from orchestrator.run.machines import Cluster, usable_cpus
+from orchestrator.run.machines import Cluster, Node, usable_cpus
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import few_helpers, loopback
+from orchestrator.run.ray_internals import few_helpers, loopback, nothing_printed
 from trainables.errors import UserError
 
 QUIET = {
@@ -23,10 +23,11 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_prestart_worker_first_driver": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),
 }
 """Ray's environment: no chatter, no log files of its own, no state that is never read, no signal
 handler in the place of ours, and no workers in advance, which Tune's trials never use: they ask for
-workers with an environment of their own."""
+workers with an environment of their own. How many trials may wait for room we say ourselves."""
 
 
 class ClusterError(UserError):
@@ -70,7 +71,8 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        yield _cluster()
+        with nothing_printed():
+            yield Cluster.of(nodes())
     finally:
         ray.shutdown()
 
@@ -80,11 +82,16 @@ def _cpus() -> int | None:
     return usable if usable < (os.cpu_count() or 1) else None
 
 
-def _cluster() -> Cluster:
-    resources = ray.cluster_resources()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Cluster(
-        int(resources.get("CPU", 1)),
-        int(resources.get("GPU", 0)),
-        tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
-    )
+def nodes() -> list[Node]:
+    """All nodes that the cluster has and had."""
+    return [
+        Node(
+            found["NodeID"],
+            found["NodeManagerHostname"],
+            int(found["Resources"].get("CPU", 0)),
+            int(found["Resources"].get("GPU", 0)),
+            found["Alive"],
+            (found["NodeManagerAddress"], found["NodeManagerPort"]),
+        )
+        for found in ray.nodes()
+    ]
