@@ -2,17 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from orchestrator.run.authentication import own_token, users_token
 from orchestrator.run.machines import Cluster, Node, usable_cpus
+from orchestrator.run.nodes import LOOK_SECONDS
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import few_helpers, loopback, nothing_printed
+from orchestrator.run.ray_internals import autoscaled, few_helpers, loopback, nothing_printed
 from trainables.errors import UserError
 
 QUIET = {
@@ -80,6 +83,31 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
 def _cpus() -> int | None:
     usable = usable_cpus()
     return usable if usable < (os.cpu_count() or 1) else None
+
+
+def wait_for_room(
+    fits: Callable[[Cluster], bool], asked: Mapping[str, float], seconds: float
+) -> Cluster:
+    """The cluster as soon as a lineage `fits`, or after so long. It is `asked` for the room, so
+    that who can start nodes does."""
+    group = placement_group([{name: amount for name, amount in asked.items() if amount}])
+    deadline = time.monotonic() + seconds
+    try:
+        while not fits(found := Cluster.of(nodes())) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+    finally:
+        remove_placement_group(group)
+    return found
+
+
+def node_types() -> Cluster | None:
+    """One node of each type that the cluster's autoscaler may start; None without one."""
+    types = autoscaled()
+    return (
+        Cluster(sum(cpus for cpus, _ in types), sum(gpus for _, gpus in types), types)
+        if types
+        else None
+    )
 
 
 def nodes() -> list[Node]:

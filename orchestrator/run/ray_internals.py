@@ -116,6 +116,15 @@ def node_of(actor: str) -> str | None:
     return state.actors(actor).get("Address", {}).get("NodeID") or None
 
 
+def autoscaled() -> tuple[tuple[int, int], ...]:
+    """(CPUs, GPUs) of the types of node that an autoscaler may start, as far as it says so. Ray has
+    no public way to ask."""
+    config = state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    each = (group.resources for group in groups if group.max_count)
+    return tuple((int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in each)
+
+
 def forget_ended(wrapper: Any) -> None:
     """Let Tune forget the trials that have ended; `wrapper` is what a scheduler is given.
 
