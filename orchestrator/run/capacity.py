@@ -5,6 +5,7 @@ that trials come to lie on one GPU each before any two share one, those on diffe
 GPUs ask for different parts: of two that ask for the first floor's, none fits beside the other.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -35,21 +36,30 @@ class Slot:
 
 @dataclass
 class Room:
-    """Slots, and the trials that have taken them."""
+    """Slots, and the trials that have taken them. The slots may become others at any time."""
 
     slots: tuple[Slot, ...]
-    _taken: dict[str, int] = field(default_factory=dict)
+    _taken: dict[str, Slot] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        return len(self._taken) >= len(self.slots)
 
     def take(self, trial: str) -> Slot:
-        """The first that is free: the lower floors are filled first."""
-        taken = set(self._taken.values())
-        last = len(self.slots) - 1
-        number = next((i for i in range(last) if i not in taken), last)
-        self._taken[trial] = number
-        return self.slots[number]
+        """The first that is free: the lower floors are filled first. It must not be full."""
+        taken = Counter(self._taken.values())
+        free = next(slot for slot in self.slots if not _one_less(taken, slot))
+        self._taken[trial] = free
+        return free
 
     def leave(self, trial: str) -> None:
         self._taken.pop(trial, None)
+
+
+def _one_less(taken: Counter[Slot], slot: Slot) -> bool:
+    """Whether one such slot was taken, which is then counted no more."""
+    taken[slot] -= 1
+    return taken[slot] >= 0
 
 
 def on_gpus(resources: Resources, cluster: Cluster) -> bool:
@@ -60,15 +70,20 @@ def on_gpus(resources: Resources, cluster: Cluster) -> bool:
 
 
 def slots(
-    resources: Resources, cluster: Cluster, trials: int, largest: int = AUTO_LARGEST
+    resources: Resources,
+    cluster: Cluster,
+    trials: int,
+    largest: int = AUTO_LARGEST,
+    height: int | None = None,
 ) -> tuple[Slot, ...]:
     """The slots for as many as `trials`, in the order in which they are to be filled; none when
-    no node has room for a lineage. With `auto` up to `largest` trials share a GPU."""
-    if not on_gpus(resources, cluster):
+    no node has room for a lineage. With `auto` up to `largest` trials share a GPU; `height` is how
+    many do where slots are laid again, whose shares have to fit those laid before."""
+    if height is None and not on_gpus(resources, cluster):
         found = [Slot(0.0, 0.0)] * sum(cpus // resources.cpus_per_lineage
                                        for cpus, _ in cluster.each)  # fmt: skip
     elif resources.gpus_per_lineage == "auto":
-        found = _spread(resources, cluster, trials, largest)
+        found = _spread(resources, cluster, trials, largest, height)
     else:
         # The small number makes up for fractions such as 1/3 that floats fall short of.
         share = float(resources.gpus_per_lineage)
@@ -95,9 +110,11 @@ def idle(resources: Resources, cluster: Cluster) -> Iterator[str]:
         )
 
 
-def _spread(resources: Resources, cluster: Cluster, trials: int, largest: int) -> list[Slot]:
-    floors = _floors(resources, cluster, largest)[:trials]
-    height = max(floors, default=1)
+def _spread(
+    resources: Resources, cluster: Cluster, trials: int, largest: int, height: int | None
+) -> list[Slot]:
+    floors = _floors(resources, cluster, height or largest)[:trials]
+    height = height or max(floors, default=1)
     shares = _shares(height)
     return [Slot(shares[floor - 1], 1 / height) for floor in floors]
 

@@ -2,18 +2,27 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from orchestrator.run.authentication import own_token, users_token
 from orchestrator.run.interruption import unheard_by_children
-from orchestrator.run.machines import Cluster, usable_cpus
+from orchestrator.run.machines import Cluster, Node, usable_cpus
+from orchestrator.run.nodes import LOOK_SECONDS
 from orchestrator.run.ray_folder import ray_folder
-from orchestrator.run.ray_internals import few_helpers, kill_at_shutdown, loopback
+from orchestrator.run.ray_internals import (
+    autoscaled,
+    few_helpers,
+    kill_at_shutdown,
+    loopback,
+    nothing_printed,
+)
 from trainables.errors import UserError
 
 QUIET = {
@@ -23,10 +32,11 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "RAY_prestart_worker_first_driver": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),
 }
 """Ray's environment: no chatter, no log files of its own, no state that is never read, and no
 workers in advance, which Tune's trials never use: they ask for workers with an environment of their
-own."""
+own. How many trials may wait for room we say ourselves."""
 
 
 class ClusterError(UserError):
@@ -37,9 +47,10 @@ class ClusterError(UserError):
 def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
-    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of its own, which is in the
-    environment of its processes and on no disk; where the temporary folder's path is too long for
-    its sockets, they are in a folder of their own. Raises ClusterError, and NoShortFolder.
+    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of
+    its own, which is in the environment of its processes and on no disk; where the temporary
+    folder's path is too long for its sockets, they are in a folder of their own. Raises
+    ClusterError, and NoShortFolder.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -73,7 +84,8 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        yield _cluster()
+        with nothing_printed():
+            yield Cluster.of(nodes())
     finally:
         ray.shutdown()
 
@@ -83,11 +95,41 @@ def _cpus() -> int | None:
     return usable if usable < (os.cpu_count() or 1) else None
 
 
-def _cluster() -> Cluster:
-    resources = ray.cluster_resources()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Cluster(
-        int(resources.get("CPU", 1)),
-        int(resources.get("GPU", 0)),
-        tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
+def wait_for_room(
+    fits: Callable[[Cluster], bool], asked: Mapping[str, float], seconds: float
+) -> Cluster:
+    """The cluster as soon as a lineage `fits`, or after so long. It is `asked` for the room, so
+    that who can start nodes does."""
+    group = placement_group([{name: amount for name, amount in asked.items() if amount}])
+    deadline = time.monotonic() + seconds
+    try:
+        while not fits(found := Cluster.of(nodes())) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+    finally:
+        remove_placement_group(group)
+    return found
+
+
+def node_types() -> Cluster | None:
+    """One node of each type that the cluster's autoscaler may start; None without one."""
+    types = autoscaled()
+    return (
+        Cluster(sum(cpus for cpus, _ in types), sum(gpus for _, gpus in types), types)
+        if types
+        else None
     )
+
+
+def nodes() -> list[Node]:
+    """All nodes that the cluster has and had."""
+    return [
+        Node(
+            found["NodeID"],
+            found["NodeManagerHostname"],
+            int(found["Resources"].get("CPU", 0)),
+            int(found["Resources"].get("GPU", 0)),
+            found["Alive"],
+            (found["NodeManagerAddress"], found["NodeManagerPort"]),
+        )
+        for found in ray.nodes()
+    ]

@@ -1,6 +1,7 @@
 """Machines: what a cluster, or this machine, has to offer."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainables.lazy_torch import torch
@@ -17,10 +18,28 @@ class Cluster:
     nodes: tuple[tuple[int, int], ...] = ()
     notice: str | None = None
 
+    @classmethod
+    def of(cls, nodes: "Iterable[Node]") -> "Cluster":
+        """What these nodes have to offer, those that are lost left out."""
+        each = tuple((node.cpus, node.gpus) for node in nodes if node.alive)
+        return cls(sum(cpus for cpus, _ in each), sum(gpus for _, gpus in each), each)
+
     @property
     def each(self) -> tuple[tuple[int, int], ...]:
         """(CPUs, GPUs) of each node."""
         return self.nodes or ((self.cpus, self.gpus),)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a cluster, `alive` or lost: its host's name, and where its raylet listens."""
+
+    id: str
+    name: str
+    cpus: int
+    gpus: int
+    alive: bool
+    listens: tuple[str, int]
 
 
 def this_machine() -> Cluster:

@@ -1,8 +1,9 @@
 """Packing: how the lineages of a plan are laid on the devices of a cluster, and why so."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.records.probes import Probe
 from orchestrator.run.capacity import AUTO_LARGEST, Slot, idle, on_gpus, slots
@@ -21,13 +22,15 @@ CONTEXT_BYTES = 600_000_000
 class Packing:
     """The `slots` for trials; `bundles` says how many lineages of a kind share one, see `Ready`.
 
-    `line` tells people of it, `notices` what is left idle.
+    `line` tells people of it, `notices` what is left idle. `lay` gives the slots on the nodes that
+    there are later: on the same kind of device, in the same shares.
     """
 
     slots: tuple[Slot, ...]
     bundles: Mapping[Hashable, int]
     line: str
     notices: tuple[str, ...] = ()
+    lay: Callable[[Cluster], tuple[Slot, ...]] = lambda cluster: ()
 
 
 def pack(
@@ -46,13 +49,19 @@ def pack(
     if resources.fuse == "auto":
         bundles |= {kind: measured[kind].fused for kind in bundles if kind in measured}
     largest = min((_side_by_side(probe) for probe in measured.values()), default=AUTO_LARGEST)
-    found = slots(resources, cluster, _trials(tasks, bundles, cluster, gpu), largest)
-    return Packing(
-        found,
-        bundles,
-        _told(found, bundles, resources, bool(measured)),
-        tuple(idle(resources, cluster)),
-    )
+
+    def lay(cluster: Cluster, height: int | None = None) -> tuple[Slot, ...]:
+        trials = _trials(tasks, bundles, cluster, gpu)
+        return slots(resources, cluster, trials, largest, height)
+
+    found = lay(cluster)
+    line = _told(found, bundles, resources, bool(measured))
+    notices = tuple(idle(resources, cluster))
+    if resources.gpus_per_lineage == "auto" and not gpu:
+        # Rows of a run are of one kind of device, whatever joins.
+        resources = resources.model_copy(update={"gpus_per_lineage": 0.0})
+    height = round(1 / found[0].memory) if gpu and found else None
+    return Packing(found, bundles, line, notices, partial(lay, height=height))
 
 
 def _trials(

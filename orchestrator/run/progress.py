@@ -77,6 +77,7 @@ class RunProgress:
     _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
+    _slots: int = 0
     _started: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,7 +106,7 @@ class RunProgress:
 
     def on(self, cluster: Cluster, packing: Packing) -> None:
         """The run has its cluster, and the lineages their places there."""
-        self.cluster, self.packing = cluster, packing
+        self.cluster, self.packing, self._slots = cluster, packing, len(packing.slots)
         notices = [cluster.notice] if cluster.notice else []
         self.tell([*notices, *packing.notices], [packing.line])
 
@@ -172,6 +173,14 @@ class RunProgress:
         except (OSError, StoreError) as error:
             self._complain(f"cannot write failures.json: {error}")
 
+    def noticed(self, line: str) -> None:
+        with suppress(OSError):
+            self.console.print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+    def has_room(self, trials: int) -> None:
+        with self._lock:
+            self._slots = trials
+
     def stopping(self) -> None:
         self.console.print(
             "stopping when the iterations in flight are committed; press Ctrl-C again to stop now",
@@ -187,10 +196,6 @@ class RunProgress:
             at_work = [(line.at_it, line.left) for line in self.lineages.values()]
             to_train = self.counts.to_train
             return self._pace.left(time.monotonic(), to_train, self._slots, at_work)
-
-    @property
-    def _slots(self) -> int:
-        return len(self.packing.slots) if self.packing else 0
 
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""

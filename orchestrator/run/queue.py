@@ -22,6 +22,11 @@ which no run is known to be at any. That a claim has expired is known only to a 
 it for as long."""
 
 
+EXCUSED = 10
+"""So often in a row, without a commit, a lineage's node may be lost, or unable to train it, before
+that counts as its failure: it may be what ends its nodes."""
+
+
 class Observer(Protocol):
     """Is told what happens in a run; it may fail, a lineage may not."""
 
@@ -40,6 +45,10 @@ class Observer(Protocol):
     def stopping(self) -> None: ...
 
     def leaving(self) -> None: ...
+
+    def noticed(self, line: str) -> None: ...
+
+    def has_room(self, trials: int) -> None: ...
 
 
 Report: TypeAlias = dict[str, Any]
@@ -196,6 +205,34 @@ class Queue:
             else:
                 self._again(replace(attempt, suspect=True), cause)
 
+    def excused(self, trial: str, cause: Cause, unfit: str | None = None) -> None:
+        """A trial failed because its node was lost, or is `unfit` for any: hand its tasks out
+        again, and blame none before that has happened often."""
+        self._waiting_since.pop(trial, None)
+        self._claimed.pop(trial, None)
+        for lineage, attempt in self._running.pop(trial).items():
+            if attempt.excused >= EXCUSED:
+                self._failed(attempt, cause)
+                continue
+            self._tell("gave_way", lineage)
+            avoided = attempt.avoided | ({unfit} if unfit else set())
+            again = replace(attempt.next, excused=attempt.excused + 1, avoided=avoided)
+            self._look(attempt.task)
+            self._ready_again(again)
+
+    def lineages_of(self, trial: str) -> Collection[str]:
+        """Those that `trial` is at."""
+        return self._running.get(trial, {}).keys()
+
+    def notice(self, line: str) -> None:
+        """Say what befell the run."""
+        self._tell("noticed", line)
+
+    def has_room(self, trials: int) -> None:
+        """There is room for so many from now on."""
+        self.trials = max(1, trials)
+        self._tell("has_room", trials)
+
     def _release_waiting(self, task: Task) -> None:
         """Nobody else is to train what a stopped task was to; claims keep it from being trained
         twice."""
@@ -219,7 +256,7 @@ class Queue:
         lineage = attempt.task.lineage
         if "key" in report:
             self._tell("committed", id, report)
-            attempts[id] = attempt = replace(attempt, suspect=False)
+            attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
         if report.get("complete"):

@@ -1,5 +1,6 @@
 """Ray's private parts: all that is used of them, and why nothing public does it."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,9 +8,8 @@ from functools import partial
 from typing import Any
 
 import psutil
-from ray._private import parameter, ray_constants, worker
+from ray._private import parameter, ray_constants, state, worker
 from ray._private.services import canonicalize_bootstrap_address
-from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
 from ray.exceptions import AuthenticationError
 
@@ -83,7 +83,7 @@ def kill_at_shutdown() -> None:
 def draining_nodes() -> list[str]:
     """The ids of the nodes that Ray is told to drain: they are about to go. Publicly there is only
     the command that tells it."""
-    return [*state.get_draining_nodes()]
+    return [*state.state.get_draining_nodes()]
 
 
 @contextmanager
@@ -132,6 +132,62 @@ def keys_kept() -> Iterator[None]:
         yield
     finally:
         class_cache.ENV_VARS_TO_PROPAGATE = before
+
+
+@contextmanager
+def nothing_printed() -> Iterator[None]:
+    """Keep what Ray tells its driver off the terminal: twenty lines of a raylet's log when a node
+    is lost, twice.
+
+    `ray.init(log_to_driver=False)` leaves out what workers print, and nothing else.
+    """
+    before = worker._worker_logs_enabled
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
+
+
+def actor_of(trial: Any) -> str | None:
+    """The id of the actor that a trial of Tune's has; publicly a trial does not say."""
+    actor = trial.temporary_state.ray_actor
+    return None if actor is None else actor._actor_id.hex()
+
+
+def node_of(actor: str) -> str | None:
+    """The id of the node on which an actor is or was, None where Ray does not know.
+
+    Publicly `ray.util.state` tells, where a dashboard runs.
+    """
+    return state.actors(actor).get("Address", {}).get("NodeID") or None
+
+
+def autoscaled() -> tuple[tuple[int, int], ...]:
+    """(CPUs, GPUs) of the types of node that an autoscaler may start, as far as it says so. Ray has
+    no public way to ask."""
+    config = state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    each = (group.resources for group in groups if group.max_count)
+    return tuple((int(found.get("CPU", 0)), int(found.get("GPU", 0))) for found in each)
+
+
+def forget_ended(wrapper: Any) -> None:
+    """Let Tune forget the trials that have ended; `wrapper` is what a scheduler is given.
+
+    It keeps them all, with their configs and results, which is 50 KB each, and goes through them
+    several times in each of its steps. One is left of those that failed and of the others, as none
+    at the end is a reason for it to read its own files.
+    """
+    controller = wrapper._tune_controller
+    for ended in (controller._stopped_trials, controller._failed_trials):
+        for trial in [*ended][1:]:
+            ended.remove(trial)
+            controller._trials.remove(trial)
+            controller._live_trials.discard(trial)
+            controller._trials_to_cache.discard(trial)
+            controller._trial_metadata.pop(trial.trial_id, None)
+            shutil.rmtree(trial.local_path, ignore_errors=True)
 
 
 def host_and_port(address: str) -> str:

@@ -13,8 +13,10 @@ UNLIMITED = 2**31
 class Attempt:
     """The `number`th attempt at a task, from 1, on a share of a GPU; 0 is the CPU.
 
-    `failures` are those that count against its retries. It shares a trial with others of its kind,
-    `together` of them at most; a `suspect` of a worker's death with none, until it has committed.
+    `failures` are those that count against its retries, `excused` how many since its last commit
+    do not, of which some were on nodes that are better `avoided`. It shares a trial with others of
+    its kind, `together` of them at most; a `suspect` of a worker's death with none, until it has
+    committed.
     """
 
     task: Task
@@ -23,6 +25,8 @@ class Attempt:
     failures: int = 0
     together: int = UNLIMITED
     suspect: bool = False
+    excused: int = 0
+    avoided: frozenset[str] = frozenset()
 
     @property
     def next(self) -> "Attempt":

@@ -26,6 +26,7 @@ from orchestrator.run.machines import Cluster
 from orchestrator.run.mps import mps
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
+from orchestrator.run.placing import WAIT_SECONDS
 from orchestrator.run.planned_sweep import PlannedSweep, plan_lineages, with_costs
 from orchestrator.run.planning import (
     Plan,
@@ -59,8 +60,8 @@ class RunSummary:
     """What a run did: its plan, its outcome, and the damage it set aside and trained again.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were, or there was no time. `wandb` is None when W&B is disabled or
-    the run was interrupted.
+    the tables could not be written, None when they were, or there was no time. `wandb` is None when
+    W&B is disabled or the run was interrupted.
     """
 
     planned: PlannedSweep
@@ -225,6 +226,8 @@ def _train(
         from orchestrator.run.tuning import train_plan
 
         cluster = started()
+        if not ready.planned.packed(cluster).slots:
+            cluster = _waited(ready.planned, cluster, progress)
     spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
@@ -266,6 +269,22 @@ def _tracking(planned: PlannedSweep, store: Store) -> Tracking | None:
         return track(planned.record, store, planned.spec.wandb)
     except TrackingError as error:
         raise PlanError(str(error), ("wandb", "mode")) from error
+
+
+def _waited(planned: PlannedSweep, cluster: Cluster, progress: RunProgress) -> Cluster:
+    """The cluster when a lineage fits, as far as nodes may still come that one fits on."""
+    from orchestrator.run.cluster import node_types, wait_for_room
+
+    resources = planned.spec.resources
+    gpus = 0.0 if resources.gpus_per_lineage == "auto" else float(resources.gpus_per_lineage)
+    types = node_types()
+    if (types and not planned.packed(types).slots) or (not types and cluster.cpus):
+        return cluster
+    asked = {"CPU": float(resources.cpus_per_lineage), "GPU": gpus}
+    what = " and ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
+    minutes = f"{WAIT_SECONDS / 60:.0f} minutes"
+    progress.noticed(f"waiting for a node with {what}, for up to {minutes}: the cluster has none")
+    return wait_for_room(lambda found: bool(planned.packed(found).slots), asked, WAIT_SECONDS)
 
 
 def _checked(packing: Packing, spec: SweepSpec, cluster: Cluster) -> Packing:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,18 +16,30 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.run.capacity import Room
+from orchestrator.run.cluster import nodes
 from orchestrator.run.ending import Ending
 from orchestrator.run.interruption import stopped_by_signals
+from orchestrator.run.nodes import Nodes
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
+from orchestrator.run.placing import Placing
 from orchestrator.run.planning import Plan, branch_points, wanted_snapshots
 from orchestrator.run.queue import Observer, Queue
-from orchestrator.run.ray_internals import draining_nodes, keys_kept, signals_kept, uncounted
+from orchestrator.run.ray_internals import (
+    actor_of,
+    draining_nodes,
+    forget_ended,
+    keys_kept,
+    node_of,
+    signals_kept,
+    uncounted,
+)
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
 from trainables.lineage.cause import Cause
@@ -44,6 +56,9 @@ from trainables.store import Store, StoreError
 DRAINING_SECONDS = 5.0
 """Between two looks at which nodes are about to go."""
 
+NODE_ID = "ray.io/node-id"
+"""The label of a node that Ray gives it."""
+
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -59,23 +74,26 @@ class _Search(_NeverRestored, Searcher):
     """The queue as Tune asks it: `suggest` is for a new trial, and None means not now."""
 
     queue: Queue
-    room: Room
+    placing: Placing
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def suggest(self, trial_id: str) -> Any:
-        bundle = self.queue.hand_out(trial_id)
+        self.placing.look()
+        bundle = () if self.placing.room.full else self.queue.hand_out(trial_id)
         if not bundle:
             return Searcher.FINISHED if self.queue.exhausted else None
         attempts = {attempt.task.lineage.id: attempt.number for attempt in bundle}
-        slot = self.room.take(trial_id).for_more(bundle[0].gpus)
+        place, not_on = self.placing.place(trial_id, bundle)
+        slot = place.for_more(bundle[0].gpus)
         return {
             "attempts": attempts,
             "gpus": slot.gpus,
             "memory": slot.memory,
             # A client of MPS that dies takes others with it, or lets them wait for ever.
             "mps": max(attempts.values()) == 1,
+            "not_on": sorted(not_on),
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -84,7 +102,7 @@ class _Search(_NeverRestored, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self.room.leave(trial_id)
+        self.placing.room.leave(trial_id)
         if not error:  # else _Trials follows, with the reason
             self.queue.ended(trial_id)
 
@@ -95,34 +113,52 @@ class _Search(_NeverRestored, Searcher):
         raise NotImplementedError("a run always starts a fresh Tuner")
 
 
+class _Forgetful(_NeverRestored, FIFOScheduler):
+    """First in, first out; what is out is forgotten."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        forget_ended(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+
 @dataclass
 class _Trials(_NeverRestored, Callback):
-    """Knows which trials have their resources, and tells the queue why one failed."""
+    """Knows which trials have their resources and where, and why one failed."""
 
-    queue: Queue
+    placing: Placing
     work: Work
-    at_work: set[str] = field(default_factory=set)
+    _nodes: dict[str, str | None] = field(default_factory=dict)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.at_work.add(trial.trial_id)
+        self.placing.started(trial.trial_id, self._node_of(actor_of(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.at_work.discard(trial.trial_id)
+        self.placing.ended(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.at_work.discard(trial.trial_id)
         try:
             text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text(errors="replace"))
         except OSError:
             text = "stopped without an error message"
-        cause = Cause.of(text, raised(trial.pickled_error_file))
+        error = raised(trial.pickled_error_file)
+        cause, node = Cause.of(text, error), None
+        if isinstance(error, RayActorError):
+            # What is raised when an actor begins Ray tells as the actor's death.
+            unfit = error.actor_init_failed
+            cause, node = replace(cause, unfit=unfit, died=not unfit), self._node_of(error.actor_id)
         stuck = dict(self._stuck(trial.config["attempts"]))
         for where in stuck.values():
             cause = Cause(
                 f"{where}the iteration took longer than resources.timeout_minutes: "
                 f"{self.work.timeout_minutes:g}, and its worker was ended where it was"
             )
-        self.queue.failed(trial.trial_id, cause, stuck)
+        self.placing.failed(trial.trial_id, cause, stuck, node)
+
+    def _node_of(self, actor: str | None) -> str | None:
+        """Workers do not move."""
+        if actor is not None and self._nodes.get(actor) is None:
+            self._nodes[actor] = node_of(actor)
+        return self._nodes.get(actor or "")
 
     def _stuck(self, attempts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
         """The lineages that took too long, each with where."""
@@ -186,18 +222,20 @@ class _Stop(_NeverRestored, Stopper):
     as it says."""
 
     queue: Queue
-    trials: _Trials
+    placing: Placing
     ending: Ending
     notices: _Notices
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.placing.reported(trial_id)
         return self.queue.reported(trial_id, result["reports"])
 
     def stop_all(self) -> bool:
         self.ending.heed(self.queue)
         self.notices.heed()
+        self.placing.look()
         # Trials that never got their resources have no next result.
-        return self.queue.stopping and not self.trials.at_work
+        return self.queue.stopping and not self.placing.anyone
 
 
 def train_plan(
@@ -248,13 +286,14 @@ def train_plan(
         packing.bundles,
         rank,
     )
+    placing = Placing(queue, Nodes(nodes), Room(packing.slots), packing.lay)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     notices = _Notices(queue, work)
     stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
     try:
         with stopped, signals_kept(), keys_kept(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
-            _tuner(trainable, work, queue, ending, notices, Room(packing.slots), scratch).fit()
+            _tuner(trainable, work, placing, ending, notices, scratch).fit()
         left = queue.leaving and queue.unfinished
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished, left=left)
     finally:
@@ -269,29 +308,22 @@ def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
 
 
 def _tuner(
-    trainable: Any,
-    work: Work,
-    queue: Queue,
-    ending: Ending,
-    notices: _Notices,
-    room: Room,
-    scratch: str,
+    trainable: Any, work: Work, placing: Placing, ending: Ending, notices: _Notices, scratch: str
 ) -> Tuner:
-    trials = _Trials(queue, work)
     return Tuner(
         tune.with_resources(trainable, partial(_request, work.cpus)),
         tune_config=TuneConfig(
-            search_alg=_Search(queue, room),
+            search_alg=_Search(placing.queue, placing),
+            scheduler=_Forgetful(),
             num_samples=-1,
-            max_concurrent_trials=len(room.slots),
             reuse_actors=True,
         ),
         run_config=RunConfig(
             name="run",
             storage_path=scratch,
             verbose=0,
-            callbacks=[trials],
-            stop=_Stop(queue, trials, ending, notices),
+            callbacks=[_Trials(placing, work)],
+            stop=_Stop(placing.queue, placing, ending, notices),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -303,7 +335,10 @@ def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory
     # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
     # the same, and one that has begun with MPS cannot go on without.
     strategy = "PACK" if config["mps"] else "SPREAD"
-    return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy)
+    elsewhere: dict[str, Any] = {}
+    if config["not_on"]:
+        elsewhere["bundle_label_selector"] = [{NODE_ID: f"!in({','.join(config['not_on'])})"}]
+    return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy, **elsewhere)
 
 
 def _shared_datasets(

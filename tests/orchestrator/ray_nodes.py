@@ -1,8 +1,20 @@
 """What tests need to start Ray's nodes on this machine by themselves."""
 
 import os
+import secrets
+import shlex
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
 
 
 def loopback_environment() -> dict[str, str]:
@@ -26,3 +38,75 @@ def wait_until_it_listens(address: str) -> None:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+class Raylets:
+    """A Ray cluster whose nodes are raylets on this machine, each with an address and the name of
+    a host of its own. Closing it kills all of them."""
+
+    def __init__(self, folder: Path, cpus: int = 0) -> None:
+        self.folder = folder
+        self.environment = loopback_environment() | {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+        self._nodes: dict[str, psutil.Popen] = {}
+        self.address = f"127.0.0.250:{free_port()}"
+        port = self.address.partition(":")[2]
+        self._start("head", ["--head", "--port", port, "--temp-dir", str(folder / "ray"),
+                             "--include-dashboard", "false", "--num-cpus", str(cpus)])  # fmt: skip
+        wait_until_it_listens(self.address)
+
+    def add(self, name: str, cpus: int = 1, gpus: int = 0, before: str = "",
+            environment: Mapping[str, str] = MappingProxyType({})) -> None:  # fmt: skip
+        """Start a node, after a command of the shell in its own namespaces. It joins by and by."""
+        self._start(name, ["--address", self.address, "--num-cpus", str(cpus),
+                           "--num-gpus", str(gpus)], before, environment)  # fmt: skip
+
+    def kill(self, *names: str) -> None:
+        """Kill the raylets of some nodes at once; their workers find out by themselves."""
+        for name in names:
+            self.raylet(name).kill()
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """The processes of a node that have begun with a trial."""
+        return [each for each in self.raylet(name).children() if "Trainable" in each.name()
+                or any("Trainable" in part for part in each.cmdline())]  # fmt: skip
+
+    def raylet(self, name: str) -> psutil.Process:
+        return next(each for each in self._nodes[name].children(recursive=True)
+                    if each.name() == "raylet")  # fmt: skip
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            with suppress(psutil.Error):
+                for each in [*node.children(recursive=True), node]:
+                    with suppress(psutil.Error):
+                        each.kill()
+            node.wait()
+
+    def _start(self, name: str, arguments: Sequence[str], before: str = "",
+               environment: Mapping[str, str] = MappingProxyType({})) -> None:  # fmt: skip
+        number = 250 if name == "head" else 1 + len(self._nodes)
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block",
+                   "--node-ip-address", f"127.0.0.{number}",
+                   "--object-store-memory", "80000000", *arguments]  # fmt: skip
+        shell = f"hostname {name} && {before or 'true'} && exec {shlex.join(command)}"
+        self._nodes[name] = psutil.Popen(
+            ["unshare", "--map-root-user", "--uts", "--mount", "sh", "-c", shell],
+            env={**self.environment, **environment},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+@contextmanager
+def raylets(cpus: int = 0) -> Iterator[Raylets]:
+    """A cluster of a head; its sockets need a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="ps"))
+    nodes = Raylets(folder, cpus)
+    try:
+        yield nodes
+    finally:
+        nodes.close()
+        shutil.rmtree(folder, ignore_errors=True)

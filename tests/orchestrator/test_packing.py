@@ -19,8 +19,10 @@ from orchestrator.records.probes import Probe
 from orchestrator.run.capacity import Room, Slot, idle, slots
 from orchestrator.run.cluster import _cpus
 from orchestrator.run.estimates import work
-from orchestrator.run.machines import Cluster, this_machine
+from orchestrator.run.machines import Cluster, Node, this_machine
+from orchestrator.run.nodes import Nodes
 from orchestrator.run.packing import CONTEXT_BYTES, pack
+from orchestrator.run.placing import Placing
 from orchestrator.run.queue import Cause
 from orchestrator.run.ready import kind_of
 from orchestrator.run.tuning import _request, _Search
@@ -126,7 +128,9 @@ def test_who_ran_out_of_memory_is_given_more(asked: Any, more: float, given: Slo
 
 def test_a_second_attempt_is_made_without_mps_and_after_running_out_alone(tmp_path: Path) -> None:
     queue, _ = queue_of(planned(tmp_path, "methods: [one_shot]"), retries=1, gpus=0.25)
-    search = _Search(queue, Room(slots(AUTO, cluster((16, 1)), MANY)))
+    there = Node("one", "here", 16, 1, True, ("127.0.0.1", 1))
+    room = Room(slots(AUTO, cluster((16, 1)), MANY))
+    search = _Search(queue, Placing(queue, Nodes(lambda: [there]), room, lambda _: room.slots))
     first = search.suggest("first")
     assert (first["gpus"], first["memory"], first["mps"]) == (0.5001, 0.25, True)
     queue.failed("first", Cause.of("no room", torch.OutOfMemoryError("CUDA")))
@@ -136,7 +140,7 @@ def test_a_second_attempt_is_made_without_mps_and_after_running_out_alone(tmp_pa
 
 
 def test_a_worker_with_mps_is_given_to_no_attempt_without() -> None:
-    config = {"gpus": 0.5001, "memory": 0.5, "mps": True}
+    config = {"gpus": 0.5001, "memory": 0.5, "mps": True, "not_on": []}
     assert _request(1, config) == _request(1, config)
     assert _request(1, config) != _request(1, config | {"mps": False})
 
@@ -202,12 +206,15 @@ import json, os, sys, time
 from pathlib import Path
 import ray
 from ray import tune
-from ray.cluster_utils import Cluster as Nodes
+from ray.cluster_utils import Cluster as Raylets
 from test_scheduling import Listener, planned_sweep
 from orchestrator.run.capacity import Room
-from orchestrator.run.cluster import _cluster
+from orchestrator.run.cluster import nodes as nodes_now
 from orchestrator.run.ending import Ending
 from orchestrator.run.packing import pack
+from orchestrator.run.machines import Cluster
+from orchestrator.run.nodes import Nodes
+from orchestrator.run.placing import Placing
 from orchestrator.run.queue import Queue
 from orchestrator.run.tuning import _tuner
 from orchestrator.sweepfile.spec import Resources
@@ -232,17 +239,19 @@ class Placed(tune.Trainable):
         return True
 
 (folder / "placed").mkdir()
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 0})
+nodes = Raylets(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 0})
 nodes.add_node(num_cpus=5, num_gpus=4)
 ray.init(nodes.address, log_to_driver=False)
 seeds = "seeds: [0, 1, 2, 3, 4]\\nmethods: [one_shot]"
 planned = planned_sweep(folder, seeds)
-packing = pack(planned.plan.tasks, planned.datasets, Resources(), _cluster())
+packing = pack(planned.plan.tasks, planned.datasets, Resources(),
+               Cluster.of(nodes_now()))
 memory, trials = packing.slots[0].memory, len(packing.slots)
 queue = Queue(planned.plan.tasks, {}.get, memory, 0, Listener(), trials)
 work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
 ending = Ending(Store(str(folder / "store")), "s")
-_tuner(Placed, work, queue, ending, Room(packing.slots), str(folder / "tune")).fit()
+placing = Placing(queue, Nodes(nodes_now), Room(packing.slots), packing.lay)
+_tuner(Placed, work, placing, ending, str(folder / "tune")).fit()
 assert not queue.unfinished
 ray.shutdown()
 nodes.shutdown()

@@ -37,6 +37,7 @@ class Listener:
     def __init__(self) -> None:
         self.gave_up: list[str] = []
         self.failures: list[Failure] = []
+        self.notices: list[str] = []
 
     def started(self, lineage: str, attempt: int) -> None: ...
 
@@ -51,6 +52,11 @@ class Listener:
     def stopping(self) -> None: ...
 
     def leaving(self) -> None: ...
+
+    def noticed(self, line: str) -> None:
+        self.notices.append(line)
+
+    def has_room(self, trials: int) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None:
         self.failures.append(failure)

@@ -27,8 +27,9 @@ from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import canonical, ledger
 from trainables.data import DATASET, DataRoots, describe_dataset, identity, load_dataset
-from trainables.errors import Hopeless
+from trainables.errors import UnfitNode
 from trainables.lineage.bench import Bench, StoreOptions
+from trainables.lineage.cause import Cause
 from trainables.lineage.keys import Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.trainable import LineageTrainable, OtherCode, Work
@@ -40,7 +41,7 @@ from trainables.plugins.source import Module, Plugin, read_plugin
 from trainables.pruning import METHOD, Pruning
 from trainables.pruning.criterion import CRITERION
 from trainables.pruning.methods.lottery_ticket import LotteryTicket
-from trainables.store import Store, StoreError, iteration_path
+from trainables.store import Store, iteration_path
 from trainables.store.artifacts import MASK, WEIGHTS, decode_masks, read_tensors
 from trainables.training.augmentation import AUGMENTATION
 from trainables.training.batches import DeviceData
@@ -1156,11 +1157,14 @@ def test_a_worker_of_another_code_refuses_its_work_and_names_its_node() -> None:
     worker = LineageTrainable.__new__(LineageTrainable)
     worker.config = {"attempts": {"one": 1}, "gpus": 0, "memory": 0, "mps": True}
     worker.setup(worker.config, replace(work, code="another"))
-    with pytest.raises(OtherCode, match=f"{socket.gethostname()} has another prunesweep") as error:
+    with pytest.raises(UnfitNode, match=f"{socket.gethostname()} has another prunesweep") as error:
         worker.step()
-    assert isinstance(pickle.loads(pickle.dumps(error.value)), Hopeless)
+    assert isinstance(error.value.__cause__, OtherCode)
+    cause = Cause.of("", pickle.loads(pickle.dumps(error.value)))
+    assert cause.unfit
+    assert cause.hopeless
     worker.setup(worker.config, work)
-    with pytest.raises(StoreError, match="storage is empty"):  # there is none in this test
+    with pytest.raises(UnfitNode, match="storage is empty"):  # there is none in this test
         worker.step()
 
 

@@ -5,7 +5,8 @@ import socket
 import sys
 import traceback
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ray import tune
 import trainables
 from trainables.config import canonical_json
 from trainables.data import Dataset
-from trainables.errors import Hopeless
+from trainables.errors import Hopeless, UnfitNode
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.bundle import (
     Failed,
@@ -110,7 +111,8 @@ class LineageTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._rounds is None:
-            self._rounds = self._begin(self.config)
+            with _nodes_faults():
+                self._rounds = self._begin(self.config)
         outcomes = next(self._rounds, {})
         reports = {id: self._report(id, outcome) for id, outcome in outcomes.items()}
         return {"reports": reports, "done": all(map(_is_last, reports.values()))}
@@ -204,6 +206,19 @@ class LineageTrainable(tune.Trainable):
             dataset: Dataset = ray.get(self._work.datasets[identity])
             self._data[identity, device] = DeviceData.of(dataset, device)
         return self._data[identity, device]
+
+
+@contextmanager
+def _nodes_faults() -> Iterator[None]:
+    """What fails before anything is trained is the node's fault, but for too much data."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        message = f"nothing can be trained on the node {socket.gethostname()}: {why}"
+        raise UnfitNode(message, isinstance(error, Hopeless)) from error
 
 
 def _require_same_code(code: str) -> None:
