@@ -184,9 +184,9 @@ def stop(
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
     """Have the run in flight end, or train these lineages no further, after the iteration that they
-    are at. The same run command goes on."""
+    are at; of several runs all. The same run command goes on."""
     from orchestrator.errors import UserError
-    from orchestrator.records.status import run_in_flight
+    from orchestrator.records.runs import runs_at_work
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
@@ -194,10 +194,12 @@ def stop(
     store = Store(storage)
     record = existing_sweep(store, name)
     wanted = [record.lineage(each).id for each in lineage or ()]
-    if run_in_flight(store, name) is None:
+    runs = runs_at_work(store, name)
+    if not runs:
         raise UserError(f"no run of {name} is in flight; there is nothing to stop")
-    ask_to_stop(store, name, wanted or [EVERYTHING])
-    print(f"asked: {', '.join(wanted) or 'the whole run'}; it is heard within some seconds")
+    ask_to_stop(store, name, wanted or [EVERYTHING], runs)
+    whole = "the whole run" if len(runs) == 1 else f"all {len(runs)} runs"
+    print(f"asked: {', '.join(wanted) or whole}; it is heard within some seconds")
     return OK
 
 

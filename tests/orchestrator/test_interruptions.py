@@ -98,8 +98,8 @@ def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted:
 
 def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> None:
     process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
-    record = tmp_path / "prunesweep-store/sweeps/small/run.json"
-    wait_for(record.exists)  # written just before Ray is started
+    records = tmp_path / "prunesweep-store/sweeps/small"
+    wait_for(lambda: any(records.glob("run-*.json")))  # written just before Ray is started
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err

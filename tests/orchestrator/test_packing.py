@@ -241,7 +241,7 @@ packing = pack(planned.plan.tasks, planned.datasets, Resources(), _cluster())
 memory, trials = packing.slots[0].memory, len(packing.slots)
 queue = Queue(planned.plan.tasks, {}.get, memory, 0, Listener(), trials)
 work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
-ending = Ending(Store(str(folder / "store")), "s")
+ending = Ending(Store(str(folder / "store")), "s", "a-run")
 _tuner(Placed, work, queue, ending, Room(packing.slots), str(folder / "tune")).fit()
 assert not queue.unfinished
 ray.shutdown()
