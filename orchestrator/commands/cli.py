@@ -174,6 +174,72 @@ def run(
 
 
 @app.command
+def submit(
+    file: SweepFile,
+    *options: Annotated[
+        str, Parameter(help="After --, more options of sbatch, as in -- --account=lab --mem=16G.")
+    ],
+    slurm: Annotated[
+        bool, Parameter(negative="", help="The job queue; there is no other yet.")
+    ] = False,
+    array: Annotated[
+        int,
+        Parameter(
+            help="How many tasks the array has, each one run.",
+            validator=cyclopts.validators.Number(gte=1),
+        ),
+    ] = 1,
+    time: Annotated[
+        str | None, Parameter(help="How long a task may take before it is queued again.")
+    ] = None,
+    partition: Annotated[str | None, Parameter(help="Slurm's partition.")] = None,
+    cpus: Annotated[
+        int | None,
+        Parameter(help="CPUs of each task.", validator=cyclopts.validators.Number(gte=1)),
+    ] = None,
+    gpus: Annotated[str | None, Parameter(help="GPUs of each task, as in 1 or a100:1.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    set_: Overrides = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Show the script, and submit nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Queue runs of a sweep in Slurm, which divide it among them and are queued again when their
+    time is up."""
+    from orchestrator.commands.printing import print_json
+    from orchestrator.commands.submit import Job, show_submitted
+    from orchestrator.errors import UserError
+    from orchestrator.run.sweep import plan_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    if not slurm:
+        raise UserError("say which job queue takes it: --slurm")
+    given = SweepArguments.of(file, set_, plugin)
+    spec, store = given.load(), Store(storage)
+    with given.located():
+        roots = data_roots(spec.data_root, os.environ, given.file.parent)
+        planned = plan_sweep(spec, store, roots)
+    job = Job(
+        sweep=spec.name,
+        arguments=given.run_on(store.location),
+        folder=Path.cwd(),
+        runs=array, time=time, partition=partition, cpus=cpus, gpus=gpus, more=options,
+    )  # fmt: skip
+    if dry_run:
+        print(job.script, end="")
+        return OK
+    id = job.submit() if planned.plan.tasks else None
+    if as_json:
+        print_json({"sweep": spec.name, "job": id, "storage": store.location})
+    else:
+        show_submitted(job, id, planned, store)
+    return OK
+
+
+@app.command
 def stop(
     name: SweepName,
     lineage: Annotated[
@@ -183,8 +249,8 @@ def stop(
     *,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Have the run in flight end, or train these lineages no further, after the iteration that they
-    are at; of several runs all. The same run command goes on."""
+    """Have all runs in flight end, or train these lineages no further, after the iteration that
+    they are at. The same run command goes on."""
     from orchestrator.errors import UserError
     from orchestrator.records.runs import runs_at_work
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
@@ -712,6 +778,12 @@ class SweepArguments:
         from orchestrator.sweepfile.yaml_source import load_sweep
 
         return load_sweep(self.file, self.overrides, self.plugins)
+
+    def run_on(self, storage: str) -> list[str]:
+        """The arguments of a run of it that is begun in the working folder."""
+        told = [f"--set={each}" for each in self.overrides]
+        told += [f"--plugin={each}" for each in self.plugins]
+        return ["run", str(self.file.absolute()), f"--storage={storage}", *told]
 
     @contextmanager
     def located(self) -> Iterator[None]:
