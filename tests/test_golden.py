@@ -30,8 +30,9 @@ GOLDEN = Path(__file__).parent / "golden"
 PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 PAPER_FILES = sorted([*ROOT.glob("sweeps/sap/*.yaml"), *ROOT.glob("sweeps/sketching/*.yaml")])
 COMMANDS = (
-    "plan", "run", "stop", "status", "results", "figures", "report", "dashboard", "verify",
-    "export", "list", "doctor", "wandb-sync", "init", "schema", "rm", "mv", "gc", "merge", "du",
+    "plan", "run", "submit", "stop", "status", "results", "figures", "report", "dashboard",
+    "verify", "export", "list", "doctor", "wandb-sync", "init", "schema", "rm", "mv", "gc", "merge",
+    "du",
 )  # fmt: skip
 
 KEYS = (

@@ -9,7 +9,7 @@ import cyclopts
 from orchestrator.commands.called import as_called
 from orchestrator.commands.exit_codes import FAILED, INTERRUPTED, OK, WRONG_INPUT
 from orchestrator.commands.results import dashboard, export, figures, report, results, wandb_sync
-from orchestrator.commands.running import plan, run, status, stop
+from orchestrator.commands.running import plan, run, status, stop, submit
 from orchestrator.commands.storages import doctor, du, gc_, merge, mv, rm, verify
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
 from orchestrator.commands.sweep_files import init, list_, schema
@@ -29,7 +29,7 @@ app.register_install_completion_command()
 
 for command in (
     *(init, list_, schema),
-    *(plan, run, stop, status),
+    *(plan, run, submit, stop, status),
     *(results, figures, report, dashboard, wandb_sync, export),
     *(rm, mv, gc_, merge, du, verify, doctor),
 ):

@@ -36,6 +36,12 @@ class SweepArguments:
 
         return load_sweep(self.file, self.overrides, self.plugins)
 
+    def run_on(self, storage: str) -> list[str]:
+        """The arguments of a run of it that is begun in the working folder."""
+        told = [f"--set={each}" for each in self.overrides]
+        told += [f"--plugin={each}" for each in self.plugins]
+        return ["run", str(self.file.absolute()), f"--storage={storage}", *told]
+
     @contextmanager
     def located(self) -> Iterator[None]:
         """Says of a sweep that cannot be run where the mistake was written."""

@@ -147,7 +147,7 @@ def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) 
         return
     last = None
     for status in statuses:
-        seen = replace(status, run=None)  # a heartbeat alone is no news
+        seen = replace(status, run=None, runs=())  # a heartbeat alone is no news
         if seen != last:
             print(json.dumps(_status_json(status)) if as_json else _status_line(status), flush=True)
         last = seen
@@ -223,7 +223,8 @@ def size(count: int) -> str:
 
 
 def _status_json(status: SweepStatus) -> dict[str, Any]:
-    return asdict(status) | {"run": status.run and status.run.model_dump()}
+    runs = [run.model_dump() for run in status.runs]
+    return asdict(status) | {"run": status.run and status.run.model_dump(), "runs": runs}
 
 
 def _status_view(status: SweepStatus) -> Group:
@@ -234,7 +235,7 @@ def _status_view(status: SweepStatus) -> Group:
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
-        parts += [_heartbeat(status.run), *_packing(status.run), _running_lineages(status.run)]
+        parts += [*_heartbeats(status.run, status.runs), _running_lineages(status.run)]
     damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
     return Group(*parts, *_failures(status.failures), *damage)
 
@@ -260,6 +261,14 @@ def _methods_table(status: SweepStatus) -> Table:
             Text(f"{method.failed} failed", "red") if method.failed else "",
         )
     return table
+
+
+def _heartbeats(run: Heartbeat, runs: Sequence[Heartbeat]) -> Iterator[Text]:
+    if len(runs) > 1:
+        yield Text(f"{len(runs)} runs in flight, {duration(run.eta_seconds)} left together")
+    for each in runs or [run]:
+        yield _heartbeat(each)
+        yield from _packing(each)
 
 
 def _heartbeat(run: Heartbeat) -> Text:

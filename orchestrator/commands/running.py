@@ -1,11 +1,11 @@
-"""Commands of running sweeps: plan, run, stop, status."""
+"""Commands of running sweeps: plan, run, submit, stop, status."""
 
 import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from orchestrator.commands.exit_codes import FAILED, INTERRUPTED, OK
 from orchestrator.commands.parameters import (
@@ -110,6 +110,72 @@ def run(
     return FAILED if summary.outcome.failures or summary.damage or summary.problem else OK
 
 
+def submit(
+    file: SweepFile,
+    *options: Annotated[
+        str, Parameter(help="After --, more options of sbatch, as in -- --account=lab --mem=16G.")
+    ],
+    slurm: Annotated[
+        bool, Parameter(negative="", help="The job queue; there is no other yet.")
+    ] = False,
+    array: Annotated[
+        int,
+        Parameter(
+            help="How many tasks the array has, each one run.",
+            validator=validators.Number(gte=1),
+        ),
+    ] = 1,
+    time: Annotated[
+        str | None, Parameter(help="How long a task may take before it is queued again.")
+    ] = None,
+    partition: Annotated[str | None, Parameter(help="Slurm's partition.")] = None,
+    cpus: Annotated[
+        int | None,
+        Parameter(help="CPUs of each task.", validator=validators.Number(gte=1)),
+    ] = None,
+    gpus: Annotated[str | None, Parameter(help="GPUs of each task, as in 1 or a100:1.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    set_: Overrides = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Show the script, and submit nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Queue runs of a sweep in Slurm, which divide it among them and are queued again when their
+    time is up."""
+    from orchestrator.commands.given import SweepArguments
+    from orchestrator.commands.printing import print_json
+    from orchestrator.commands.submit import Job, show_submitted
+    from orchestrator.errors import UserError
+    from orchestrator.run.planned_sweep import plan_sweep
+    from trainables.data import data_roots
+    from trainables.store import Store
+
+    if not slurm:
+        raise UserError("say which job queue takes it: --slurm")
+    given = SweepArguments.of(file, set_, plugin)
+    spec, store = given.load(), Store(storage)
+    with given.located():
+        roots = data_roots(spec.data_root, os.environ, given.file.parent)
+        planned = plan_sweep(spec, store, roots)
+    job = Job(
+        sweep=spec.name,
+        arguments=given.run_on(store.location),
+        folder=Path.cwd(),
+        runs=array, time=time, partition=partition, cpus=cpus, gpus=gpus, more=options,
+    )  # fmt: skip
+    if dry_run:
+        print(job.script, end="")
+        return OK
+    id = job.submit() if planned.plan.tasks else None
+    if as_json:
+        print_json({"sweep": spec.name, "job": id, "storage": store.location})
+    else:
+        show_submitted(job, id, planned, store)
+    return OK
+
+
 def stop(
     name: SweepName,
     lineage: Annotated[
@@ -119,10 +185,10 @@ def stop(
     *,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Have the run in flight end, or train these lineages no further, after the iteration that they
-    are at. The same run command goes on."""
+    """Have all runs in flight end, or train these lineages no further, after the iteration that
+    they are at. The same run command goes on."""
     from orchestrator.errors import UserError
-    from orchestrator.records.status import run_in_flight
+    from orchestrator.records.runs import runs_at_work
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
@@ -130,10 +196,12 @@ def stop(
     store = Store(storage)
     record = existing_sweep(store, name)
     wanted = [record.lineage(each).id for each in lineage or ()]
-    if run_in_flight(store, name) is None:
+    runs = runs_at_work(store, name)
+    if not runs:
         raise UserError(f"no run of {name} is in flight; there is nothing to stop")
-    ask_to_stop(store, name, wanted or [EVERYTHING])
-    print(f"asked: {', '.join(wanted) or 'the whole run'}; it is heard within some seconds")
+    ask_to_stop(store, name, wanted or [EVERYTHING], runs)
+    whole = "the whole run" if len(runs) == 1 else f"all {len(runs)} runs"
+    print(f"asked: {', '.join(wanted) or whole}; it is heard within some seconds")
     return OK
 
 

@@ -1,6 +1,7 @@
-"""Failures: the lineages that stopped, and why; kept in `failures.json`."""
+"""Failures: the lineages that stopped, and why. A run writes its own, `failures-<its id>.json`; in
+`failures.json` are those of the runs that are over."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -24,10 +25,22 @@ class Failure:
 FAILURES = RecordFile("failures.json", TypeAdapter(list[Failure]))
 
 
-def write_failures(store: Store, sweep: str, failures: Sequence[Failure]) -> None:
-    FAILURES.write(store, sweep, [*failures])
+def write_failures(store: Store, sweep: str, failures: Sequence[Failure], run: str) -> None:
+    FAILURES.of(run).write(store, sweep, [*failures])
 
 
 def read_failures(store: Store, sweep: str) -> list[Failure]:
-    """The failures of the sweep's last run so far; raises Damaged."""
-    return FAILURES.read(store, sweep) or []
+    """The failures that runs of the sweep tell, each lineage once; raises Damaged.
+
+    Others may have trained a lineage meanwhile that is told of here.
+    """
+    return each_once(file.read(store, sweep) or [] for file in FAILURES.each(store, sweep))
+
+
+def each_once(told: Iterable[Sequence[Failure]]) -> list[Failure]:
+    """Of what runs tell, the newest first, each lineage once."""
+    newest: dict[str, Failure] = {}
+    for failures in told:
+        for failure in failures:
+            newest.setdefault(failure.lineage, failure)
+    return [*newest.values()]

@@ -1,6 +1,6 @@
 """The JSON files of a sweep's records: each has one type that it is written from and read into."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
@@ -31,6 +31,23 @@ class RecordFile(Generic[Contents]):
 
     def path(self, sweep: str) -> str:
         return f"{sweep_path(sweep)}/{self.name}"
+
+    def of(self, run: str) -> "RecordFile[Contents]":
+        """The file that one run writes alone; the one that names none is of those that are over."""
+        return replace(self, name=f"{self.name.removesuffix('.json')}-{run}.json")
+
+    def each(self, store: Store, sweep: str) -> "list[RecordFile[Contents]]":
+        """The files of runs, the newest first; last that of runs that are over, so that what goes
+        there while the others are read is not missed."""
+        begins = f"{self.name.removesuffix('.json')}-"
+        names = [name for name in store.names(sweep_path(sweep)) if name.startswith(begins)]
+        own = [replace(self, name=name) for name in names if name.endswith(".json")]
+        return [*reversed(own), self]
+
+    def run_in(self, name: str) -> str | None:
+        """The run whose file of this kind `name` is; None when it is of none."""
+        run = name.removeprefix(f"{self.name.removesuffix('.json')}-").removesuffix(".json")
+        return run if self.of(run).name == name else None
 
     def write(self, store: Store, sweep: str, contents: Contents) -> None:
         store.write(self.path(sweep), self.encoded(contents))

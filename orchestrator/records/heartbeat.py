@@ -1,12 +1,19 @@
-"""Heartbeat: the last sign of life of a sweep's last run; kept in `run.json`."""
+"""Heartbeat: a run's last sign of life, in `run-<its id>.json`; `run.json` has that of the last one
+that is over."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 from orchestrator.records.files import RecordFile, Time
 from trainables.store import Store
+from trainables.store.processes import is_gone, is_here
+
+SILENT_SECONDS = 60.0
+"""A run on another machine whose heartbeat is older has died without saying so."""
 
 
 class Process(BaseModel):
@@ -48,7 +55,12 @@ class AtWork(BaseModel):
 
 class Heartbeat(BaseModel):
     """A run's sign of life; `running` is by lineage, `packing` says how lineages are laid on the
-    devices. It and `process` are newer than the rest."""
+    devices, `per_second` how many iterations are trained. They and `process` are newer than the
+    rest.
+
+    `eta_seconds` is to the end of what is left to this run, trained by all that are in flight.
+    One that is told of several at once says of how many.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -61,15 +73,53 @@ class Heartbeat(BaseModel):
     running: dict[str, AtWork]
     eta_seconds: FiniteFloat | None
     packing: str | None = Field(default=None, exclude_if=lambda line: line is None)
+    per_second: FiniteFloat | None = Field(default=None, exclude_if=lambda rate: rate is None)
+    together: int | None = Field(default=None, exclude_if=lambda runs: runs is None)
+
+    @property
+    def at(self) -> datetime:
+        return datetime.fromisoformat(self.heartbeat)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the run goes on; one that has died does not say so."""
+        if self.state != "running":
+            return False
+        process = self.process and self.process.model_dump()
+        if process is not None and is_here(process):
+            return not is_gone(process)
+        # Of another machine only the clock tells, which may be ahead of this one's.
+        return (datetime.now(UTC) - self.at).total_seconds() < SILENT_SECONDS
 
 
 RUN = RecordFile("run.json", TypeAdapter(Heartbeat))
 
 
-def write_heartbeat(store: Store, sweep: str, heartbeat: Heartbeat) -> None:
-    RUN.write(store, sweep, heartbeat)
+def write_heartbeat(store: Store, sweep: str, heartbeat: Heartbeat, run: str) -> None:
+    RUN.of(run).write(store, sweep, heartbeat)
 
 
-def read_heartbeat(store: Store, sweep: str) -> Heartbeat | None:
-    """The last sign of life of the sweep's last run; None before the first. Raises Damaged."""
-    return RUN.read(store, sweep)
+def joined(runs: Sequence[Heartbeat]) -> Heartbeat:
+    """Runs that are in flight at once as one: heard of when the last was, which ends when all have
+    ended, with the lineages of all."""
+    if len(runs) == 1:
+        return runs[0]
+    counts = [run.counts for run in runs]
+    last = max(runs, key=lambda run: run.at)
+    return last.model_copy(
+        update={
+            "counts": Counts(
+                lineages=max(each.lineages for each in counts),
+                done=max(each.done for each in counts),
+                failed=max(each.failed for each in counts),
+                waiting=min(each.waiting for each in counts),
+                iterations=sum(each.iterations for each in counts),
+                to_train=max(each.to_train for each in counts),
+            ),
+            "running": {name: line for run in runs for name, line in run.running.items()},
+            "eta_seconds": max((run.eta_seconds for run in runs if run.eta_seconds), default=None),
+            "packing": None,
+            "per_second": sum(run.per_second or 0 for run in runs) or None,
+            "together": len(runs),
+        }
+    )

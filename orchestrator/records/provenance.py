@@ -1,4 +1,5 @@
-"""Provenance: when, where and with what every run of a sweep began; kept in `provenance.json`."""
+"""Provenance: when, where and with what every run of a sweep began; kept in `provenance.json`, and
+of a run that is not over in `provenance-<its id>.json`."""
 
 import os
 import platform
@@ -8,12 +9,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from orchestrator.records.files import RecordFile, Time
 from orchestrator.sweepfile.secrets import redacted
 from orchestrator.version import VERSION
-from trainables.store import Damaged, Store
+from trainables.store import Store
 
 PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "numpy", "duckdb", "wandb")
 
@@ -23,7 +24,10 @@ DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 class Provenance(BaseModel):
-    """Versions, hardware, git and command of a run; no environment, which holds secrets."""
+    """Versions, hardware, git and command of a run; no environment, which holds secrets.
+
+    Which `run` it is of, and `heard_at`, when that was last heard of, are newer than the rest.
+    """
 
     # What another version has written of earlier runs is written again with them.
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -37,6 +41,13 @@ class Provenance(BaseModel):
     cpus: int | None
     memory_bytes: int
     gpus: list[str]
+    run: str | None = Field(default=None, exclude_if=lambda run: run is None)
+    heard_at: Time | None = Field(default=None, exclude_if=lambda time: time is None)
+
+    @property
+    def id(self) -> str:
+        """What tells the run from the sweep's others."""
+        return self.run or self.started_at
 
 
 PROVENANCE = RecordFile("provenance.json", TypeAdapter(list[Provenance]))
@@ -44,17 +55,20 @@ PROVENANCE = RecordFile("provenance.json", TypeAdapter(list[Provenance]))
 
 def read_provenance(store: Store, sweep: str) -> list[Provenance]:
     """Every run of the sweep, the oldest first; raises Damaged."""
-    return PROVENANCE.read(store, sweep) or []
+    found = [file.read(store, sweep) or [] for file in PROVENANCE.each(store, sweep)]
+    return by_start(each for runs in found for each in runs)
 
 
-def add_provenance(store: Store, sweep: str, command: Iterable[str]) -> None:
-    """Write down a run that begins; a damaged record of earlier ones is set aside."""
-    try:
-        runs = read_provenance(store, sweep)
-    except Damaged:
-        store.set_aside(PROVENANCE.path(sweep))
-        runs = []
-    PROVENANCE.write(store, sweep, [*runs, provenance(command)])
+def by_start(runs: Iterable[Provenance]) -> list[Provenance]:
+    """Each of `runs` once, the oldest first."""
+    once = {each.id: each for each in runs}
+    return sorted(once.values(), key=lambda each: datetime.fromisoformat(each.started_at))
+
+
+def add_provenance(store: Store, sweep: str, command: Iterable[str], run: str) -> None:
+    """Write down that `run` begins."""
+    begun = provenance(command).model_copy(update={"run": run})
+    PROVENANCE.of(run).write(store, sweep, [begun])
 
 
 def provenance(command: Iterable[str]) -> Provenance:

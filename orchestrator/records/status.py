@@ -1,22 +1,18 @@
 """Status: how far a sweep is, read from its records and commits."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
-from orchestrator.records.failures import Failure, read_failures
-from orchestrator.records.heartbeat import Heartbeat, read_heartbeat
+from orchestrator.records.failures import FAILURES, Failure, each_once
+from orchestrator.records.files import RecordFile
+from orchestrator.records.heartbeat import RUN, Heartbeat, joined
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
 from trainables.store import Damaged, Store
-from trainables.store.processes import is_gone, is_here
 
-SILENT_SECONDS = 60.0
-"""A run on another machine whose heartbeat is older has died without saying so."""
-
-Read = TypeVar("Read")
+Contents = TypeVar("Contents")
 
 WATCH_SECONDS = 2.0
 
@@ -48,9 +44,11 @@ class MethodStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """`run` is the last heartbeat of the last run, None when there was none.
+    """`runs` are the heartbeats of the runs in flight, and `run` is all of those as one; the last
+    that any run has left where none is in flight, None when there was none.
 
-    `damage` are records that cannot be read, and count as not being there.
+    `failures` are those of lineages that nobody has completed. `damage` are records that cannot be
+    read, and count as not being there.
     """
 
     name: str
@@ -63,6 +61,7 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     run: Heartbeat | None
     damage: tuple[str, ...]
+    runs: tuple[Heartbeat, ...] = ()
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -74,19 +73,22 @@ def sweep_status(store: Store, name: str) -> SweepStatus:
 
 @dataclass(frozen=True)
 class Signs:
-    """What the last run of a sweep has said of itself; `damage` are records that cannot be read."""
+    """What the runs of a sweep have said of themselves; see SweepStatus."""
 
     run: Heartbeat | None
     failures: tuple[Failure, ...]
     damage: tuple[str, ...]
+    runs: tuple[Heartbeat, ...] = ()
 
 
 def signs_of(store: Store, name: str) -> Signs:
     """The signs of the sweep `name`, as they are now."""
     damage: list[str] = []
-    run = _or_none(read_heartbeat, store, name, damage)
-    failures = tuple(_or_none(read_failures, store, name, damage) or ())
-    return Signs(run, failures, tuple(damage))
+    beats = _told(RUN, store, name, damage)
+    runs = tuple(sorted((beat for beat in beats if beat.is_at_work), key=lambda beat: beat.at))
+    failures = each_once(_told(FAILURES, store, name, damage))
+    last = joined(runs) if runs else max(beats, key=lambda beat: beat.at, default=None)
+    return Signs(last, tuple(failures), tuple(damage), runs)
 
 
 def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> SweepStatus:
@@ -95,8 +97,9 @@ def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> Swee
 
 
 def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> SweepStatus:
-    """The status of `sweep` by the `signs` of its last run when the keys `stored` are committed."""
-    run, failures = signs.run, signs.failures
+    """The status of `sweep` by the `signs` of its runs when the keys `stored` are committed."""
+    run = signs.run
+    failures = left_undone(sweep, signs.failures, stored)
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
     keys = {key for line in sweep.lineages for key in line.keys}
@@ -111,17 +114,28 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         failures=failures,
         run=run,
         damage=signs.damage,
+        runs=signs.runs,
     )
 
 
-def _or_none(
-    read: Callable[[Store, str], Read], store: Store, name: str, damage: list[str]
-) -> Read | None:
-    try:
-        return read(store, name)
-    except Damaged as error:
-        damage.append(str(error))
-        return None
+def left_undone(
+    sweep: SweepRecord, failures: Sequence[Failure], stored: Collection[str]
+) -> tuple[Failure, ...]:
+    """Those of `failures` whose lineages nobody has completed when the keys `stored` are
+    committed."""
+    done = {line.id for line in sweep.lineages if all(key in stored for key in line.keys)}
+    return tuple(failure for failure in failures if failure.lineage not in done)
+
+
+def _told(kind: RecordFile[Contents], store: Store, name: str, damage: list[str]) -> list[Contents]:
+    """What the sweep's runs have written, the newest first."""
+    found = []
+    for file in kind.each(store, name):
+        try:
+            found.append(file.read(store, name))
+        except Damaged as error:
+            damage.append(str(error))
+    return [each for each in found if each is not None]
 
 
 def watch_status(store: Store, name: str) -> Iterator[SweepStatus]:
@@ -198,20 +212,11 @@ def _methods(names: dict[str, str], lineages: Sequence[LineageStatus]) -> tuple[
 
 def _state(complete: bool, run: Heartbeat | None) -> State:
     if run is not None and run.state == "running":
-        return "running" if _is_at_work(run) else "died"
+        return "running" if run.is_at_work else "died"
     return "finished" if complete else "incomplete"
 
 
-def _is_at_work(run: Heartbeat) -> bool:
-    process = run.process and run.process.model_dump()
-    if process is not None and is_here(process):
-        return not is_gone(process)
-    # Of another machine only the clock tells, which may be ahead of this one's.
-    age = datetime.now(UTC) - datetime.fromisoformat(run.heartbeat)
-    return age.total_seconds() < SILENT_SECONDS
-
-
 def run_in_flight(store: Store, name: str) -> Heartbeat | None:
-    """The heartbeat of the run of a sweep that is at work; None when there is no such run."""
-    run = _or_none(read_heartbeat, store, name, [])
-    return run if run is not None and _state(False, run) == "running" else None
+    """The runs of a sweep that are at work, as one; None when there is no such run."""
+    signs = signs_of(store, name)
+    return signs.run if signs.runs else None

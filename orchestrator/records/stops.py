@@ -1,4 +1,4 @@
-"""Stops: the lineages that another terminal asks a run to train no further; in `stop.json`."""
+"""Stops: the lineages that a run is asked to train no further; in `stop-<its id>.json`."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,9 @@ STOPS = RecordFile("stop.json", TypeAdapter(list[str]))
 EVERYTHING = "*"
 
 
-def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str]) -> None:
-    """Ask the sweep's run in flight to stop these after the iteration that they are at, or with
+def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str], runs: Iterable[str]) -> None:
+    """Ask `runs` of the sweep to stop these after the iteration that they are at, or with
     EVERYTHING to end as at a Ctrl-C."""
-    asked = {*(STOPS.read(store, sweep) or ()), *lineages}
-    STOPS.write(store, sweep, sorted(asked))
-
-
-def forget_stops(store: Store, sweep: str) -> None:
-    """A run begins: what its predecessor was asked is over."""
-    if store.peek(STOPS.path(sweep)) is not None:
-        STOPS.write(store, sweep, [])
+    for run in runs:
+        file = STOPS.of(run)
+        file.write(store, sweep, sorted({*(file.read(store, sweep) or ()), *lineages}))

@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 
 from orchestrator.errors import ExportError
 from orchestrator.records.failures import Failure
-from orchestrator.records.heartbeat import Heartbeat
 from orchestrator.records.labels import method_label
-from orchestrator.records.provenance import read_provenance
-from orchestrator.records.status import LineageStatus, State, lineage_statuses
+from orchestrator.records.provenance import Provenance, read_provenance
+from orchestrator.records.runs import last_heard
+from orchestrator.records.status import LineageStatus, State, SweepStatus, lineage_statuses
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
@@ -63,7 +63,7 @@ def report_payload(results: Results) -> Payload:
     status = min(statuses, key=lambda each: STATES.index(each.state))
     failures = {failure.lineage: failure for each in statuses for failure in each.failures}
     reports = [*zip(record.parts, statuses, strict=True)]
-    runs = [_runs(results, part, each.run) for part, each in reports]
+    runs = [_runs(results, part, each) for part, each in reports]
     lineages = [
         line
         for part, each in reports
@@ -260,22 +260,27 @@ def _bytes(store: Store, keys: set[str]) -> int:
     )
 
 
-def _runs(results: Results, part: SweepRecord, run: Heartbeat | None) -> list[dict[str, Any]]:
+def _runs(results: Results, part: SweepRecord, status: SweepStatus) -> list[dict[str, Any]]:
     """The provenance of every run of `part`, with `seconds` from its start to its last sign of
     life."""
     runs = read_provenance(results.store, part.name)
     starts = [datetime.fromisoformat(each.started_at) for each in runs]
     own = results.iterations.filter(pc.field("sweep") == part.name)
     signs = own["finished_at"].to_pylist()
-    if run is not None:
-        signs.append(datetime.fromisoformat(run.heartbeat))
+    if status.run is not None:
+        signs.append(status.run.at)
     bounds = pairwise([*starts, datetime.max.replace(tzinfo=UTC)])
+    heard = last_heard(results.store, part.name)
 
-    def seconds(begin: datetime, end: datetime) -> float | None:
+    def seconds(run: Provenance, begin: datetime, end: datetime) -> float | None:
+        if run.run is not None:  # others may have been in flight at the same time
+            last = datetime.fromisoformat(run.heard_at) if run.heard_at else None
+            last = heard[run.run].at if run.run in heard else last
+            return (last - begin).total_seconds() if last else None
         within = [(sign - begin).total_seconds() for sign in signs if begin <= sign < end]
         return max(within, default=None)
 
     return [
-        each.model_dump() | {"seconds": seconds(*bound)}
+        each.model_dump() | {"seconds": seconds(each, *bound)}
         for each, bound in zip(runs, bounds, strict=True)
     ]

@@ -14,11 +14,12 @@ SECONDS = 5.0
 
 @dataclass
 class Ending:
-    """Ends the run of `sweep` after `seconds`, and what `prunesweep stop` asks to end. All ends
-    between iterations."""
+    """Ends the run of `sweep` with the id `run` after `seconds`, and what `prunesweep stop` asks to
+    end. All ends between iterations."""
 
     store: Store
     sweep: str
+    run: str
     seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -38,7 +39,7 @@ class Ending:
     def _heed_others(self, queue: Queue) -> None:
         asked: list[str] = []
         with suppress(OSError, StoreError, Damaged):
-            asked = STOPS.read(self.store, self.sweep) or []
+            asked = STOPS.of(self.run).read(self.store, self.sweep) or []
         if EVERYTHING in asked:
             queue.stop()
         elif asked:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from trainables.lazy_torch import torch
 
+SLURMS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+"""What Slurm tells a task of its CPUs; the first where it was asked for some."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -48,7 +51,8 @@ def this_machine() -> Cluster:
 
 
 def usable_cpus() -> int:
-    """The CPU cores that this process may use: fewer than there are under `taskset`."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores that this process may use: fewer than there are under `taskset`, and in a task
+    of Slurm's, which need not bind it to those that it was given."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = next((os.environ[name] for name in SLURMS if name in os.environ), "")
+    return min(here, int(given)) if given.isdecimal() and int(given) > 0 else here

@@ -21,20 +21,31 @@ class Pace:
         self.seconds += seconds
         self.began = min(self.began, now - seconds)
 
+    def per_second(self, now: float) -> float | None:
+        """Iterations a second so far; None before the first one."""
+        return self.done / (now - self.began) if now > self.began else None
+
     def left(
-        self, now: float, to_train: int, concurrent: int, at_work: Iterable[tuple[float, int]]
+        self,
+        now: float,
+        to_train: int,
+        concurrent: int,
+        at_work: Iterable[tuple[float, int]],
+        elsewhere: float = 0.0,
     ) -> float | None:
-        """Seconds until `to_train` iterations are done; None before the first one.
+        """Seconds until `to_train` iterations are done, when as many as `elsewhere` a second come
+        from others; None before the first one, here or there.
 
         `at_work` has, for each lineage, since when it is at its iteration, and how many it has to
         go with that one. Iterations in flight count for the share of a mean one that they have
         behind them. It takes no less than the longest of the lineages at work.
         """
         if self.done == 0:
-            return None
+            return to_train / elsewhere if elsewhere else None
         mean = self.seconds / self.done
         spent = [(now - max(since, self.began), count) for since, count in at_work]
         shares = [min(1.0, each / mean) if mean > 0 else 0.0 for each, _ in spent]
         done = min(float(to_train), self.done + min(sum(shares), float(concurrent)))
         longest = max((count * mean - each for each, count in spent), default=0.0)
-        return max(0.0, longest, (now - self.began) / done * (to_train - done))
+        so_far = now - self.began
+        return max(0.0, longest, so_far / (done + elsewhere * so_far) * (to_train - done))

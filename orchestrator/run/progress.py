@@ -21,8 +21,10 @@ from rich.text import Text
 
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.records.runs import new_run
 from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
+from orchestrator.run.dividing import Others
 from orchestrator.run.pace import Pace
 from trainables.store import Store, StoreError
 from trainables.store.processes import this_process
@@ -60,7 +62,8 @@ class Running:
 
 @dataclass
 class RunProgress:
-    """Follows a run: an observer of its events that writes `run.json` and draws a view.
+    """Follows a run: an observer of its events that writes its heartbeat and draws a view. `run` is
+    the run's id.
 
     With a terminal the view is live; without one, each commit is a line.
     """
@@ -73,8 +76,10 @@ class RunProgress:
     cluster: Cluster | None = None
     packing: Packing | None = None
     given_up: tuple[Failure, ...] = ()
+    run: str = field(default_factory=new_run)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
+    _others: Others | None = None
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
     _slots: int = 0
@@ -169,9 +174,9 @@ class RunProgress:
         """Keep the failure at once: this process may not live to the end of the run."""
         self._failures.append(failure)
         try:
-            write_failures(self.store, self.sweep, [*self.given_up, *self._failures])
+            write_failures(self.store, self.sweep, self._failures, self.run)
         except (OSError, StoreError) as error:
-            self._complain(f"cannot write failures.json: {error}")
+            self._complain(f"cannot write the failures: {error}")
 
     def noticed(self, line: str) -> None:
         with suppress(OSError):
@@ -191,11 +196,24 @@ class RunProgress:
         self.console.print("told to go: keeping the state of what is in flight", soft_wrap=True)
 
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at the pace so far; None before the first commit."""
+        """Seconds to the end at the pace so far, with what other runs in flight train; None before
+        the first commit."""
+        others = self._others
+        if others is None:
+            return None
         with self._lock:
-            at_work = [(line.at_it, line.left) for line in self.lineages.values()]
-            to_train = self.counts.to_train
-            return self._pace.left(time.monotonic(), to_train, self._slots, at_work)
+            at_work = [
+                (line.at_it, min(line.left, self._missing(name, others)))
+                for name, line in self.lineages.items()
+            ]
+            to_train = self.counts.to_train - others.theirs
+            return self._pace.left(
+                time.monotonic(), to_train, self._slots, at_work, others.per_second
+            )
+
+    def _missing(self, lineage: str, others: Others) -> int:
+        """How many iterations of a lineage nobody had committed when others were looked at."""
+        return sum(key not in others.there for key in self._tasks[lineage].lineage.keys)
 
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""
@@ -209,6 +227,7 @@ class RunProgress:
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
         self._tasks = {task.lineage.id: task for task in plan.tasks}
+        self._others = Others(self.store, self.sweep, self.run, frozenset(plan.to_train))
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=plan.complete,
@@ -243,8 +262,12 @@ class RunProgress:
             f"{running} running, {counts.waiting} waiting, ",
             (f"{counts.failed} failed", "red" if counts.failed else ""),
             f" · {duration(time.monotonic() - self._started)} elapsed, ",
-            f"{duration(eta)} left · {self._slots} slots · {cpus}{gpus}",
+            f"{duration(eta)} left · {self._slots} slots{self._beside()} · {cpus}{gpus}",
         )
+
+    def _beside(self) -> str:
+        runs = self._others.runs if self._others else 0
+        return f" beside {runs} other {'run' if runs == 1 else 'runs'}" if runs else ""
 
     def _complain(self, text: str) -> None:
         if text in self._complaints:
@@ -260,6 +283,8 @@ class RunProgress:
     def _beat(self) -> None:
         self._write("running")
         while not self._stop.wait(HEARTBEAT_SECONDS):
+            if self._others is not None:
+                self._others.look(self.counts.iterations)
             self._write("running")
 
     def _write(self, state: str) -> None:
@@ -278,12 +303,13 @@ class RunProgress:
                 },
                 eta_seconds=eta_seconds,
                 packing=self.packing and self.packing.line,
+                per_second=self._pace.per_second(time.monotonic()),
             )
         try:
-            write_heartbeat(self.store, self.sweep, heartbeat)
+            write_heartbeat(self.store, self.sweep, heartbeat, self.run)
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
-            self._complain(f"cannot write run.json: {error}")
+            self._complain(f"cannot write the heartbeat: {error}")
 
 
 def duration(seconds: float | None) -> str:

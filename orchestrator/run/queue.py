@@ -263,6 +263,8 @@ class Queue:
             del attempts[id]
             self._release(lineage.keys)
             self._tell("finished", id)
+        elif report.get("claimed_elsewhere"):
+            self._heed_others(lineage.keys)
         elif "failed" in report:
             del attempts[id]
             cause = report["failed"]
@@ -318,6 +320,13 @@ class Queue:
         for key in keys:
             self._committed.add(key)
             self._make_ready(self._waiting.pop(key, ()))
+
+    def _heed_others(self, keys: Iterable[str]) -> None:
+        """Release what waits for those of `keys` that another run has committed: a trial that waits
+        for that run does not get there to tell."""
+        waited_for = [key for key in keys if key in self._waiting]
+        with suppress(StoreError, Damaged, OSError):
+            self._release([key for key in waited_for if self.files_of(key) is not None])
 
     def _look(self, task: Task) -> list[int]:
         """The indexes of the steps that `task` leaves to be trained; what waits for others is

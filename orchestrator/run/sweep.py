@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.records.datasets import record_datasets
-from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.failures import Failure, each_once, read_failures
 from orchestrator.records.plugins import record_plugins
-from orchestrator.records.provenance import add_provenance, git_sha
+from orchestrator.records.provenance import git_sha
 from orchestrator.records.published import record_published
-from orchestrator.records.stops import forget_stops
+from orchestrator.records.runs import begin_run, end_run
+from orchestrator.records.status import left_undone
 from orchestrator.records.sweep import write_sweep
 from orchestrator.records.versions import record_versions
 from orchestrator.results.tables import compact
 from orchestrator.run.datasets import load_datasets
+from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
 from orchestrator.run.healing import set_damaged_aside
@@ -118,20 +120,18 @@ def run_sweep(
         require_there(store)
         # Others may have committed as well.
         index.refresh()
+    outcome = replace(outcome, failures=_failures(planned, store, outcome, kept, wishes, index))
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
     damage, problem = [], None
     try:
-        write_failures(store, spec.name, (*kept, *outcome.failures))
+        end_run(store, spec.name)
         if not outcome.left:
             damage = compact(store, planned.record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         problem = str(error)
-    skipped = wishes.unmet(spec, planned.plan.lineages)
-    given_up = (failure for failure in kept if failure.lineage not in skipped)
-    outcome = replace(outcome, failures=(*given_up, *outcome.failures))
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(planned.record, store, ready.tracking, index.iterations)
@@ -140,6 +140,26 @@ def run_sweep(
         told = call(spec.on_finish, spec.name, store.location, state)
         progress.tell([told] if told else [])
     return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
+
+
+def _failures(
+    planned: PlannedSweep,
+    store: Store,
+    outcome: Outcome,
+    kept: Sequence[Failure],
+    wishes: Wishes,
+    index: StoreIndex,
+) -> tuple[Failure, ...]:
+    """The lineages among those asked for that nobody has completed and some run has failed at."""
+    try:
+        known = read_failures(store, planned.spec.name)
+    except (OSError, StoreError, Damaged):
+        known = []
+    asked = {line.id for line in planned.plan.lineages}
+    asked -= wishes.unmet(planned.spec, planned.plan.lineages)
+    told = each_once([kept, outcome.failures, known])
+    undone = left_undone(planned.record, told, index.iterations)
+    return tuple(failure for failure in undone if failure.lineage in asked)
 
 
 @dataclass(frozen=True)
@@ -182,11 +202,10 @@ def _made_ready(
         planned = replace(
             planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
         )
-    forget_stops(store, spec.name)
     arrays = load_datasets(planned.datasets, planned.plan, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
-    _write_records(planned, store, arrays, progress.given_up)
+    _write_records(planned, store, arrays)
     while wait_for_collection(store, collected):
         # It may have taken what was stored of the sweep, and `rm` its records too.
         collected = collections(store)
@@ -195,8 +214,8 @@ def _made_ready(
             planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
         )
         arrays = load_datasets(planned.datasets, planned.plan, roots)
-        _write_records(planned, store, arrays, progress.given_up)
-    add_provenance(store, spec.name, command)
+        _write_records(planned, store, arrays)
+    begin_run(store, spec.name, command, progress.run, plan.left)
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 
@@ -236,8 +255,10 @@ def _train(
 
     packing = _checked(ready.planned.packed(cluster), spec, cluster)
     progress.on(cluster, packing)
+    plan = ready.planned.plan
+    place = place_among_runs(ready.store, spec.name, progress.run)
     return train_plan(
-        ready.planned.plan,
+        replace(plan, tasks=begun_at(plan.tasks, place)),
         packing=packing,
         resources=spec.resources,
         keeping=spec.store,
@@ -245,8 +266,8 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(ready.store, spec.name, wishes.seconds),
-        rank=ranks(spec, ready.planned.plan.lineages),
+        ending=Ending(ready.store, spec.name, progress.run, wishes.seconds),
+        rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )
 
@@ -308,12 +329,7 @@ def _check_room(planned: PlannedSweep, store: Store) -> None:
         )
 
 
-def _write_records(
-    planned: PlannedSweep,
-    store: Store,
-    arrays: Mapping[str, Dataset],
-    kept: Sequence[Failure],
-) -> None:
+def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset]) -> None:
     """Write down what the sweep is, which names what it is made of."""
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
@@ -322,7 +338,6 @@ def _write_records(
     record_versions(store, name, planned.spec.configs)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
-    write_failures(store, name, kept)
 
 
 def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:

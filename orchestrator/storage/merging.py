@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.records.heartbeat import RUN
-from orchestrator.records.provenance import PROVENANCE, read_provenance
+from orchestrator.records.provenance import PROVENANCE, by_start, read_provenance
+from orchestrator.records.runs import alone
+from orchestrator.records.stops import STOPS
 from orchestrator.records.sweep import LINEAGES, SweepRecord, existing_sweep, read_sweep
 from orchestrator.storage.collecting import COLLECTING
 from orchestrator.storage.naming import Names, named_by, sweeps_in, union
@@ -143,11 +145,18 @@ def _write_records(store: Store, other: Store, record: SweepRecord) -> None:
     """Of a sweep that is here already, only the runs that it is not known to have had."""
     name = record.name
     if read_sweep(store, name) is None:
-        files = records_of(other, name)
-        files.pop(RUN.name, None)  # a run of the other storage
+        files = {
+            file: data for file, data in records_of(other, name).items() if not _of_a_run(file)
+        }
         store.place(sweep_path(name), files, last=LINEAGES.name)
         return
-    here, there = read_provenance(store, name), read_provenance(other, name)
-    both = {run.started_at: run for run in (*there, *here)}
-    if len(both) > len(here):
-        PROVENANCE.write(store, name, [both[at] for at in sorted(both)])
+    with alone(store, name):
+        here, there = read_provenance(store, name), read_provenance(other, name)
+        both = by_start((*there, *here))
+        if len(both) > len(here):
+            PROVENANCE.write(store, name, both)
+
+
+def _of_a_run(file: str) -> bool:
+    """Whether a record is about a run of the other storage, which may be in flight there."""
+    return file == RUN.name or (RUN.run_in(file) or STOPS.run_in(file)) is not None

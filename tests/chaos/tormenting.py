@@ -191,9 +191,17 @@ def _await_commit(run: Run, launch: Launch) -> int | None:
 
 def _await_tables(run: Run, launch: Launch) -> None:
     """Interrupt the run: it makes the tables of what there is, having said that it has ended."""
-    status = next(run.store.glob("sweeps/*/run.json"))
+    (record,) = run.store.glob("sweeps/*/run-*.json")
     launch.process.send_signal(signal.SIGINT)
-    launch.until(lambda: b'"ended"' in status.read_bytes(), PATIENCE_SECONDS)
+    launch.until(lambda: _says_ended(record), PATIENCE_SECONDS)
+
+
+def _says_ended(record: Path) -> bool:
+    """Of a run whose record is kept with those before it, it is no longer there."""
+    try:
+        return b'"ended"' in record.read_bytes()
+    except FileNotFoundError:
+        return True
 
 
 def _strike(run: Run, launch: Launch, kill: Kill, writer: int | None, random: Random) -> bool:

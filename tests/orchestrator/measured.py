@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.published import record_published
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
@@ -48,7 +48,7 @@ def measured(
     published = read_published(Path(spec.published)) if spec.published else ()
     record_published(store, record, published)
     ids = [line.id for line in record.lineages if failed(line.id)]
-    write_failures(store, record.name, [Failure(each, 1, 2, "Traceback") for each in ids])
+    FAILURES.write(store, record.name, [Failure(each, 1, 2, "Traceback") for each in ids])
     for line in record.lineages:
         for t, key in zip(line.iterations, line.keys, strict=True):
             chosen = measures(line, t)

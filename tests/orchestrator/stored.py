@@ -9,8 +9,8 @@ import pytest
 from dying import PutWhole
 
 import trainables.store.store
-from orchestrator.records.provenance import add_provenance
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.runs import begin_run, new_run
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages, wanted_snapshots
@@ -62,7 +62,7 @@ def store_sweep(store: Store, name: str, **sections: Any) -> SweepRecord:
     record = record_sweep(spec, lineages)
     mark(store)
     write_sweep(store, record)
-    add_provenance(store, name, ["prunesweep", "run"])
+    begin_run(store, name, ["prunesweep", "run"], new_run(), [])
     for key in keys(record):
         commit(store, iteration_path(key))
     for key in snapshots_of(lineages):

@@ -59,10 +59,14 @@ def head(folder: Path, mode: dict[str, str]) -> Iterator[str]:
         process.wait()
 
 
-def wait_until_handed_out(heartbeat: Path) -> None:
-    """Until every lineage of a run is a trial of Tune's."""
+def waiting(heartbeat: Path) -> int:
+    return json.loads(heartbeat.read_text())["counts"]["waiting"]
+
+
+def wait_until_handed_out(sweep: Path) -> None:
+    """Until every lineage of the run whose records are in `sweep` is a trial of Tune's."""
     deadline = time.monotonic() + 240
-    while not heartbeat.exists() or json.loads(heartbeat.read_text())["counts"]["waiting"]:
+    while not (beats := [*sweep.glob("run-*.json")]) or waiting(beats[0]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -186,7 +190,7 @@ def test_a_run_that_waits_for_a_busy_cluster_can_be_interrupted(
             [COMMAND, "run", "s.yaml", "--address", heads["open"], "--set", "wandb.mode=disabled"],
             cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE,
         )  # fmt: skip
-        wait_until_handed_out(tmp_path / "prunesweep-store/sweeps/s/run.json")
+        wait_until_handed_out(tmp_path / "prunesweep-store/sweeps/s")
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=240)
         someone.communicate()

@@ -266,7 +266,7 @@ def in_flight(tmp_path: Path) -> Callable[[str], Results]:
             state=state, host="here", pid=1, process=process, counts=counts, running={},
             heartbeat=datetime.now(UTC).isoformat(), eta_seconds=1.0,
         )  # fmt: skip
-        write_heartbeat(results.store, "s", beat)
+        write_heartbeat(results.store, "s", beat, "a-run")
         return results
 
     return say

@@ -1,13 +1,16 @@
 """Runs that are interrupted, killed or run at once: real Ray processes, real signals."""
 
 import json
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from asking import ask
+from slurm import Slurm
 from sweeping import (
     ONE_AT_A_TIME,
     SWEEP,
@@ -20,6 +23,9 @@ from sweeping import (
     wait_for,
     write,
 )
+
+from orchestrator.records.provenance import read_provenance
+from orchestrator.records.runs import runs_at_work
 
 LONGER: dict[str, Any] = SWEEP | {
     "name": "longer",
@@ -98,8 +104,8 @@ def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted:
 
 def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> None:
     process = start(tmp_path, "run", str(write(tmp_path, SWEEP)))
-    record = tmp_path / "prunesweep-store/sweeps/small/run.json"
-    wait_for(record.exists)  # written just before Ray is started
+    records = tmp_path / "prunesweep-store/sweeps/small"
+    wait_for(lambda: any(records.glob("run-*.json")))  # written just before Ray is started
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
@@ -119,6 +125,64 @@ def test_runs_at_once_train_each_iteration_once(tmp_path: Path) -> None:
         trained += [line for line in err.splitlines() if " iteration " in line]
     assert len(trained) == len(commits(tmp_path)) == 1 + 3 * 2
     assert store_of(tmp_path).names("claims") == store_of(tmp_path).names("quarantine") == []
-    for name in ("longer", "other"):
+    for name, runs in (("longer", 2), ("other", 1)):
+        assert len(read_provenance(store_of(tmp_path), name)) == runs
         assert len(table(tmp_path, name, "iterations")) == 2 * 3
     assert json.loads(ask(tmp_path, "verify", "--json"))["damage"] == []
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    made = Slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{made.bin}{os.pathsep}{os.environ['PATH']}")
+    yield made
+    made.close()
+
+
+def test_an_array_whose_time_is_up_goes_on_where_it_was(
+    tmp_path: Path, slurm: Slurm, uninterrupted: Path
+) -> None:
+    file = write(tmp_path, LONGER)
+    submitted = ask(tmp_path, "submit", str(file), "--slurm", "--array", "2", *ONE_AT_A_TIME)
+    assert "job 100: 2 runs of longer for 7 iterations" in submitted
+    wait_for(lambda: not slurm.attend() and commits(tmp_path) != set())
+    first, _ = slurm.tasks
+    slurm.warn(first)
+    wait_for(slurm.attend)
+    assert [(task.code, task.starts) for task in slurm.tasks] == [(0, 2), (0, 1)], logs(tmp_path)
+    assert logs(tmp_path).count(" iteration ") == COMMITS
+    assert len(read_provenance(store_of(tmp_path), "longer")) == 3
+    assert_equal_results(tmp_path, uninterrupted, "longer")
+    assert "nothing was submitted" in ask(tmp_path, "submit", str(file), "--slurm")
+
+
+@pytest.mark.cluster
+def test_four_runs_of_which_machines_are_lost_divide_a_sweep(
+    tmp_path: Path, slurm: Slurm, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    sweep = LONGER | {"name": "wide", "seeds": [0, 1, 2], "methods": [
+        "one_shot", "lottery_ticket", {"name": "sap", "p": [0.3, 0.5, 0.9]}]}  # fmt: skip
+    alone = tmp_path_factory.mktemp("alone")
+    run(alone, sweep)
+    file = write(tmp_path, sweep)
+    ask(tmp_path, "submit", str(file), "--slurm", "--array", "4", *ONE_AT_A_TIME)
+    store = store_of(tmp_path)
+    wait_for(lambda: not slurm.attend() and len(runs_at_work(store, "wide")) == 4)
+    status = json.loads(ask(tmp_path, "status", "wide", "--json"))
+    assert (status["state"], len(status["runs"]), status["run"]["together"]) == ("running", 4, 4)
+    wait_for(lambda: not slurm.attend() and len(commits(tmp_path)) >= 6)
+    # Each began elsewhere.
+    assert len({line for run in status["runs"] for line in run["running"]}) >= 3
+    slurm.lose(slurm.tasks[1])
+    slurm.warn(slurm.tasks[2])
+    wait_for(slurm.attend, seconds=900)
+    assert [task.code for task in slurm.tasks] == [0] * 4, logs(tmp_path)
+    assert [task.starts for task in slurm.tasks] == [1, 2, 2, 1]
+    assert len(read_provenance(store, "wide")) == 6
+    assert store.names("claims") == store.names("quarantine") == []
+    assert [name for name in store.names("sweeps/wide") if name.startswith("run-")] == []
+    assert_equal_results(tmp_path, alone, "wide")
+
+
+def logs(folder: Path) -> str:
+    return "".join(file.read_text() for file in sorted(folder.glob("slurm-*/*.log")))

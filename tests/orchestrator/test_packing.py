@@ -249,7 +249,7 @@ packing = pack(planned.plan.tasks, planned.datasets, Resources(),
 memory, trials = packing.slots[0].memory, len(packing.slots)
 queue = Queue(planned.plan.tasks, {}.get, memory, 0, Listener(), trials)
 work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
-ending = Ending(Store(str(folder / "store")), "s")
+ending = Ending(Store(str(folder / "store")), "s", "a-run")
 placing = Placing(queue, Nodes(nodes_now), Room(packing.slots), packing.lay)
 _tuner(Placed, work, placing, ending, str(folder / "tune")).fit()
 assert not queue.unfinished

@@ -10,8 +10,9 @@ import pytest
 from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN
-from orchestrator.records.provenance import PROVENANCE, add_provenance, read_provenance
+from orchestrator.records.provenance import PROVENANCE, read_provenance
 from orchestrator.records.published import PUBLISHED
+from orchestrator.records.runs import begin_run, end_run
 from orchestrator.records.sweep import LINEAGES, SPEC, read_sweep, write_sweep
 from trainables.store import Store
 
@@ -77,8 +78,9 @@ def test_a_run_keeps_what_another_version_says_of_earlier_runs(
     file = tmp_path / PROVENANCE.path(SWEEP)
     (earlier,) = json.loads(file.read_text())
     file.write_text(json.dumps([earlier | {"kernel": "6.1"}]))
-    add_provenance(before, SWEEP, ["prunesweep", "run"])
+    begin_run(before, SWEEP, ["prunesweep", "run"], "a", [])
+    end_run(before, SWEEP)
     first, second = json.loads(file.read_text())
     assert first == earlier | {"kernel": "6.1"}
-    assert set(second) == set(earlier)
+    assert set(second) == {*earlier, "run"}
     assert read_provenance(before, SWEEP)[1].command == ["prunesweep", "run"]

@@ -20,7 +20,7 @@ from asking import ask
 from measured import measured, sweep_file
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.page import safe_json
@@ -423,7 +423,7 @@ def failed(results: Results, tmp_path: Path) -> Results:
     for key in (lines[2].keys[2], *lines[3].keys[1:]):
         shutil.rmtree(folder / iteration_path(key))
     copy = replace(results.store, location=str(folder))
-    write_failures(copy, "s", [Failure(lines[2].id, 2, 2, HOSTILE)])
+    FAILURES.write(copy, "s", [Failure(lines[2].id, 2, 2, HOSTILE)])
     return open_results(copy, "s")
 
 

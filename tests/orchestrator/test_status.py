@@ -21,7 +21,7 @@ from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 from sweeping import wait_for
 
-from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.status import MethodStatus, sweep_status
 from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results
@@ -99,7 +99,7 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
         MethodStatus("lottery_ticket", 2, 2, 0, iterations=6, committed=6),
     )
     failed = partial.record.lineages[1].id
-    write_failures(partial.store, "s", [Failure(failed, 2, 2, "ValueError: no")])
+    FAILURES.write(partial.store, "s", [Failure(failed, 2, 2, "ValueError: no")])
     assert [each.failed for each in sweep_status(partial.store, "s").methods] == [1, 0]
 
 

@@ -20,10 +20,10 @@ from smallest import SWEEP as SMALLEST
 from stored import BOTH, KINDS, commit, keys, lineages_of, opened_as, snapshots_of, store_sweep
 from sweeping import start, store_of, wait_for, write
 
-from orchestrator.records.failures import FAILURES
 from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import read_provenance
+from orchestrator.records.published import PUBLISHED
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import (
     LINEAGES,
@@ -176,7 +176,7 @@ def begin_run(store: Store, name: str) -> None:
         state="running", host=process.host, pid=process.pid, process=process,
         heartbeat="2026-01-01T00:00:00+00:00", counts=Counts(), running={}, eta_seconds=None,
     )  # fmt: skip
-    write_heartbeat(store, name, heartbeat)
+    write_heartbeat(store, name, heartbeat, "a-run")
 
 
 def test_an_iteration_that_someone_trains_is_not_removed(store: Store) -> None:
@@ -682,7 +682,7 @@ def test_a_run_trains_what_a_collection_took_meanwhile(tmp_path: Path) -> None:
     file = write(tmp_path, sweep)
     with claimed(store, COLLECTING):
         process = start(tmp_path, "run", str(file), "--json")
-        wait_for(lambda: store.exists(FAILURES.path("s")))
+        wait_for(lambda: store.exists(PUBLISHED.path("s")))
         # As `rm` does.
         store.discard(sweep_path("s"), first=LINEAGES.name)
         delete(store, [Leftover("iterations", lost, 0)])

@@ -11,10 +11,10 @@ from asking import ask, refused
 from sweeping import SWEEP, write
 
 from orchestrator.commands.given import all_of, conditions, duration
-from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.recording import record_sweep
-from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop, forget_stops
+from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop
 from orchestrator.records.sweep import write_sweep
 from orchestrator.run import ending
 from orchestrator.run.datasets import resolve_datasets
@@ -132,7 +132,7 @@ def test_what_has_diverged_is_left_until_it_is_asked_for(tmp_path: Path) -> None
     diverged = Failure(lineages[0].id, 1, 1, "…", diverged=True)
     failed = Failure(lineages[1].id, 1, 2, "…")
     gone = Failure("of-another-grid", 1, 1, "…", diverged=True)
-    write_failures(store, spec.name, [diverged, failed, gone])
+    FAILURES.write(store, spec.name, [diverged, failed, gone])
     assert Wishes().given_up(store, spec.name) == {diverged.lineage, gone.lineage}
     assert failures_of(store, spec.name, [diverged.lineage]) == (diverged,)
     planned = plan_sweep(spec, store, ROOTS)
@@ -176,9 +176,9 @@ def test_what_is_left_out_is_no_damage(tmp_path: Path) -> None:
 
 def test_a_run_ends_after_its_time(tmp_path: Path) -> None:
     queue = queue_of(tmp_path)
-    Ending(Store(str(tmp_path)), "small", seconds=1000).heed(queue)
+    Ending(Store(str(tmp_path)), "small", "a", seconds=1000).heed(queue)
     assert not queue.stopping
-    Ending(Store(str(tmp_path)), "small", seconds=0).heed(queue)
+    Ending(Store(str(tmp_path)), "small", "a", seconds=0).heed(queue)
     assert queue.stopping
 
 
@@ -187,18 +187,19 @@ def test_another_terminal_stops_lineages_or_the_whole_run(
 ) -> None:
     monkeypatch.setattr(ending, "SECONDS", 0.0)
     store, queue = mark(Store(str(tmp_path))), queue_of(tmp_path)
-    run = Ending(store, "small")
+    run = Ending(store, "small", "a")
     run.heed(queue)
     first = queue.tasks[0].lineage.id
-    ask_to_stop(store, "small", [first])
+    ask_to_stop(store, "small", [first], ["a"])
     run.heed(queue)
     (attempt,) = queue.hand_out("a")
     assert attempt.task.lineage.id != first
-    ask_to_stop(store, "small", [EVERYTHING])
+    ask_to_stop(store, "small", [EVERYTHING], ["another"])
+    run.heed(queue)
+    assert not queue.stopping
+    ask_to_stop(store, "small", [EVERYTHING], ["another", "a"])
     run.heed(queue)
     assert queue.stopping
-    forget_stops(store, "small")
-    assert STOPS.read(store, "small") == []
 
 
 def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) -> None:
@@ -211,11 +212,14 @@ def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) 
         state="running", host="here", pid=os.getpid(), process=Process(**this_process()),
         heartbeat=datetime.now(UTC).isoformat(), counts=Counts(), running={}, eta_seconds=None,
     )  # fmt: skip
-    write_heartbeat(store, "small", beat)
+    write_heartbeat(store, "small", beat, "one")
     wanted = lineages[0].id
     assert wanted in ask(tmp_path, "stop", "small", wanted[-8:])
-    assert STOPS.read(store, "small") == [wanted]
+    assert STOPS.of("one").read(store, "small") == [wanted]
     assert "the whole run" in ask(tmp_path, "stop", "small")
+    write_heartbeat(store, "small", beat, "another")
+    assert "all 2 runs" in ask(tmp_path, "stop", "small")
+    assert EVERYTHING in (STOPS.of("another").read(store, "small") or [])
 
 
 def test_what_is_called_at_the_end_is_told_how_it_ended(tmp_path: Path) -> None:

@@ -35,9 +35,10 @@ function stateText(done) {
   const all = data.lineages.length;
   if (data.state === "finished") return "finished";
   if (data.state === "running") {
-    const { counts, eta_seconds: eta } = data.run;
+    const { counts, eta_seconds: eta, together } = data.run;
     const left = eta === null ? "" : `, ${duration(eta)} left`;
-    return `running: ${counts.iterations} of ${counts.to_train} iterations${left}`;
+    const runs = together ? ` in ${together} runs` : "";
+    return `running: ${counts.iterations} of ${counts.to_train} iterations${runs}${left}`;
   }
   if (data.state === "died") return "the run has died without saying so; run it again to resume";
   return `incomplete: ${all - done} of ${plural(all, "lineage")} to go`;

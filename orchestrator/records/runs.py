@@ -1,0 +1,130 @@
+"""Runs: what each run of a sweep writes alone, and what is kept of those that are over."""
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from orchestrator.records.failures import FAILURES, Failure, each_once
+from orchestrator.records.files import RecordFile
+from orchestrator.records.heartbeat import RUN, Heartbeat
+from orchestrator.records.provenance import PROVENANCE, Provenance, add_provenance, by_start
+from orchestrator.records.stops import STOPS
+from trainables.store import Damaged, Store, sweep_path
+from trainables.store.claims import Claims, pause
+
+OWN: tuple[RecordFile[Any], ...] = (RUN, FAILURES, PROVENANCE, STOPS)
+"""What a run has a file of its own of."""
+
+Contents = TypeVar("Contents")
+
+
+def new_run() -> str:
+    """An id for a run that begins; those of later ones sort after it."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def last_heard(store: Store, sweep: str) -> dict[str, Heartbeat]:
+    """The last sign of life of the sweep's runs in flight, and of those whose records still lie
+    beside theirs, by their ids, the oldest first. One that cannot be read is none."""
+    runs = sorted(_runs(store, sweep, (RUN,)))
+    found = {run: _readable(RUN.of(run), store, sweep) for run in runs}
+    return {run: beat for run, beat in found.items() if beat is not None}
+
+
+def runs_at_work(store: Store, sweep: str) -> dict[str, Heartbeat]:
+    """The runs of the sweep that are in flight, by their ids, the oldest first."""
+    return {run: beat for run, beat in last_heard(store, sweep).items() if beat.is_at_work}
+
+
+def begin_run(
+    store: Store, sweep: str, command: Iterable[str], run: str, left: Collection[str]
+) -> None:
+    """Write down that `run` begins, which leaves the lineages `left` as they are. Of the others,
+    which it trains again, what earlier runs told is forgotten."""
+    add_provenance(store, sweep, command, run)
+    _fold(store, sweep, run, lambda failure: failure.lineage in left)
+
+
+def end_run(store: Store, sweep: str) -> None:
+    """A run has ended: what it wrote joins what is kept of those before it."""
+    _fold(store, sweep, None, lambda failure: True)
+
+
+@contextmanager
+def alone(store: Store, sweep: str) -> Iterator[None]:
+    """While the block runs, nobody else changes what is kept of the runs that are over."""
+    claims = Claims(store)
+    while (claim := claims.take(f"records-{sweep}")) is None:
+        pause(0.2)
+    with claim:
+        yield
+
+
+def _fold(store: Store, sweep: str, begun: str | None, kept: Callable[[Failure], bool]) -> None:
+    """Move what runs that are over have written into the files that are of all of them, of failures
+    those that are `kept`. Who is killed in the middle has moved some of it twice, which shows once.
+    """
+    with alone(store, sweep):
+        ended = _runs(store, sweep, OWN) - {begun} - runs_at_work(store, sweep).keys()
+        over = sorted(ended, reverse=True)
+        beats = _told(RUN, store, sweep, over)
+        if beats:
+            with suppress(OSError):  # it costs a view of the past, and no result
+                _write(RUN, store, sweep, max(beats, key=lambda beat: beat.at))
+        failures = each_once(_told(FAILURES, store, sweep, over))
+        _write(FAILURES, store, sweep, [each for each in failures if kept(each)])
+        _set_damaged_aside(store, sweep, over)
+        runs = [each for told in _told(PROVENANCE, store, sweep, over) for each in told]
+        if runs:
+            heard = {run: _readable(RUN.of(run), store, sweep) for run in over}
+            _write(PROVENANCE, store, sweep, by_start(_heard(each, heard) for each in runs))
+        for run in over:
+            for kind in OWN:
+                with suppress(OSError):  # what cannot be deleted is moved again
+                    store.delete_file(kind.of(run).path(sweep))
+
+
+def _heard(each: Provenance, heard: Mapping[str, Heartbeat | None]) -> Provenance:
+    last = heard.get(each.id)
+    return each.model_copy(update={"heard_at": last.heartbeat}) if last is not None else each
+
+
+def _set_damaged_aside(store: Store, sweep: str, over: Sequence[str]) -> None:
+    """What was known of earlier runs is kept, even where it cannot be read."""
+    for file in _files(PROVENANCE, over):
+        try:
+            file.read(store, sweep)
+        except Damaged:
+            store.set_aside(file.path(sweep))
+
+
+def _runs(store: Store, sweep: str, kinds: Iterable[RecordFile[Any]]) -> set[str]:
+    """The ids of the runs that have a file of one of the `kinds`."""
+    names = store.names(sweep_path(sweep))
+    return {run for kind in kinds for name in names if (run := kind.run_in(name)) is not None}
+
+
+def _files(kind: RecordFile[Contents], runs: Iterable[str]) -> list[RecordFile[Contents]]:
+    return [*(kind.of(run) for run in runs), kind]
+
+
+def _told(
+    kind: RecordFile[Contents], store: Store, sweep: str, runs: Iterable[str]
+) -> list[Contents]:
+    """What can be read of what `runs` wrote, in their order, and last of what is kept."""
+    found = [_readable(file, store, sweep) for file in _files(kind, runs)]
+    return [each for each in found if each is not None]
+
+
+def _readable(file: RecordFile[Contents], store: Store, sweep: str) -> Contents | None:
+    try:
+        return file.read(store, sweep)
+    except Damaged:
+        return None
+
+
+def _write(kind: RecordFile[Contents], store: Store, sweep: str, contents: Contents) -> None:
+    if store.peek(kind.path(sweep)) != kind.encoded(contents):
+        kind.write(store, sweep, contents)
