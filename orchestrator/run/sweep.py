@@ -22,6 +22,7 @@ from orchestrator.results.tables import compact, recorded_seconds
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
 from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
+from orchestrator.run.expiring import expire_claims
 from orchestrator.run.finishing import call
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices
@@ -375,6 +376,7 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
+    expire_claims(store, planned.plan.to_train)
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()
