@@ -37,9 +37,10 @@ class ClusterError(UserError):
 def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
-    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of its own, which is in the
-    environment of its processes and on no disk; where the temporary folder's path is too long for
-    its sockets, they are in a folder of their own. Raises ClusterError, and NoShortFolder.
+    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of
+    its own, which is in the environment of its processes and on no disk; where the temporary
+    folder's path is too long for its sockets, they are in a folder of their own. Raises
+    ClusterError, and NoShortFolder.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

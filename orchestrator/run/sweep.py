@@ -158,8 +158,8 @@ class RunSummary:
     """What a run did: its plan, its outcome, and the damage it set aside and trained again.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were, or there was no time. `wandb` is None when W&B is disabled or
-    the run was interrupted.
+    the tables could not be written, None when they were, or there was no time. `wandb` is None when
+    W&B is disabled or the run was interrupted.
     """
 
     planned: PlannedSweep
