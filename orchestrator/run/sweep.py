@@ -21,6 +21,7 @@ from orchestrator.results.tables import compact
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
+from orchestrator.run.expiring import expire_claims
 from orchestrator.run.finishing import call
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.interruption import interruptions_noted
@@ -196,6 +197,7 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
+    expire_claims(store, planned.plan.to_train)
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()

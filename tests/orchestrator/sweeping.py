@@ -41,11 +41,11 @@ def write(folder: Path, sweep: dict[str, Any]) -> Path:
     return file
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, own_group: bool = False) -> subprocess.Popen[str]:
     environment = os.environ | {"COLUMNS": "60"}
     return subprocess.Popen(
         [COMMAND, *arguments], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=own_group,
     )  # fmt: skip
 
 

@@ -210,7 +210,7 @@ class _Interrupting:
             pass  # the handler runs between two instructions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize(
     "handler", [signal.default_int_handler, lambda number, _: sys.exit(number)]
 )

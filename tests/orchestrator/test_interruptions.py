@@ -4,7 +4,9 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -26,6 +28,11 @@ from sweeping import (
 
 from orchestrator.records.provenance import read_provenance
 from orchestrator.records.runs import runs_at_work
+from orchestrator.run.datasets import resolve_datasets
+from orchestrator.run.planning import sweep_lineages
+from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.data import data_roots
+from trainables.store.claims import Claims
 
 LONGER: dict[str, Any] = SWEEP | {
     "name": "longer",
@@ -50,7 +57,7 @@ def test_an_interrupted_sweep_resumes_to_the_same_tables(
 ) -> None:
     process = start(tmp_path, "run", str(write(tmp_path, LONGER)))
     wait_for(lambda: len(commits(tmp_path)) >= 2)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "the same command resumes" in out
@@ -58,6 +65,108 @@ def test_an_interrupted_sweep_resumes_to_the_same_tables(
     assert 2 <= len(done) < COMMITS
     assert run(tmp_path, LONGER, *ONE_AT_A_TIME)["planned"] == COMMITS - len(done)
     assert_equal_results(tmp_path, uninterrupted, "longer")
+
+
+ENDLESS: dict[str, Any] = SWEEP | {
+    "name": "endless",
+    "train": {"epochs": 100_000, "batch_size": 10},
+    "resources": {"max_concurrent": 1},
+}
+
+
+def of_the_run(process: Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def tell_all(process: Popen[str]) -> None:
+    """As a job queue ends a job: its process group, and all that it finds of it besides."""
+    found = of_the_run(process)
+    os.killpg(process.pid, signal.SIGTERM)
+    for each in [psutil.Process(process.pid), *found]:
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGTERM)
+
+
+def tell_the_driver(process: Popen[str]) -> None:
+    process.send_signal(signal.SIGUSR1)
+
+
+def test_a_run_that_is_told_to_go_leaves_all_in_order(tmp_path: Path) -> None:
+    """Told everywhere at once, and then, having gone on from there, its driver alone."""
+    file, store = write(tmp_path, ENDLESS), store_of(tmp_path)
+    places: list[str] = []
+    for tell in (tell_all, tell_the_driver):
+        process = start(tmp_path, "run", str(file), own_group=True)
+        wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+        others = of_the_run(process)
+        tell(process)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 130, err
+        assert err.count("told to go: keeping the state of what is in flight\n") == 1
+        assert "GCS" not in err
+        assert "Traceback" not in err
+        assert out.startswith("told to go: everything committed is safe")
+        _, alive = psutil.wait_procs(others, timeout=240)
+        assert alive == []
+        assert store.names("claims") == store.names("tmp") == store.names("tables") == []
+        assert json.loads(ask(tmp_path, "status", "endless", "--json"))["run"]["state"] == "ended"
+        [trunk] = store.names("checkpoints")
+        [place] = store.names(f"checkpoints/{trunk}")
+        places.append(place)
+    assert places[0] < places[1]
+    # Tables that lag are made by whoever shows them.
+    assert ask(tmp_path, "results", "endless")
+    assert "manifest-endless.json" in store.names("tables")
+
+
+@pytest.mark.cluster
+def test_a_sweep_told_to_go_again_and_again_ends_with_the_same_tables(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    """In all, its lineages fused and alone; told everywhere, the driver alone, a worker alone."""
+    file = write(tmp_path, LONGER)
+
+    def tell_a_worker(process: Popen[str]) -> None:
+        for each in of_the_run(process):
+            if "Trainable" in " ".join(each.cmdline()):
+                each.send_signal(signal.SIGTERM)
+        wait_for(lambda: not list(tmp_path.glob("prunesweep-store/claims/*/*")))
+        wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+        tell_the_driver(process)
+
+    for tell in (tell_all, tell_the_driver, tell_a_worker):
+        before = len(commits(tmp_path))
+        process = start(tmp_path, "run", str(file), own_group=True)
+        wait_for(lambda before=before: len(commits(tmp_path)) > before)
+        tell(process)
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 130, err
+        assert "will be tried again" not in err
+        assert store_of(tmp_path).names("claims") == []
+    run(tmp_path, LONGER, *ONE_AT_A_TIME)
+    assert store_of(tmp_path).names("checkpoints") == []
+    assert_equal_results(tmp_path, uninterrupted, "longer")
+
+
+@pytest.mark.cluster
+def test_the_claims_of_a_machine_that_is_lost_are_waited_for_once(tmp_path: Path) -> None:
+    """When the first of them is trained, none is left."""
+    sweep = LONGER | {"seeds": [0, 1, 2], "methods": ["one_shot"], "prune": {"iterations": 1}}
+    file = write(tmp_path, sweep)
+    spec, store = load_sweep(file), store_of(tmp_path)
+    lineages = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+    lost = [Claims(store).take(line.trunk) for line in lineages]
+    assert len(lost) == 3
+    for claim in lost:
+        assert claim is not None
+        claim._done.set()
+        ticket = claim.ticket | {"process": claim.ticket["process"] | {"host": "another"}}
+        store.put(claim.path, json.dumps(ticket).encode())
+    process = start(tmp_path, "run", str(file), *ONE_AT_A_TIME)
+    wait_for(lambda: commits(tmp_path) != set())
+    assert not any(store.exists(claim.path) for claim in lost if claim)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
 
 
 def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
-from trainables.errors import Diverged
+from trainables.errors import Diverged, Interrupted
 from trainables.lineage.cause import Cause
 from trainables.store import Damaged, StoreGone
 from trainables.store.artifacts import WEIGHTS
@@ -38,6 +38,7 @@ class Listener:
         self.gave_up: list[str] = []
         self.failures: list[Failure] = []
         self.notices: list[str] = []
+        self.told: list[str] = []
 
     def started(self, lineage: str, attempt: int) -> None: ...
 
@@ -51,7 +52,8 @@ class Listener:
 
     def stopping(self) -> None: ...
 
-    def leaving(self) -> None: ...
+    def leaving(self) -> None:
+        self.told.append("leaving")
 
     def noticed(self, line: str) -> None:
         self.notices.append(line)
@@ -110,6 +112,27 @@ def test_what_shares_a_failed_iteration_is_given_up_with_it_and_so_on(tmp_path: 
     assert listener.gave_up == [lineage.id for lineage in plan.lineages]
     assert handed_out(queue, "third") is None
     assert queue.exhausted
+
+
+def test_a_worker_that_is_told_to_go_has_failed_at_nothing(tmp_path: Path) -> None:
+    queue, listener = queue_of(planned(tmp_path, TWO))
+    [attempt] = queue.hand_out("first")
+    queue.failed("first", Cause.of("told to go", Interrupted()))
+    assert queue.hand_out("second") == (attempt,)
+    assert listener.failures == queue.failures == []
+
+
+def test_a_run_that_leaves_takes_what_dies_meanwhile_for_left(tmp_path: Path) -> None:
+    queue, listener = queue_of(planned(tmp_path, TWO))
+    assert handed_out(queue, "first")
+    queue.leave()
+    queue.leave()
+    assert listener.told == ["leaving"]
+    assert handed_out(queue, "second") is None
+    queue.failed("first", Cause("its worker was killed"))
+    assert queue.exhausted
+    assert queue.unfinished
+    assert listener.failures == queue.failures == []
 
 
 def test_a_lineage_is_released_by_the_commit_it_waits_for(tmp_path: Path) -> None:
@@ -213,7 +236,13 @@ def test_an_attempt_is_made_again_unless_its_error_is_hopeless(
 
 @pytest.mark.parametrize(
     "error",
-    [Diverged("y"), StoreGone("x"), Damaged("a/b", "short"), torch.OutOfMemoryError("z")],
+    [
+        Diverged("y"),
+        Interrupted("w"),
+        StoreGone("x"),
+        Damaged("a/b", "short"),
+        torch.OutOfMemoryError("z"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_was_raised_arrives_as_it_was(tmp_path: Path, error: Exception) -> None:

@@ -106,6 +106,19 @@ def test_a_claim_that_is_not_renewed_expires_and_its_holder_learns_of_it(store: 
         assert Claims(store).take(KEY) is None
 
 
+def test_claims_of_the_dead_are_waited_for_all_together(store: Store) -> None:
+    """Whoever waits knows of each how long it has not been renewed, from the first look on."""
+    dead = [Claims(store, expiry=UNHURRIED).take(f"key{n}") for n in range(3)]
+    with Claims(store, expiry=UNHURRIED).take("alive") or pytest.fail("it is free"):
+        for claim in dead:
+            assert claim is not None
+            elsewhere(store, claim.path)
+            stop_renewing(claim)
+        waiting = Claims(store, expiry=UNHURRIED)
+        assert waiting.still_taken(["key0", "key1", "key2", "alive", "free"]) == {"alive"}
+        assert not any(store.names(f"claims/key{n}") for n in range(3))
+
+
 def test_a_late_beat_does_not_bring_a_lost_claim_back(store: Store) -> None:
     claim = taken(Claims(store, expiry=QUICK))
     store.delete_file(claim.path)

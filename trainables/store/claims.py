@@ -79,12 +79,16 @@ class Claims:
 
     def still_taken(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that somebody has, once those of whom nothing is heard had the time to
-        expire: it takes as long while somebody has one."""
+        expire, all in the same time: it takes as long while somebody has one."""
+        keys = {*keys}
+        taken = {key for key in keys if self.is_taken(key)}
         until = time.monotonic() + self.expiry
-        while taken := {key for key in keys if self.is_taken(key)}:
-            if time.monotonic() > until:
-                break
+        is_last = False
+        while taken and not is_last:
             pause(min(1.0, self.expiry / 10))
+            # By now all those have expired that were there at the first look.
+            is_last = time.monotonic() > until
+            taken = {key for key in keys if self.is_taken(key)}
         return taken
 
     def wait_for(self, key: str) -> None:

@@ -267,7 +267,7 @@ class _Group:
                 for snapshot in snapshots:
                     snapshot(epoch * self._first.steps_per_epoch + step)
                 losses, correct = self._take(*drawn)
-                totals = totals or Totals.of(losses, self._begun)
+                totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
                 told = self._first.is_told()
                 if (told or self._is_due) and step + 1 < steps.stop:

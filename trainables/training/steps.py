@@ -26,9 +26,9 @@ class Totals:
     seen: int = 0
 
     @classmethod
-    def of(cls, losses: Tensor, begun: Sequence[Begun]) -> "Totals":
-        """Those of what was `begun`, of each network or nothing yet, for losses of one network, or
-        [K] of several."""
+    def like(cls, losses: Tensor, begun: Sequence[Begun] = ()) -> "Totals":
+        """Nothing yet, or what was `begun` with each network, for losses of one network, or [K] of
+        several."""
         loss = torch.zeros_like(losses, dtype=torch.float64)
         correct = torch.zeros_like(losses, dtype=torch.int64)
         if not begun:
