@@ -31,7 +31,8 @@ PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
 PAPER_FILES = sorted([*ROOT.glob("sweeps/sap/*.yaml"), *ROOT.glob("sweeps/sketching/*.yaml")])
 COMMANDS = (
     "plan", "run", "submit", "stop", "status", "results", "figures", "report", "dashboard",
-    "verify", "export", "list", "doctor", "wandb-sync", "init", "schema", "rm", "mv", "gc", "merge", "du",
+    "verify", "export", "list", "doctor", "wandb-sync", "init", "schema", "rm", "mv", "gc", "merge",
+    "du",
 )  # fmt: skip
 
 KEYS = (
