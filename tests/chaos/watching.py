@@ -87,7 +87,7 @@ class Watcher:
         claims = self.root / "claims"
         return {
             key: {_pid(claims / key / name) for name in names}
-            for key in _entries(claims)
+            for key in self._claimed()
             if (names := _entries(claims / key)) and not (self.root / "iterations" / key).exists()
         }
 
@@ -113,8 +113,12 @@ class Watcher:
         self._files[path] = _files(self.root / path)
         self.commits.setdefault(path, now)
 
+    def _claimed(self) -> list[str]:
+        """The iterations with claims; a sweep's records are claimed too."""
+        return [key for key in _entries(self.root / "claims") if not key.startswith("records-")]
+
     def _look_at_claims(self, now: float) -> None:
-        for key in _entries(self.root / "claims"):
+        for key in self._claimed():
             for name in _entries(self.root / "claims" / key):
                 ticket = Ticket(now, now, late=f"iterations/{key}" in self.commits)
                 self.tickets.setdefault(key, {}).setdefault(name, ticket).last = now

@@ -178,7 +178,7 @@ def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
     }
     with start(tmp_path, "run", str(write(tmp_path, endless))) as process:
         try:
-            wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+            wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/[0-9a-f]*/*")) != [])
             of_the_run = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             assert process.stderr

@@ -31,6 +31,16 @@ def test_no_less_than_the_longest_lineage_at_work() -> None:
     assert pace.left(1.5, 18, 8, [(1.0, 10)]) == pytest.approx(9.5)
 
 
+def test_what_others_train_is_not_left_to_this_run() -> None:
+    pace = Pace()
+    # Before this one has committed anything, they are all that is known.
+    assert pace.left(30.0, 60, 1, [], elsewhere=2.0) == pytest.approx(30.0)
+    for second in range(5):
+        pace.committed(31.0 + second, 1.0)
+    assert pace.per_second(35.0) == pytest.approx(1.0)
+    assert pace.left(35.0, 45, 1, [(35.0, 1)], elsewhere=3.0) == pytest.approx(10.0)
+
+
 def test_at_the_end_there_is_nothing_to_go() -> None:
     pace = Pace()
     pace.committed(3.0, 0.0)

@@ -166,6 +166,25 @@ def test_a_lineage_is_released_by_any_commit_after_the_one_it_waits_for(
     assert handed_out(queue, "second") == plan.lineages[1].id
 
 
+def test_the_trunk_that_another_run_has_committed_is_noticed_while_it_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    plan = planned(tmp_path, f"prune: {{iterations: 2}}\n{METHODS}")
+    stored: Stored = {}
+    queue, _ = queue_of(plan, stored)
+    one, other = plan.lineages
+    queue.hand_out("first")
+    elsewhere = {one.id: {"claimed_elsewhere": True}}
+    assert not queue.reported("first", elsewhere)
+    assert not queue.hand_out("second")
+    stored[one.keys[0]] = FILES
+    # It waits for the other run again, at the next iteration, and leaves its place to what it need
+    # not wait for.
+    assert queue.reported("first", elsewhere)
+    queue.ended("first")
+    assert handed_out(queue, "second") == other.id
+
+
 def test_what_is_stored_when_a_worker_dies_is_no_failure(tmp_path: Path) -> None:
     """A worker that dies right after its commit tells nobody of it."""
     plan = planned(tmp_path, f"prune: {{iterations: 3}}\n{METHODS}")
