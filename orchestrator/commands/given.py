@@ -1,10 +1,15 @@
-"""What a command is given as text: durations and conditions."""
+"""What a command is given as text: durations, conditions and places."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
+from trainables.store import StoreError
+from trainables.store.location import is_relative
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON"
+"""What `ray job submit` sets for what it runs."""
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -39,3 +44,13 @@ def all_of(option: str, given: list[str] | None) -> dict[str, Any]:
             )
         together |= condition
     return together
+
+
+def refuse_jobs_folder(storage: str, environ: Mapping[str, str]) -> None:
+    """Raise StoreError of a storage in the current folder when that is Ray's, as in a job's."""
+    if JOB_VARIABLE in environ and is_relative(storage):
+        raise StoreError(
+            f"storage {storage} is in the current folder, and that of a Ray job is a copy of what "
+            "was submitted with it, which Ray deletes; give --storage or $PRUNESWEEP_STORAGE an "
+            "absolute path that all nodes share, or a URI such as s3://bucket/folder"
+        )

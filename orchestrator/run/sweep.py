@@ -301,10 +301,12 @@ def run_sweep(
             # Ray's processes have the environment that MPS's clients need.
             told = running.enter_context(_mps(spec, address))
             progress.tell([told] if told else [])
-            return running.enter_context(cluster_starting(address))
+            return running.enter_context(cluster_starting(address, store, spec.resources))
 
         with interruptions_noted():
             started = start() if plan.tasks else None
+            if started and address is not None:
+                started()  # before anything is written to a storage that its nodes may not see
             ready = _made_ready(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
@@ -480,6 +482,7 @@ def _train(
         resources=spec.resources,
         keeping=spec.store,
         storage=ready.store.location,
+        left_out=cluster.left_out,
         load=load,
         observer=progress,
         git_sha=git_sha(),

@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -168,6 +168,7 @@ def train_plan(
     resources: Resources,
     keeping: StoreOptions,
     storage: str,
+    left_out: Collection[str],
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
@@ -178,9 +179,9 @@ def train_plan(
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot;
-    `rank` is how urgent a lineage is, by its id. SIGINT, SIGTERM and `ending` stop the run between
-    iterations; what is committed stays.
+    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot, and
+    the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT,
+    SIGTERM and `ending` stop the run between iterations; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
@@ -213,7 +214,9 @@ def train_plan(
     try:
         with stopped_by_signals(queue.stop, lambda: queue.stopping), keys_kept(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
-            _tuner(trainable, work, queue, ending, Room(packing.slots), scratch).fit()
+            request = partial(_request, work.cpus, left_out)
+            with_resources = tune.with_resources(trainable, request)
+            _tuner(with_resources, work, queue, ending, Room(packing.slots), scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -230,7 +233,7 @@ def _tuner(
 ) -> Tuner:
     trials = _Trials(queue, work)
     return Tuner(
-        tune.with_resources(trainable, partial(_request, work.cpus)),
+        trainable,
         tune_config=TuneConfig(
             search_alg=_Search(queue, room),
             num_samples=-1,
@@ -248,13 +251,19 @@ def _tuner(
     )
 
 
-def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """What a trial asks Ray for."""
+def _request(
+    cpus: int, left_out: Collection[str], config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial asks Ray for, on any node that is not `left_out`."""
     gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
     # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
     # the same, and one that has begun with MPS cannot go on without.
     strategy = "PACK" if config["mps"] else "SPREAD"
-    return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy)
+    bundles = [{"CPU": cpus, **gpus}]
+    if not left_out:
+        return tune.PlacementGroupFactory(bundles, strategy=strategy)
+    elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(left_out))})"}
+    return tune.PlacementGroupFactory(bundles, strategy=strategy, bundle_label_selector=[elsewhere])
 
 
 def _shared_datasets(
