@@ -96,7 +96,7 @@ def _line(address: str | None, cluster: Cluster) -> str:
         return "Ray is started on this machine, for this run"
     said = " (RAY_ADDRESS)" if address == os.environ.get("RAY_ADDRESS") else ""
     nodes = "1 node" if len(cluster.nodes) == 1 else f"{len(cluster.nodes)} nodes"
-    return f"on the Ray cluster at {address}{said}, which has {nodes}"
+    return f"on the Ray cluster at {address}{said}, of {nodes}"
 
 
 def _cpus() -> int | None:

@@ -30,6 +30,7 @@ ANSWER_SECONDS = 60.0
 CLOCK_SECONDS = 5.0
 FREE_BYTES = 1e9
 VERSIONS = ("python", "ray", "torch", "cuda")
+"""What may differ between nodes, and numbers in their last digits with it."""
 
 
 class GroundError(UserError):
@@ -84,6 +85,16 @@ class Ground:
         if gpus and node.gpus and not said["cuda"]:
             return f"torch {said['torch']} is built without CUDA there"
         return None
+
+    def facts(self, node: Node) -> str:
+        """What is known of `node`, for people."""
+        said = node.said
+        known = [f"{node.cpus} CPUs", f"{node.gpus} GPUs"]
+        known += [f"{name} {said[name]}" for name in VERSIONS if said.get(name)]
+        if said:
+            known.append(f"{said['free_bytes'] / 1e9:.1f} GB free in its temporary folder")
+            known += ["the same storage"] if said.get("storage", "") is None else []
+        return ", ".join(known)
 
     def without_code(self) -> list[Node]:
         """The nodes that have no prunesweep, or another one."""
