@@ -8,7 +8,7 @@ from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
 from trainables.store import StoreError
 from trainables.store.location import is_relative
 
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON"
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """What `ray job submit` sets for what it runs."""
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 

@@ -68,8 +68,8 @@ class SmallCluster:
 
 
 @contextmanager
-def small_cluster(cpus: int = 0) -> Iterator[SmallCluster]:
-    """One with a head alone, which has `cpus` and asks for a token."""
+def small_cluster(cpus: int = 0, dashboard: int | None = None) -> Iterator[SmallCluster]:
+    """One with a head alone, which has `cpus` and asks for a token; its dashboard has a port."""
     folder = Path(tempfile.mkdtemp(prefix="ps"))
     port = free_port()
     environment = loopback_environment() | {
@@ -77,8 +77,11 @@ def small_cluster(cpus: int = 0) -> Iterator[SmallCluster]:
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }  # fmt: skip
     start = [RAY, "start", "--head", "--block", "--port", str(port), "--num-cpus", str(cpus),
-             "--node-ip-address", HEAD, "--temp-dir", str(folder), "--include-dashboard", "false",
-             "--object-store-memory", "80000000"]  # fmt: skip
+             "--node-ip-address", HEAD, "--temp-dir", str(folder),
+             "--object-store-memory", "80000000",
+             "--include-dashboard", str(dashboard is not None).lower(), "--dashboard-host", HEAD,
+             *(["--dashboard-port", str(dashboard)] if dashboard else []),
+             "--dashboard-agent-listen-port", "0"]  # fmt: skip
     cluster = SmallCluster(f"{HEAD}:{port}", environment)
     with _running(start, environment):
         yield cluster

@@ -16,6 +16,7 @@ from ray_nodes import SmallCluster, require_own_mounts, small_cluster
 from smallest import SWEEP
 from sweeping import COMMAND, ONE_AT_A_TIME
 
+from orchestrator.commands.given import JOB_VARIABLE
 from orchestrator.results.tables import table_path
 from orchestrator.run.ground import Ground, Node
 from orchestrator.run.planning import sweep_lineages
@@ -117,7 +118,7 @@ def sweep_file(folder: Path) -> Path:
 def test_a_job_of_rays_does_not_keep_results_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: list[str]
 ) -> None:
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON", "{}")
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
     monkeypatch.delenv("PRUNESWEEP_STORAGE", raising=False)
     said = refused(tmp_path, "run", str(sweep_file(tmp_path)), *storage)
     assert "give --storage or $PRUNESWEEP_STORAGE an absolute path" in said
@@ -154,8 +155,8 @@ def trained_here(file: Path, folder: Path) -> dict[str, float]:
     data = DeviceData.of(load_dataset(spec.dataset[0], roots), device)
     bench = Bench(mark(Store(str(folder / "here"))), data, device)
     lineages = sweep_lineages(spec, resolve_datasets(spec, roots))
-    results = [result for lineage in lineages for result in run_lineage(lineage, bench)]
-    return {result["key"]: result["test_loss"] for result in results}
+    results = (result for lineage in lineages for result in run_lineage(lineage, bench))
+    return {result["key"]: result["test_loss"] for result in results if result is not None}
 
 
 def run(

@@ -137,8 +137,8 @@ def test_a_second_attempt_is_made_without_mps_and_after_running_out_alone(tmp_pa
 
 def test_a_worker_with_mps_is_given_to_no_attempt_without() -> None:
     config = {"gpus": 0.5001, "memory": 0.5, "mps": True}
-    assert _request(1, config) == _request(1, config)
-    assert _request(1, config) != _request(1, config | {"mps": False})
+    assert _request(1, (), config) == _request(1, (), config)
+    assert _request(1, (), config) != _request(1, (), config | {"mps": False})
 
 
 def test_what_is_left_idle_is_told() -> None:
