@@ -25,8 +25,9 @@ from trainables.store import Store
 from trainables.store.local_files import nearest_existing
 from trainables.store.processes import process_name
 
-ANSWER_SECONDS = 60.0
-"""How long a node may take to answer; torch is imported there."""
+ANSWER_SECONDS = 180.0
+"""How long a node may take to answer. It takes seconds, unless torch comes from a slow file system;
+and Ray itself tells within a minute of one that is gone."""
 CLOCK_SECONDS = 5.0
 FREE_BYTES = 1e9
 VERSIONS = ("python", "ray", "torch", "cuda")

@@ -55,16 +55,16 @@ class SmallCluster:
     @contextmanager
     def node(
         self, number: int, *, path: Path | None = None, hidden: Path | None = None
-    ) -> Iterator[None]:
-        """A node with one CPU, from when it is there. Its workers import from `path`; they see
-        another, empty, folder at `hidden`."""
+    ) -> Iterator[psutil.Popen]:
+        """A node with one CPU, from when it is there: its `ray start`. Its workers import from
+        `path`; they see another, empty, folder at `hidden`."""
         environment = {**self.environment, **({"PYTHONPATH": str(path)} if path else {})}
         start = [RAY, "start", "--address", self.address, "--block", "--num-cpus", "1",
                  "--node-ip-address", f"127.0.0.{number}",
                  "--object-store-memory", "80000000"]  # fmt: skip
         own = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "-"]
-        with _running([*(own if hidden else []), *start], environment):
-            yield
+        with _running([*(own if hidden else []), *start], environment) as process:
+            yield process
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def small_cluster(cpus: int = 0, dashboard: int | None = None) -> Iterator[Small
 
 
 @contextmanager
-def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[None]:
+def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[psutil.Popen]:
     """A node of Ray's, from when it is one of the cluster's; killed with all it has started."""
     process = psutil.Popen(
         command, env={**environment, "PYTHONUNBUFFERED": "1"}, text=True,
@@ -98,7 +98,7 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[Non
     try:
         said = "".join(takewhile(lambda line: "Ray runtime started" not in line, process.stdout))
         assert process.poll() is None, said
-        yield
+        yield process
     finally:
         for each in [*process.children(recursive=True), process]:
             with suppress(psutil.Error):

@@ -75,9 +75,9 @@ def test_what_would_make_results_wrong_or_training_impossible_is_a_fault(
 
 
 def test_a_node_that_says_nothing_is_a_fault() -> None:
-    node = Node("1", "n1", 1, 0, silent="nothing was heard for 60 s")
+    node = Node("1", "n1", 1, 0, silent="nothing was heard for 180 s")
     found = Ground("/store", SOUND, (node,), "0")
-    assert faults(found) == ["it does not answer: nothing was heard for 60 s"]
+    assert faults(found) == ["it does not answer: nothing was heard for 180 s"]
     assert found.notices() == []
     assert found.without_code() == []
 
@@ -217,3 +217,34 @@ def test_other_nodes_are_left_out_and_get_the_code_that_they_lack(
     (other,) = [each for each in nodes if each["ok"]]
     assert "another prunesweep is there" in other["found"]
     assert "let a run with --address send its own" in other["found"]
+
+
+WITHOUT_PRUNESWEEP = """
+import sys
+from pathlib import Path
+
+def has_it(folder):
+    return Path(folder, "trainables").is_dir() and "py_modules_files" not in folder
+
+sys.path[:] = [each for each in sys.path if not has_it(each)]
+"""
+"""Python runs it when it starts, after it has found what is installed; what Ray sends stays."""
+
+
+@pytest.mark.cluster
+def test_a_node_without_prunesweep_trains_and_one_that_hangs_keeps_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    file, path = sweep_file(tmp_path), tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(WITHOUT_PRUNESWEEP)
+    with small_cluster() as cluster, cluster.node(3) as stopped, cluster.node(4, path=path):
+        for each in stopped.children(recursive=True):
+            each.suspend()
+        done = run(cluster, tmp_path, "run", str(file), "--address", cluster.address)
+    assert done.returncode == 0, done.stderr
+    # Who hangs is asked in vain, or is dead by then.
+    assert "1 trial at a time" in done.stderr
+    assert "prunesweep is not there, or another one, and was sent for this run" in done.stderr
+    store = Store(str(tmp_path / "prunesweep-store"))
+    assert len(store.committed("iterations")) == 4
