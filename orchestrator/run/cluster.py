@@ -87,6 +87,10 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
             "RAY_AUTH_TOKEN is the cluster's; --address local is this machine"
         ) from error
+    except RuntimeError as error:  # above all, another version of Ray or Python
+        if address is None:
+            raise
+        raise ClusterError(f"the Ray cluster at {address!r} cannot be used: {error}") from error
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

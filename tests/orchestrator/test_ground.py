@@ -195,6 +195,17 @@ def test_a_folder_that_no_other_node_sees_is_refused_and_nothing_written(
     assert os.listdir(shared) == ["s.yaml"]
 
 
+def test_a_cluster_of_another_ray_is_told_apart(cluster: SmallCluster, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text('import ray\n\nray.__version__ = "2.1.0"\n')
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    file = sweep_file(tmp_path)
+    done = run(cluster, tmp_path, "run", str(file), RAY_ADDRESS=cluster.address, PYTHONPATH=path)
+    assert done.returncode == 2, done.stderr
+    assert f"the Ray cluster at '{cluster.address}' cannot be used: Version mismatch" in done.stderr
+    assert "2.1.0" in done.stderr
+    assert not (tmp_path / "prunesweep-store").exists()
+
+
 def test_other_nodes_are_left_out_and_get_the_code_that_they_lack(
     cluster: SmallCluster, shared: Path, tmp_path: Path
 ) -> None:
