@@ -40,7 +40,7 @@ SPAN = re.compile(r"`(prunesweep [^`]+)`|^(?:\$ )?((?:prunesweep|make) .*)$", re
 HISTORY = ROOT / "CHANGELOG.md"
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} - {HISTORY})
 NAMED = re.compile(
-    r"`(?!prunesweep\.json)((?:benchmarks|docs|examples|orchestrator|prunesweep|sweeps|tests|trainables)"
+    r"`(?!prunesweep\.json)((?:benchmarks|cluster|docs|examples|orchestrator|prunesweep|sweeps|tests|trainables)"
     r"(?:[./]\w+)+)"
 )
 

@@ -1,11 +1,15 @@
 """The doctor: is this installation fit to run sweeps here?"""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -13,6 +17,9 @@ from trainables.data import data_roots
 from trainables.own_code import own_code
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
+
+if TYPE_CHECKING:
+    from orchestrator.run.ground import Ground, SurveyedNode
 
 DASHBOARD_PORT = 8265
 
@@ -45,14 +52,43 @@ def examine(store: Store, environ: Mapping[str, str], address: str | None = None
         "data": lambda: _data(environ),
         "storage": lambda: _storage(store),
     }
-    installation = [_check(name, look) for name, look in checks.items()]
-    return [*installation, *(examine_cluster(address) if address else ())]
+    found = [_check(name, look) for name, look in checks.items()]
+    if address:
+        cluster = examine_cluster(address)
+        found += [*cluster, *(examine_nodes(address, store) if cluster[0].ok else ())]
+    return found
 
 
 def examine_cluster(address: str) -> list[Check]:
     """Does the Ray cluster at `address` admit you, and no one else?"""
     checks = {"cluster": _cluster, "token": _token, "dashboard": _dashboard}
     return [_check(name, partial(look, address)) for name, look in checks.items()]
+
+
+def examine_nodes(address: str, store: Store) -> list[Check]:
+    """Can each node of the Ray cluster at `address` train, with `store` for a storage?"""
+    from orchestrator.run.cluster import ray_cluster
+    from orchestrator.run.ground import survey_nodes
+
+    try:
+        # Ray prints its errors; standard output is for what a command was asked for.
+        with redirect_stdout(sys.stderr), ray_cluster(address):
+            ground = survey_nodes(store)
+    except Exception as error:
+        return [Check("nodes", False, f"{type(error).__name__}: {error}")]
+    return [
+        *(_node(ground, node) for node in ground.nodes),
+        *(Check("nodes", True, notice) for notice in ground.notices()),
+    ]
+
+
+def _node(ground: Ground, node: SurveyedNode) -> Check:
+    name, sent = f"node {node.name}", node in ground.without_code()
+    fault = ground.fault(node, gpus=True)
+    if fault is None:
+        return Check(name, True, ground.facts(node))
+    hint = ", or let a run with --address send its own" if sent else ""
+    return Check(name, sent, f"{ground.facts(node)}; {fault}{hint}")
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:

@@ -1,18 +1,22 @@
-"""What a command is given: a sweep, and what is wished of it, as text."""
+"""What a command is given: a sweep, where, and what is wished of it, as text."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
+from trainables.store import StoreError
+from trainables.store.location import is_relative
 
 if TYPE_CHECKING:
     from orchestrator.run.wishes import Wishes
     from orchestrator.sweepfile.spec import SweepSpec
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What `ray job submit` sets for what it runs."""
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -106,3 +110,13 @@ def all_of(option: str, given: list[str] | None) -> dict[str, Any]:
             )
         together |= condition
     return together
+
+
+def refuse_jobs_folder(storage: str, environ: Mapping[str, str]) -> None:
+    """Raise StoreError of a storage in the current folder when that is Ray's, as in a job's."""
+    if JOB_VARIABLE in environ and is_relative(storage):
+        raise StoreError(
+            f"storage {storage} is in the current folder, and that of a Ray job is a copy of what "
+            "was submitted with it, which Ray deletes; give --storage or $PRUNESWEEP_STORAGE an "
+            "absolute path that all nodes share, or a URI such as s3://bucket/folder"
+        )

@@ -66,7 +66,11 @@ def run(
     *,
     storage: Storage = DEFAULT_STORAGE,
     address: Annotated[
-        str | None, Parameter(help="A Ray cluster's address; without it, this machine is used.")
+        str | None,
+        Parameter(
+            help="A Ray cluster's address; without it, or with `local`, this machine is used.",
+            env_var="RAY_ADDRESS",
+        ),
     ] = None,
     replace: Annotated[
         bool,
@@ -86,13 +90,14 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Train what is missing of a sweep; run it again to resume. Ends with a summary."""
-    from orchestrator.commands.given import SweepArguments, wishes
+    from orchestrator.commands.given import SweepArguments, refuse_jobs_folder, wishes
     from orchestrator.commands.printing_results import show_summary
     from orchestrator.run.progress import Lasting, RunProgress
     from orchestrator.run.sweep import run_sweep
     from trainables.data import data_roots
     from trainables.store import Store
 
+    refuse_jobs_folder(storage, os.environ)
     given = SweepArguments.of(file, set_, plugin)
     spec = given.load()
     store = Store(storage)
@@ -101,7 +106,7 @@ def run(
     with given.located():
         summary = run_sweep(
             spec, store, roots, progress,
-            address=address, command=sys.argv,
+            address=None if address in ("", "local") else address, command=sys.argv,
             wishes=wishes(only, skip, retry, for_, replace=replace),
         )  # fmt: skip
     show_summary(summary, store, console(), as_json)

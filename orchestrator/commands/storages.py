@@ -118,7 +118,10 @@ def doctor(
     *,
     storage: Storage = DEFAULT_STORAGE,
     address: Annotated[
-        str | None, Parameter(help="A Ray cluster to check for who it lets in; or $RAY_ADDRESS.")
+        str | None,
+        Parameter(
+            help="A Ray cluster to check: who it lets in, and each of its nodes; or $RAY_ADDRESS."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

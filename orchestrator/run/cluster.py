@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -52,11 +52,15 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
     folder's path is too long for its sockets, they are in a folder of their own. Raises
     ClusterError, and NoShortFolder.
     """
+    if address and address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address} is a dashboard's address, to which `ray job submit` sends jobs; give "
+            "--address or RAY_ADDRESS that of a Ray cluster, such as 10.0.0.1:6379, or auto on one "
+            "of its nodes; --address local is this machine"
+        )
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # Ray counts all there are, whatever this process may use.
-        options |= {"include_dashboard": False, "num_cpus": cpus or _cpus()}
+    # Ray counts all CPUs there are, whatever this process may use.
+    own = {"include_dashboard": False, "num_cpus": cpus or _cpus()} if address is None else {}
     token = own_token() if address is None else users_token()
     folder = ray_folder() if address is None else nullcontext()
     with (
@@ -64,30 +68,54 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         token,
         loopback(address is None),
         few_helpers(),
-        _connected(address, options) as cluster,
+        _connected(address, own) as cluster,
     ):
-        yield replace(cluster, notice=notice)
+        yield replace(cluster, line=_line(address, cluster), notices=(notice,) if notice else ())
+
+
+def reconnect(address: str, packages: Sequence[str]) -> None:
+    """Inside `ray_cluster`, leave it and come again with Python packages, given by their folders,
+    that its workers are to import instead of their own. Raises ClusterError."""
+    ray.shutdown()
+    _connect(address, {"runtime_env": {"py_modules": list(packages)}})
 
 
 @contextmanager
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
+    _connect(address, options)
+    try:
+        with nothing_printed():
+            yield Cluster.of(nodes())
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, options: dict[str, Any]) -> None:
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, **options}
     try:
         with unheard_by_children() if address is None else nullcontext():
             ray.init(address=address or "local", configure_logging=True, **options)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
-            "RAY_AUTH_TOKEN is the cluster's; or leave --address out to use this machine"
+            "RAY_AUTH_TOKEN is the cluster's; --address local is this machine"
         ) from error
+    except RuntimeError as error:  # above all, another version of Ray or Python
+        if address is None:
+            raise
+        raise ClusterError(f"the Ray cluster at {address!r} cannot be used: {error}") from error
     if address is None:
         kill_at_shutdown()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        with nothing_printed():
-            yield Cluster.of(nodes())
-    finally:
-        ray.shutdown()
+
+
+def _line(address: str | None, cluster: Cluster) -> str:
+    if address is None:
+        return "Ray is started on this machine, for this run"
+    said = " (RAY_ADDRESS)" if address == os.environ.get("RAY_ADDRESS") else ""
+    nodes = "1 node" if len(cluster.nodes) == 1 else f"{len(cluster.nodes)} nodes"
+    return f"on the Ray cluster at {address}{said}, of {nodes}"
 
 
 def _cpus() -> int | None:

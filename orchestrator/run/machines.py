@@ -14,12 +14,15 @@ SLURMS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 class Cluster:
     """What Ray has to offer: in all, and (CPUs, GPUs) of each node, where it is not one.
 
-    `notice` is what the user should know of it."""
+    `line` tells people of it, `notices` what they should know. No trial is to be placed on the
+    nodes whose ids are `left_out`."""
 
     cpus: int
     gpus: int
     nodes: tuple[tuple[int, int], ...] = ()
-    notice: str | None = None
+    line: str = ""
+    notices: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, nodes: "Iterable[Node]") -> "Cluster":

@@ -18,11 +18,12 @@ STRIKES = 3
 class Nodes:
     """The nodes of a run's cluster. `look` gives all that there are and have been.
 
-    Those on which trials cannot begin are left out, as long as there are others: `strikes` counts
-    how many could not in a row.
+    The `unsound` are left out, by their ids. So are those on which trials cannot begin, as long as
+    there are others: `strikes` counts how many could not in a row.
     """
 
     look: Callable[[], Sequence[Node]]
+    unsound: frozenset[str] = frozenset()
     _known: dict[str, Node] = field(default_factory=dict)
     _strikes: Counter[str] = field(default_factory=Counter)
     _looked: float = float("-inf")
@@ -41,9 +42,13 @@ class Nodes:
     @property
     def left_out(self) -> frozenset[str]:
         """The nodes to which nothing is handed out, by their ids."""
-        alive = {id for id, node in self._known.items() if node.alive}
-        out = {id for id in alive if self._strikes[id] >= STRIKES}
-        return frozenset(out if out < alive else ())
+        sound = self._alive - self.unsound
+        out = {id for id in sound if self._strikes[id] >= STRIKES}
+        return (self._alive & self.unsound) | (out if out < sound else frozenset())
+
+    @property
+    def _alive(self) -> frozenset[str]:
+        return frozenset(id for id, node in self._known.items() if node.alive)
 
     @property
     def cluster(self) -> Cluster:
@@ -53,9 +58,8 @@ class Nodes:
 
     def without(self, avoided: Collection[str]) -> frozenset[str]:
         """Those that a trial is not to be on, which is better not on the `avoided` either."""
-        alive = {id for id, node in self._known.items() if node.alive}
-        both = self.left_out | (alive & {*avoided})
-        return both if both < alive else self.left_out
+        both = self.left_out | (self._alive & {*avoided})
+        return both if both < self._alive else self.left_out
 
     def name(self, id: str) -> str:
         return self._known[id].name if id in self._known else id
@@ -80,5 +84,5 @@ class Nodes:
     def could_not_begin(self, id: str) -> bool:
         """None could; whether others are there that may be better."""
         self._strikes[id] += 1
-        alive = {id for id, node in self._known.items() if node.alive}
-        return any(self._strikes[other] < STRIKES for other in alive - {id})
+        others = self._alive - self.unsound - {id}
+        return any(self._strikes[other] < STRIKES for other in others)

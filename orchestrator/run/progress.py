@@ -112,8 +112,8 @@ class RunProgress:
     def on(self, cluster: Cluster, packing: Packing) -> None:
         """The run has its cluster, and the lineages their places there."""
         self.cluster, self.packing, self._slots = cluster, packing, len(packing.slots)
-        notices = [cluster.notice] if cluster.notice else []
-        self.tell([*notices, *packing.notices], [packing.line])
+        facts = [line for line in (cluster.line, packing.line) if line]
+        self.tell([*cluster.notices, *packing.notices], facts)
 
     def started(self, lineage: str, attempt: int) -> None:
         now, task = time.monotonic(), self._tasks[lineage]

@@ -10,20 +10,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.run.machines import Cluster
+    from orchestrator.sweepfile.spec import Resources
+    from trainables.store import Store
 
 
 @contextmanager
-def cluster_starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
-    """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end.
+def cluster_starting(
+    address: str | None, store: Store, resources: Resources
+) -> Iterator[Callable[[], Cluster]]:
+    """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end. Of one at
+    an address, the nodes are asked first whether they can train: see `same_ground`.
 
     The thread lives as long as the block, since Linux ends with it what it has started.
     """
     # Here, as it imports Ray, which a run with nothing to train has no use for.
     from orchestrator.run.cluster import ray_cluster
+    from orchestrator.run.ground import same_ground
+
+    def start() -> Cluster:
+        cluster = left.enter_context(ray_cluster(address))
+        return cluster if address is None else same_ground(cluster, address, store, resources)
 
     # Ray prints its errors; standard output is for what a command was asked for.
     with redirect_stdout(sys.stderr), ThreadPoolExecutor(1, "ray") as thread, ExitStack() as left:
-        started = thread.submit(left.enter_context, ray_cluster(address))
+        started = thread.submit(start)
         try:
             yield started.result
         finally:

@@ -105,10 +105,12 @@ def run_sweep(
             # Ray's processes have the environment that MPS's clients need.
             told = running.enter_context(_mps(spec, address))
             progress.tell([told] if told else [])
-            return running.enter_context(cluster_starting(address))
+            return running.enter_context(cluster_starting(address, store, spec.resources))
 
         with interruptions_noted():
             started = start() if plan.tasks else None
+            if started and address is not None:
+                started()  # before anything is written to a storage that its nodes may not see
             ready = _made_ready(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
@@ -265,6 +267,7 @@ def _train(
         resources=spec.resources,
         keeping=spec.store,
         storage=ready.store.location,
+        left_out=cluster.left_out,
         load=load,
         observer=progress,
         git_sha=git_sha(),
@@ -307,7 +310,8 @@ def _waited(planned: PlannedSweep, cluster: Cluster, progress: RunProgress) -> C
     what = " and ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
     minutes = f"{WAIT_SECONDS / 60:.0f} minutes"
     progress.noticed(f"waiting for a node with {what}, for up to {minutes}: the cluster has none")
-    return wait_for_room(lambda found: bool(planned.packed(found).slots), asked, WAIT_SECONDS)
+    found = wait_for_room(lambda found: bool(planned.packed(found).slots), asked, WAIT_SECONDS)
+    return replace(cluster, cpus=found.cpus, gpus=found.gpus, nodes=found.nodes)
 
 
 def _checked(packing: Packing, spec: SweepSpec, cluster: Cluster) -> Packing:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -245,6 +245,7 @@ def train_plan(
     resources: Resources,
     keeping: StoreOptions,
     storage: str,
+    left_out: Collection[str],
     load: Callable[[Lineage], tuple[str, Dataset]],
     observer: Observer,
     git_sha: str | None,
@@ -255,9 +256,10 @@ def train_plan(
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot;
-    `rank` is how urgent a lineage is, by its id. SIGINT and `ending` stop the run between
-    iterations, SIGTERM and SIGUSR1 between steps, whose state is kept; what is committed stays.
+    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot, and
+    the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT
+    and `ending` stop the run between iterations, SIGTERM and SIGUSR1 between steps, whose state is
+    kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
@@ -286,7 +288,7 @@ def train_plan(
         packing.bundles,
         rank,
     )
-    placing = Placing(queue, Nodes(nodes), Room(packing.slots), packing.lay)
+    placing = Placing(queue, Nodes(nodes, frozenset(left_out)), Room(packing.slots), packing.lay)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     notices = _Notices(queue, work)
     stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
@@ -329,8 +331,10 @@ def _tuner(
     )
 
 
-def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """What a trial asks Ray for."""
+def _request(
+    cpus: int, left_out: Collection[str], config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial asks Ray for, on any node that is not `left_out`."""
     gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
     # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
     # the same, and one that has begun with MPS cannot go on without.

@@ -27,6 +27,12 @@ def normal_location(location: str) -> str:
     return os.path.abspath(os.path.expanduser(location))
 
 
+def is_relative(location: str) -> bool:
+    """Whether a location is a path that depends on the current folder."""
+    named = "://" in location or re.match("file:", location, re.IGNORECASE)
+    return not named and not os.path.isabs(os.path.expanduser(location))
+
+
 def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
