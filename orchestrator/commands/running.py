@@ -114,7 +114,10 @@ def stop(
     name: SweepName,
     lineage: Annotated[
         list[str] | None,
-        Parameter(negative="", help="A lineage's id, or a part of it that is unique."),
+        Parameter(
+            negative="",
+            help="A lineage's label or id, or a part of the id that is unique.",
+        ),
     ] = None,
     *,
     storage: Storage = DEFAULT_STORAGE,
@@ -122,6 +125,7 @@ def stop(
     """Have the run in flight end, or train these lineages no further, after the iteration that they
     are at. The same run command goes on."""
     from orchestrator.errors import UserError
+    from orchestrator.records.labels import find_lineages, lineage_labels
     from orchestrator.records.status import run_in_flight
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
     from orchestrator.records.sweep import existing_sweep
@@ -129,11 +133,13 @@ def stop(
 
     store = Store(storage)
     record = existing_sweep(store, name)
-    wanted = [record.lineage(each).id for each in lineage or ()]
+    wanted = [line.id for each in lineage or () for line in find_lineages(record, each)]
     if run_in_flight(store, name) is None:
         raise UserError(f"no run of {name} is in flight; there is nothing to stop")
     ask_to_stop(store, name, wanted or [EVERYTHING])
-    print(f"asked: {', '.join(wanted) or 'the whole run'}; it is heard within some seconds")
+    names = lineage_labels(record)
+    asked = ", ".join(names[id] for id in wanted) or "the whole run"
+    print(f"asked: {asked}; it is heard within some seconds")
     return OK
 
 

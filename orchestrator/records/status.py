@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from orchestrator.records.failures import Failure, read_failures
 from orchestrator.records.heartbeat import Heartbeat, read_heartbeat
-from orchestrator.records.labels import labels
+from orchestrator.records.labels import labels, lineage_labels
 from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
 from trainables.store import Damaged, Store
 from trainables.store.processes import is_gone, is_here
@@ -50,7 +50,8 @@ class MethodStatus:
 class SweepStatus:
     """`run` is the last heartbeat of the last run, None when there was none.
 
-    `damage` are records that cannot be read, and count as not being there.
+    `damage` are records that cannot be read, and count as not being there. `labels` are those of
+    the lineages that have failed or are at work.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     run: Heartbeat | None
     damage: tuple[str, ...]
+    labels: dict[str, str]
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -99,6 +101,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
     run, failures = signs.run, signs.failures
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
+    named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
     keys = {key for line in sweep.lineages for key in line.keys}
     return SweepStatus(
         name=sweep.name,
@@ -111,6 +114,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         failures=failures,
         run=run,
         damage=signs.damage,
+        labels={id: label for id, label in lineage_labels(sweep).items() if id in named},
     )
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -73,6 +73,7 @@ class RunProgress:
     cluster: Cluster | None = None
     packing: Packing | None = None
     given_up: tuple[Failure, ...] = ()
+    _names: Mapping[str, str] = field(default_factory=dict)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
@@ -82,8 +83,10 @@ class RunProgress:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def running(self, plan: Plan) -> Iterator[None]:
-        """Show the run and keep its heartbeat while the block runs."""
+    def running(self, plan: Plan, names: Mapping[str, str]) -> Iterator[None]:
+        """Show the run and keep its heartbeat while the block runs; lineages are shown by what
+        `names` has for their ids."""
+        self._names = names
         self._begin(plan)
         beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
@@ -128,7 +131,7 @@ class RunProgress:
             shown.density = result["density"]
         accuracy = f"accuracy {decimals(result['test_accuracy'], 4)}"
         self._line(
-            f"{lineage} iteration {t}/{shown.last} "
+            f"{self._name(lineage)} iteration {t}/{shown.last} "
             f"{accuracy if on_data else 'on random data'} "
             f"density {decimals(result['density'], 4, significant=3)} "
             f"({result['train_seconds']:.1f} s)"
@@ -143,7 +146,7 @@ class RunProgress:
         with self._lock:
             if self.lineages.pop(lineage, None) is None:
                 self.counts.waiting -= 1
-        self._line(f"{lineage} is trained no further, as asked")
+        self._line(f"{self._name(lineage)} is trained no further, as asked")
 
     def finished(self, lineage: str) -> None:
         with self._lock:
@@ -162,7 +165,11 @@ class RunProgress:
             self._record(failure)
         reason = failure.traceback.strip().splitlines()[-1] if failure.traceback else ""
         what = "will be tried again" if retried else "failed"
-        self._line(f"{failure.lineage} {what} at iteration {failure.iteration}: {reason}")
+        name = self._name(failure.lineage)
+        self._line(f"{name} ({failure.lineage}) {what} at iteration {failure.iteration}: {reason}")
+
+    def _name(self, lineage: str) -> str:
+        return self._names.get(lineage, lineage)
 
     def _record(self, failure: Failure) -> None:
         """Keep the failure at once: this process may not live to the end of the run."""
@@ -192,7 +199,7 @@ class RunProgress:
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""
         with self._lock:
-            running = dict(self.lineages)
+            running = {self._name(id): line for id, line in self.lineages.items()}
             counts = replace(self.counts)
         bar = Table.grid()
         bar.add_row(ProgressBar(max(counts.to_train, 1), counts.iterations, width=60))

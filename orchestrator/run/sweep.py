@@ -10,13 +10,14 @@ from pathlib import Path
 
 from orchestrator.records.datasets import record_datasets
 from orchestrator.records.failures import Failure, write_failures
+from orchestrator.records.labels import lineage_labels
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.stops import forget_stops
 from orchestrator.records.sweep import write_sweep
 from orchestrator.records.versions import record_versions
-from orchestrator.results.tables import compact
+from orchestrator.results.tables import bring_up_to_date
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
@@ -109,7 +110,8 @@ def run_sweep(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
         if ready.planned.plan.tasks:
-            with progress.running(ready.planned.plan):
+            names = lineage_labels(ready.planned.record)
+            with progress.running(ready.planned.plan, names):
                 # Without a task at first, damage that was set aside has brought some.
                 outcome = _train(ready, started or start(), progress, wishes)
     planned, store = ready.planned, ready.store
@@ -122,7 +124,8 @@ def run_sweep(
         _drop_shared_weights(planned.plan.lineages, index)
     try:
         write_failures(store, spec.name, (*kept, *outcome.failures))
-        damage, problem = compact(store, planned.record, index.iterations), None
+        damage = bring_up_to_date(store, planned.record, index.iterations)
+        problem = None
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
