@@ -19,6 +19,6 @@ def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str]) -> None:
 
 
 def forget_stops(store: Store, sweep: str) -> None:
-    """A run begins: what its predecessor was asked is over."""
+    """A run begins, and none is in flight: what its predecessor was asked is over."""
     if store.peek(STOPS.path(sweep)) is not None:
         STOPS.write(store, sweep, [])

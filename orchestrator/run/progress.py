@@ -79,6 +79,7 @@ class RunProgress:
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
     _started: float = 0.0
+    _beats: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -88,14 +89,24 @@ class RunProgress:
         `names` has for their ids."""
         self._names = names
         self._begin(plan)
-        beat = threading.Thread(target=self._beat, daemon=True)
-        beat.start()
+        self.beat()
         try:
             with self._view():
                 yield
         finally:
+            self.rest()
+
+    def beat(self) -> None:
+        """Begin the heartbeat, if that was not done: other terminals see a run in flight."""
+        if self._beats is None:
+            self._beats = threading.Thread(target=self._beat, daemon=True)
+            self._beats.start()
+
+    def rest(self) -> None:
+        """End the heartbeat, if it was begun: the run is over."""
+        if self._beats is not None and not self._stop.is_set():
             self._stop.set()
-            beat.join()
+            self._beats.join()
             self._write("ended")
 
     def tell(self, notices: Iterable[str], facts: Iterable[str] = ()) -> None:
@@ -241,7 +252,7 @@ class RunProgress:
             f"  {counts.iterations}/{counts.to_train} iterations · lineages: {counts.done} done, ",
             f"{running} running, {counts.waiting} waiting, ",
             (f"{counts.failed} failed", "red" if counts.failed else ""),
-            f" · {duration(time.monotonic() - self._started)} elapsed, ",
+            f"\n{duration(time.monotonic() - self._started)} elapsed, ",
             f"{duration(eta)} left · {self._slots} slots · {cpus}{gpus}",
         )
 

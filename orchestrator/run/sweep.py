@@ -14,6 +14,7 @@ from orchestrator.records.labels import lineage_labels
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import add_provenance, git_sha
 from orchestrator.records.published import record_published
+from orchestrator.records.status import run_in_flight
 from orchestrator.records.stops import forget_stops
 from orchestrator.records.sweep import write_sweep
 from orchestrator.records.versions import record_versions
@@ -88,6 +89,31 @@ def run_sweep(
     builds on are checked first, and damaged ones are set aside and trained again. Raises PlanError,
     DatasetNotFound or StoreError before anything is written.
     """
+    try:
+        summary = _run(spec, store, roots, progress, address, command, wishes)
+    except KeyboardInterrupt:
+        _finish(spec, store, progress, "interrupted")
+        raise
+    state = "failed" if summary.damage or summary.problem else summary.outcome.state
+    _finish(spec, store, progress, state)
+    return summary
+
+
+def _finish(spec: SweepSpec, store: Store, progress: RunProgress, state: str) -> None:
+    if spec.on_finish is not None:
+        told = call(spec.on_finish, spec.name, store.location, state)
+        progress.tell([told] if told else [])
+
+
+def _run(
+    spec: SweepSpec,
+    store: Store,
+    roots: DataRoots,
+    progress: RunProgress,
+    address: str | None,
+    command: Sequence[str],
+    wishes: Wishes,
+) -> RunSummary:
     require_ours(store)
     collected = collections(store)
     index = StoreIndex(store)
@@ -95,6 +121,8 @@ def run_sweep(
     # Of lineages that this run leaves as they are, what is known of their failures stays.
     kept = progress.given_up = failures_of(store, spec.name, plan.left)
     store.require_writable()
+    if run_in_flight(store, spec.name) is None:
+        forget_stops(store, spec.name)
     outcome = Outcome(failures=(), interrupted=False)
     with ExitStack() as running:
 
@@ -104,6 +132,7 @@ def run_sweep(
             progress.tell([told] if told else [])
             return running.enter_context(cluster_starting(address))
 
+        running.callback(progress.rest)
         with interruptions_noted():
             started = start() if plan.tasks else None
             ready = _made_ready(
@@ -135,10 +164,6 @@ def run_sweep(
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(planned.record, store, ready.tracking, index.iterations)
-    if spec.on_finish is not None:
-        state = "failed" if damage or problem else outcome.state
-        told = call(spec.on_finish, spec.name, store.location, state)
-        progress.tell([told] if told else [])
     return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
 
 
@@ -179,10 +204,10 @@ def _made_ready(
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()
-        planned = replace(
-            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
-        )
-    forget_stops(store, spec.name)
+        planned = replace(planned, plan=planned_again())
+    if planned.plan.tasks and spec.name in store.names("sweeps"):
+        # Data may take minutes: who looks, or asks it to stop, shall find a run in flight.
+        progress.beat()
     arrays = load_datasets(planned.datasets, planned.plan, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
@@ -191,9 +216,7 @@ def _made_ready(
         # It may have taken what was stored of the sweep, and `rm` its records too.
         collected = collections(store)
         index.refresh()
-        planned = replace(
-            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
-        )
+        planned = replace(planned, plan=planned_again())
         arrays = load_datasets(planned.datasets, planned.plan, roots)
         _write_records(planned, store, arrays, progress.given_up)
     add_provenance(store, spec.name, command)
