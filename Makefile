@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-long cluster-test test-oldest lint docs bench chaos reproduce clean
+.PHONY: quickstart test test-long cluster-test test-oldest lint docs screenshots bench chaos reproduce clean
 
 # Installs the package alone, without the tools of its development.
 quickstart: $(PACKAGE)
@@ -51,6 +51,10 @@ lint: $(STAMP)
 # them that leads nowhere ends it. To look at: build/site/docs/index.html.
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+
+# The pictures in the documents, of a real run of the quickstart; needs Chromium.
+screenshots: $(STAMP)
+	$(BIN)/python docs/screenshots.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py

@@ -88,6 +88,9 @@ def test_a_file_of_a_paper_says_what_it_costs(file: Path) -> None:
     runs, epochs = f"{plan['to_train']:,}", spec.train[0].epochs
     cost = f"# {plan['lineages']} lineages, {runs} iterations of {epochs} epochs."
     assert cost in file.read_text().splitlines()
+    name, all_epochs = file.relative_to(ROOT / "sweeps"), plan["to_train"] * epochs
+    row = f"| `{name}` | {plan['lineages']} | {runs} | {all_epochs:,} | "
+    assert row in (ROOT / "sweeps/README.md").read_text()
 
 
 def test_the_quickstart_keeps_every_key(golden: Golden) -> None:

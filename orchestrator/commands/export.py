@@ -10,7 +10,8 @@ import torch
 
 from orchestrator.errors import ExportError
 from orchestrator.records.datasets import recorded_datasets
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.labels import find_lineages
+from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
 from trainables.config import canonical_json
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import WEIGHTS, read_masks, read_tensors
@@ -26,10 +27,10 @@ def export_iteration(
     """Write `weights.safetensors`, `mask.safetensors` (uint8, 1 = kept), `state_dict.pt`, and
     `model.json`: which model that is, and what its inputs have to be.
 
-    `lineage` may be any unambiguous part of a lineage's id; `iteration` defaults to its last.
-    Raises NoSuchLineage, ExportError when there is no such iteration, and Damaged.
+    `lineage` is a lineage's label or any unambiguous part of its id; `iteration` defaults to its
+    last. Raises NoSuchLineage, ExportError when there is no such iteration, and Damaged.
     """
-    line = sweep.lineage(lineage)
+    line = _one(sweep, lineage)
     keys = dict(zip(line.iterations, line.keys, strict=True))
     t = line.iterations[-1] if iteration is None else iteration
     if t not in keys or not store.is_committed(iteration_path(keys[t])):
@@ -57,6 +58,13 @@ def export_iteration(
     torch.save(weights, files[2])
     files[3].write_text(json.dumps(metadata, indent=1) + "\n")
     return files
+
+
+def _one(sweep: SweepRecord, named: str) -> LineageRecord:
+    found = find_lineages(sweep, named)
+    if len(found) > 1:
+        raise NoSuchLineage(f"{named} has {len(found)} seeds; say which: {named!r} seed 0")
+    return found[0]
 
 
 def _metadata(

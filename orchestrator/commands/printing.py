@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -235,9 +235,9 @@ def _status_view(status: SweepStatus) -> Group:
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
-        parts += [*_heartbeats(status.run, status.runs), _running_lineages(status.run)]
+        parts += [*_heartbeats(status.run, status.runs), _running_lineages(status)]
     damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
-    return Group(*parts, *_failures(status.failures), *damage)
+    return Group(*parts, *_failures(status.failures, status.labels), *damage)
 
 
 def _status_line(status: SweepStatus) -> str:
@@ -283,13 +283,14 @@ def _packing(run: Heartbeat) -> Iterator[Text]:
         yield Text(run.packing)
 
 
-def _running_lineages(run: Heartbeat) -> Table:
+def _running_lineages(status: SweepStatus) -> Table:
+    assert status.run is not None
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("running", "iteration", "accuracy", "attempt"):
         table.add_column(heading, justify="left" if heading == "running" else "right")
-    for lineage, line in run.running.items():
+    for lineage, line in status.run.running.items():
         table.add_row(
-            lineage,
+            Text(status.labels.get(lineage, lineage)),
             "–" if line.iteration is None else str(line.iteration),
             "–" if line.accuracy is None else decimals(line.accuracy, 4),
             str(line.attempt),
@@ -297,15 +298,17 @@ def _running_lineages(run: Heartbeat) -> Table:
     return table
 
 
-def print_failures(failures: Sequence[Failure], out: Console) -> None:
-    for shown in _failures(failures):
+def print_failures(failures: Sequence[Failure], names: Mapping[str, str], out: Console) -> None:
+    for shown in _failures(failures, names):
         out.print(shown, highlight=False)
 
 
-def _failures(failures: Sequence[Failure]) -> Iterator[Text]:
+def _failures(failures: Sequence[Failure], names: Mapping[str, str]) -> Iterator[Text]:
     for failure in failures:
         lines = failure.traceback.strip().splitlines()[-TRACEBACK_LINES:]
-        where = f" {failure.lineage} at iteration {failure.iteration}"
+        name = names.get(failure.lineage)
+        who = f"{name} ({failure.lineage})" if name else failure.lineage
+        where = f" {who} at iteration {failure.iteration}"
         yield Text.assemble(("failed:", "red"), where, *(f"\n  {line}" for line in lines))
 
 

@@ -16,6 +16,7 @@ from orchestrator.commands.called import called
 from orchestrator.commands.printing import print_failures, print_json, show_sent
 from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
+from orchestrator.records.labels import lineage_labels
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.opening import Results
 from orchestrator.results.query import Answer, last_iterations
@@ -63,7 +64,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
             f"is committed, `{called()} results {name}` makes them when it can"
         )
-    print_failures(outcome.failures, out)
+    print_failures(outcome.failures, lineage_labels(summary.planned.record), out)
     for damage in summary.healed:
         out.print(f"set aside in quarantine/ and trained again: {damage}")
     for damage in summary.damage:

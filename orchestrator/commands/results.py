@@ -183,7 +183,9 @@ def wandb_sync(
 
 def export(
     name: SweepName,
-    lineage: Annotated[str, Parameter(help="A lineage's id, or a part of it that is unique.")],
+    lineage: Annotated[
+        str, Parameter(help="A lineage's label or id, or a part of the id that is unique.")
+    ],
     *,
     output: Annotated[Path, Parameter(help="The folder to write to.")],
     iteration: Annotated[int | None, Parameter(help="By default the last one.")] = None,

@@ -185,7 +185,10 @@ def stop(
     name: SweepName,
     lineage: Annotated[
         list[str] | None,
-        Parameter(negative="", help="A lineage's id, or a part of it that is unique."),
+        Parameter(
+            negative="",
+            help="A lineage's label or id, or a part of the id that is unique.",
+        ),
     ] = None,
     *,
     storage: Storage = DEFAULT_STORAGE,
@@ -193,6 +196,7 @@ def stop(
     """Have all runs in flight end, or train these lineages no further, after the iteration that
     they are at. The same run command goes on."""
     from orchestrator.errors import UserError
+    from orchestrator.records.labels import find_lineages, lineage_labels
     from orchestrator.records.runs import runs_at_work
     from orchestrator.records.stops import EVERYTHING, ask_to_stop
     from orchestrator.records.sweep import existing_sweep
@@ -200,13 +204,15 @@ def stop(
 
     store = Store(storage)
     record = existing_sweep(store, name)
-    wanted = [record.lineage(each).id for each in lineage or ()]
+    wanted = [line.id for each in lineage or () for line in find_lineages(record, each)]
     runs = runs_at_work(store, name)
     if not runs:
         raise UserError(f"no run of {name} is in flight; there is nothing to stop")
     ask_to_stop(store, name, wanted or [EVERYTHING], runs)
+    names = lineage_labels(record)
     whole = "the whole run" if len(runs) == 1 else f"all {len(runs)} runs"
-    print(f"asked: {', '.join(wanted) or whole}; it is heard within some seconds")
+    asked = ", ".join(names[id] for id in wanted) or whole
+    print(f"asked: {asked}; it is heard within some seconds")
     return OK
 
 

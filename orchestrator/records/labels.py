@@ -17,6 +17,25 @@ def labels(record: SweepRecord) -> dict[str, str]:
     return {line.id: _label(line, record, sections) for line in record.lineages}
 
 
+def lineage_labels(record: SweepRecord) -> dict[str, str]:
+    """For each lineage id, its label, with its seed last where the sweep has several, such as
+    `sap p=0.5 q=1.0 seed 0`. No two lineages have one."""
+    several = len({line.config["seed"] for line in record.lineages}) > 1
+    names = labels(record)
+    return {
+        line.id: f"{names[line.id]} seed {line.config['seed']}" if several else names[line.id]
+        for line in record.lineages
+    }
+
+
+def find_lineages(record: SweepRecord, named: str) -> list[LineageRecord]:
+    """The lineages that `named` means: those of a label, of every seed where it says none, or else
+    the one whose id has it as a part. Raises NoSuchLineage."""
+    seeds, cells = lineage_labels(record), labels(record)
+    found = [line for line in record.lineages if named in (seeds[line.id], cells[line.id])]
+    return found or [record.lineage(named)]
+
+
 def method_label(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> str:
     """The method of `line` with its swept parameters, those named in `without` left out."""
     return " ".join([line.config["method"]["name"], *options(line, record, without)])

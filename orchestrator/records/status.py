@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from orchestrator.records.failures import FAILURES, Failure, each_once
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN, Heartbeat, joined
-from orchestrator.records.labels import labels
+from orchestrator.records.labels import labels, lineage_labels
 from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
 from trainables.store import Damaged, Store
 
@@ -48,7 +48,8 @@ class SweepStatus:
     that any run has left where none is in flight, None when there was none.
 
     `failures` are those of lineages that nobody has completed. `damage` are records that cannot be
-    read, and count as not being there.
+    read, and count as not being there. `labels` are those of the lineages that have failed or are
+    at work.
     """
 
     name: str
@@ -61,6 +62,7 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     run: Heartbeat | None
     damage: tuple[str, ...]
+    labels: dict[str, str]
     runs: tuple[Heartbeat, ...] = ()
 
 
@@ -102,6 +104,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
     failures = left_undone(sweep, signs.failures, stored)
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
+    named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
     keys = {key for line in sweep.lineages for key in line.keys}
     return SweepStatus(
         name=sweep.name,
@@ -114,6 +117,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         failures=failures,
         run=run,
         damage=signs.damage,
+        labels={id: label for id, label in lineage_labels(sweep).items() if id in named},
         runs=signs.runs,
     )
 

@@ -139,6 +139,28 @@ def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Dama
     return list(damage.values())
 
 
+def bring_up_to_date(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
+    """Rebuild the tables as `compact` does, unless they are current and have every column that this
+    version and the sweep's parameters give them."""
+    if is_current(store, sweep, committed) and _has_columns(store, sweep):
+        return []
+    return compact(store, sweep, committed)
+
+
+def _has_columns(store: Store, sweep: SweepRecord) -> bool:
+    wanted = {table: {*SCHEMAS[table].names} for table in TABLES}
+    wanted["iterations"] |= {*map(_swept_column, sweep.swept)}
+    return all(
+        names <= _columns_of(store, table_path(table, sweep.name))
+        for table, names in wanted.items()
+    )
+
+
+def _columns_of(store: Store, path: str) -> set[str]:
+    with store.filesystem.open_input_file(store.absolute(path)) as file:
+        return {*pq.ParquetFile(file).schema_arrow.names}
+
+
 def is_current(store: Store, sweep: SweepRecord, committed: Committed) -> bool:
     """Whether the tables of `sweep` are whole, those of its record and of what is committed."""
     manifest = _table_manifest(store, sweep.name)
@@ -228,10 +250,14 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
     return _with_swept(whole, sweep, [line for line, _ in planned])
 
 
+def _swept_column(name: str) -> str:
+    return name.replace(".", "_")
+
+
 def _with_swept(table: pa.Table, sweep: SweepRecord, lines: Sequence[LineageRecord]) -> pa.Table:
     """`table`, whose rows are of `lines`, with one more column for each swept parameter."""
     for name in sweep.swept:
-        column = name.replace(".", "_")
+        column = _swept_column(name)
         if column not in table.column_names:
             values = pa.array([_plain(line.swept.get(name)) for line in lines])
             table = table.append_column(column, values)

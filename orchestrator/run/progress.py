@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -77,6 +77,7 @@ class RunProgress:
     packing: Packing | None = None
     given_up: tuple[Failure, ...] = ()
     run: str = field(default_factory=new_run)
+    _names: Mapping[str, str] = field(default_factory=dict)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
     _others: Others | None = None
@@ -84,21 +85,34 @@ class RunProgress:
     _complaints: set[str] = field(default_factory=set)
     _slots: int = 0
     _started: float = 0.0
+    _beats: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def running(self, plan: Plan) -> Iterator[None]:
-        """Show the run and keep its heartbeat while the block runs."""
+    def running(self, plan: Plan, names: Mapping[str, str]) -> Iterator[None]:
+        """Show the run and keep its heartbeat while the block runs; lineages are shown by what
+        `names` has for their ids."""
+        self._names = names
         self._begin(plan)
-        beat = threading.Thread(target=self._beat, daemon=True)
-        beat.start()
+        self.beat()
         try:
             with self._view():
                 yield
         finally:
+            self.rest()
+
+    def beat(self) -> None:
+        """Begin the heartbeat, if that was not done: other terminals see a run in flight."""
+        if self._beats is None:
+            self._beats = threading.Thread(target=self._beat, daemon=True)
+            self._beats.start()
+
+    def rest(self) -> None:
+        """End the heartbeat, if it was begun: the run is over."""
+        if self._beats is not None and not self._stop.is_set():
             self._stop.set()
-            beat.join()
+            self._beats.join()
             self._write("ended")
 
     def tell(self, notices: Iterable[str], facts: Iterable[str] = ()) -> None:
@@ -134,7 +148,7 @@ class RunProgress:
             shown.density = result["density"]
         accuracy = f"accuracy {decimals(result['test_accuracy'], 4)}"
         self._line(
-            f"{lineage} iteration {t}/{shown.last} "
+            f"{self._name(lineage)} iteration {t}/{shown.last} "
             f"{accuracy if on_data else 'on random data'} "
             f"density {decimals(result['density'], 4, significant=3)} "
             f"({result['train_seconds']:.1f} s)"
@@ -149,7 +163,7 @@ class RunProgress:
         with self._lock:
             if self.lineages.pop(lineage, None) is None:
                 self.counts.waiting -= 1
-        self._line(f"{lineage} is trained no further, as asked")
+        self._line(f"{self._name(lineage)} is trained no further, as asked")
 
     def finished(self, lineage: str) -> None:
         with self._lock:
@@ -168,7 +182,11 @@ class RunProgress:
             self._record(failure)
         reason = failure.traceback.strip().splitlines()[-1] if failure.traceback else ""
         what = "will be tried again" if retried else "failed"
-        self._line(f"{failure.lineage} {what} at iteration {failure.iteration}: {reason}")
+        name = self._name(failure.lineage)
+        self._line(f"{name} ({failure.lineage}) {what} at iteration {failure.iteration}: {reason}")
+
+    def _name(self, lineage: str) -> str:
+        return self._names.get(lineage, lineage)
 
     def _record(self, failure: Failure) -> None:
         """Keep the failure at once: this process may not live to the end of the run."""
@@ -218,7 +236,7 @@ class RunProgress:
     def __rich__(self) -> Group:
         """The live view, drawn anew several times a second."""
         with self._lock:
-            running = dict(self.lineages)
+            running = {self._name(id): line for id, line in self.lineages.items()}
             counts = replace(self.counts)
         bar = Table.grid()
         bar.add_row(ProgressBar(max(counts.to_train, 1), counts.iterations, width=60))
@@ -261,7 +279,7 @@ class RunProgress:
             f"  {counts.iterations}/{counts.to_train} iterations · lineages: {counts.done} done, ",
             f"{running} running, {counts.waiting} waiting, ",
             (f"{counts.failed} failed", "red" if counts.failed else ""),
-            f" · {duration(time.monotonic() - self._started)} elapsed, ",
+            f"\n{duration(time.monotonic() - self._started)} elapsed, ",
             f"{duration(eta)} left · {self._slots} slots{self._beside()} · {cpus}{gpus}",
         )
 

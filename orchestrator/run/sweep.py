@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.records.datasets import record_datasets
 from orchestrator.records.failures import Failure, each_once, read_failures
+from orchestrator.records.labels import lineage_labels
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import git_sha
 from orchestrator.records.published import record_published
@@ -17,7 +18,7 @@ from orchestrator.records.runs import begin_run, end_run
 from orchestrator.records.status import left_undone
 from orchestrator.records.sweep import write_sweep
 from orchestrator.records.versions import record_versions
-from orchestrator.results.tables import compact
+from orchestrator.results.tables import bring_up_to_date
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
@@ -91,6 +92,31 @@ def run_sweep(
     builds on are checked first, and damaged ones are set aside and trained again. Raises PlanError,
     DatasetNotFound or StoreError before anything is written.
     """
+    try:
+        summary = _run(spec, store, roots, progress, address, command, wishes)
+    except KeyboardInterrupt:
+        _finish(spec, store, progress, "interrupted")
+        raise
+    state = "failed" if summary.damage or summary.problem else summary.outcome.state
+    _finish(spec, store, progress, state)
+    return summary
+
+
+def _finish(spec: SweepSpec, store: Store, progress: RunProgress, state: str) -> None:
+    if spec.on_finish is not None:
+        told = call(spec.on_finish, spec.name, store.location, state)
+        progress.tell([told] if told else [])
+
+
+def _run(
+    spec: SweepSpec,
+    store: Store,
+    roots: DataRoots,
+    progress: RunProgress,
+    address: str | None,
+    command: Sequence[str],
+    wishes: Wishes,
+) -> RunSummary:
     require_ours(store)
     collected = collections(store)
     index = StoreIndex(store)
@@ -107,6 +133,7 @@ def run_sweep(
             progress.tell([told] if told else [])
             return running.enter_context(cluster_starting(address, store, spec.resources))
 
+        running.callback(progress.rest)
         with interruptions_noted():
             started = start() if plan.tasks else None
             if started and address is not None:
@@ -115,7 +142,8 @@ def run_sweep(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
         if ready.planned.plan.tasks:
-            with progress.running(ready.planned.plan):
+            names = lineage_labels(ready.planned.record)
+            with progress.running(ready.planned.plan, names):
                 # Without a task at first, damage that was set aside has brought some.
                 outcome = _train(ready, started or start(), progress, wishes)
     planned, store = ready.planned, ready.store
@@ -131,17 +159,13 @@ def run_sweep(
     try:
         end_run(store, spec.name)
         if not outcome.left:
-            damage = compact(store, planned.record, index.iterations)
+            damage = bring_up_to_date(store, planned.record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         problem = str(error)
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(planned.record, store, ready.tracking, index.iterations)
-    if spec.on_finish is not None:
-        state = "failed" if damage or problem else outcome.state
-        told = call(spec.on_finish, spec.name, store.location, state)
-        progress.tell([told] if told else [])
     return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
 
 
@@ -203,9 +227,10 @@ def _made_ready(
     healed = set_damaged_aside(store, _stored_commits(plan, index))
     if healed:
         index.refresh()
-        planned = replace(
-            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
-        )
+        planned = replace(planned, plan=planned_again())
+    if planned.plan.tasks and spec.name in store.names("sweeps"):
+        # Data may take minutes: who looks, or asks it to stop, shall find a run in flight.
+        progress.beat()
     arrays = load_datasets(planned.datasets, planned.plan, roots)
     store = progress.store = mark(store)
     progress.tell(planned.notices, planned.dataset_lines)
@@ -214,9 +239,7 @@ def _made_ready(
         # It may have taken what was stored of the sweep, and `rm` its records too.
         collected = collections(store)
         index.refresh()
-        planned = replace(
-            planned, plan=make_plan(plan.lineages, index.files_of, plan.leaving, rank)
-        )
+        planned = replace(planned, plan=planned_again())
         arrays = load_datasets(planned.datasets, planned.plan, roots)
         _write_records(planned, store, arrays)
     begin_run(store, spec.name, command, progress.run, plan.left)

@@ -28,11 +28,15 @@ from sweeping import (
 
 from orchestrator.records.provenance import read_provenance
 from orchestrator.records.runs import runs_at_work
+from orchestrator.records.stops import EVERYTHING, ask_to_stop
+from orchestrator.records.sweep import write_sweep
 from orchestrator.run.datasets import resolve_datasets
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store.claims import Claims
+from trainables.store.storage_format import mark
 
 LONGER: dict[str, Any] = SWEEP | {
     "name": "longer",
@@ -170,11 +174,12 @@ def test_the_claims_of_a_machine_that_is_lost_are_waited_for_once(tmp_path: Path
 
 
 def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
-    """W&B's services, which each worker has, included."""
+    """W&B's services, which each worker has, included. What is called at the end is called."""
     endless = SWEEP | {
         "name": "endless",
         "train": {"epochs": 100_000, "batch_size": 10},
         "wandb": {"mode": "offline"},
+        "on_finish": "echo $PRUNESWEEP_STATE >> told",
     }
     with start(tmp_path, "run", str(write(tmp_path, endless))) as process:
         try:
@@ -193,6 +198,47 @@ def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(of_the_run, timeout=240)
     assert alive == []
     assert commits(tmp_path) == set()
+    assert (tmp_path / "told").read_text() == "interrupted\n"
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+import numpy as np
+from prunesweep import DataRoots, Dataset, DatasetInfo, Split, described_by
+
+
+def describe(roots: DataRoots) -> DatasetInfo:
+    return DatasetInfo((1, 4, 4), classes=2, train_examples=100, test_examples=100)
+
+
+@described_by(describe)
+def slow(roots: DataRoots) -> Dataset:
+    Path("reading").touch()
+    while Path("reading").exists():
+        time.sleep(0.1)
+    half = Split(np.zeros((100, 1, 4, 4), np.uint8), np.arange(100) % 2)
+    return Dataset("slow", half, None, half, 2, (0.5,), (0.5,))
+"""
+
+
+def test_a_run_that_prepares_can_be_stopped(tmp_path: Path) -> None:
+    """One of a sweep that was run before, as it is known by its name."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    file = write(tmp_path, LONGER | {"name": "slow", "dataset": "slow", "plugins": ["slow.py"]})
+    spec = load_sweep(file)
+    store = mark(store_of(tmp_path))
+    write_sweep(store, plan_sweep(spec, store, data_roots(None, {})).record)
+    ask_to_stop(store, "slow", [EVERYTHING], ["20260101T000000-over"])
+    process = start(tmp_path, "run", str(file))
+    wait_for((tmp_path / "reading").exists)
+    wait_for(lambda: ask(tmp_path, "status", "slow").startswith("slow: running\n"))
+    ask(tmp_path, "stop", "slow")
+    (tmp_path / "reading").unlink()
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+    assert len(commits(tmp_path)) < COMMITS
 
 
 def test_a_killed_worker_costs_only_its_iteration(tmp_path: Path, uninterrupted: Path) -> None:

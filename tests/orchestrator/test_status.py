@@ -22,8 +22,9 @@ from rich.console import Console
 from sweeping import wait_for
 
 from orchestrator.records.failures import FAILURES, Failure
+from orchestrator.records.labels import find_lineages, lineage_labels
 from orchestrator.records.status import MethodStatus, sweep_status
-from orchestrator.records.sweep import LineageRecord
+from orchestrator.records.sweep import LineageRecord, NoSuchLineage
 from orchestrator.results.opening import Results
 from orchestrator.run.capacity import Slot
 from orchestrator.run.datasets import resolve_datasets
@@ -61,7 +62,7 @@ def in_flight(results: Results, folder: Path) -> Iterator[RunProgress]:
     lineages = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
     stored = results.store.committed("iterations")
     progress = RunProgress(results.store, "s", Console(file=io.StringIO()))
-    with progress.running(make_plan(lineages, stored.get)):
+    with progress.running(make_plan(lineages, stored.get), lineage_labels(results.record)):
         yield progress
 
 
@@ -101,6 +102,41 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
     failed = partial.record.lineages[1].id
     FAILURES.write(partial.store, "s", [Failure(failed, 2, 2, "ValueError: no")])
     assert [each.failed for each in sweep_status(partial.store, "s").methods] == [1, 0]
+
+
+def test_every_view_calls_lineages_by_what_tells_them_apart(
+    partial: Results, tmp_path: Path
+) -> None:
+    store, line = partial.store, partial.record.lineages[1]
+    failure = Failure(line.id, 2, 2, "Traceback:\nValueError: no")
+    with in_flight(partial, tmp_path) as progress:
+        progress.started(line.id, 1)
+        for width in (80, 140):
+            view = Console(file=io.StringIO(), width=width, record=True)
+            view.print(progress)
+            assert "\none_shot seed 1 " in view.export_text()
+        wait_for(lambda: line.id in store.read_json("sweeps/s/run.json")["running"])
+        shown = ask(tmp_path, "status", "s", "--storage", store.location)
+        assert "\none_shot seed 1 " in shown
+        assert line.id not in shown
+        progress.failed(failure, retried=False)
+    assert isinstance(progress.console.file, io.StringIO)
+    told = f"one_shot seed 1 ({line.id}) failed at iteration 2: ValueError: no"
+    assert told in progress.console.file.getvalue()
+    told = f"failed: one_shot seed 1 ({line.id}) at iteration 2\n"
+    assert told in ask(tmp_path, "status", "s", "--storage", store.location)
+    status = json.loads(ask(tmp_path, "status", "s", "--storage", store.location, "--json"))
+    assert status["labels"] == {line.id: "one_shot seed 1"}
+
+
+def test_a_lineage_is_found_by_its_label_or_a_part_of_its_id(partial: Results) -> None:
+    record = partial.record
+    one, other, *_ = record.lineages
+    assert find_lineages(record, "one_shot seed 1") == [other]
+    assert find_lineages(record, "one_shot") == [one, other]
+    assert find_lineages(record, other.id[-10:]) == [other]
+    with pytest.raises(NoSuchLineage, match="4 lineages of s match 'global'"):
+        find_lineages(record, "global")
 
 
 def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:

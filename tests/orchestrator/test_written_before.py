@@ -4,6 +4,7 @@
 without the tables.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from asking import ask
 from rich.console import Console
 
 from orchestrator.records.sweep import existing_sweep, write_sweep
@@ -78,6 +81,28 @@ def test_the_command_trains_nothing_and_shows_what_there_is(before: Store) -> No
     summary = json.loads(done.stdout)
     assert summary["planned"] == 0
     assert summary["healed"] == summary["failures"] == []
+
+
+def test_a_run_makes_tables_anew_only_where_they_lack_rows_or_columns(before: Store) -> None:
+    """Another version may have made them."""
+    folder = Path(before.location)
+    tables = folder / "tables"
+
+    def run_again() -> dict[str, int]:
+        ask(folder, "run", str(FILE), "--storage", ".", "--json")
+        return {file.name: file.stat().st_mtime_ns for file in tables.iterdir()}
+
+    made = run_again()
+    assert run_again() == made
+    for name, column in (("iterations", "gini"), ("layers", "kept")):
+        file = tables / f"{name}-{SWEEP}.parquet"
+        whole = pq.read_table(file)
+        pq.write_table(whole.drop_columns([column]), file)
+        manifest = json.loads((tables / f"manifest-{SWEEP}.json").read_text())
+        manifest["sha256"][name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        (tables / f"manifest-{SWEEP}.json").write_text(json.dumps(manifest))
+        assert run_again() != made
+        assert pq.read_table(file).equals(whole)
 
 
 def test_a_run_with_nothing_to_train_lists_the_storage_once(

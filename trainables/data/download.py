@@ -3,8 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 CONNECT_SECONDS = 5
 
@@ -32,6 +30,10 @@ def download(
 
 
 def _answers(url: str) -> bool:
+    # Here, as few who know of a dataset download it.
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     try:
         with urlopen(Request(url, method="HEAD"), timeout=CONNECT_SECONDS):
             return True

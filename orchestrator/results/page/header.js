@@ -9,12 +9,14 @@ function drawHeader() {
   const wall = runs.map((run) => run.seconds).filter((each) => each !== null);
   $("state").textContent = stateText(done);
   $("state").dataset.state = data.state;
-  $("subject").textContent = [
+  const subject = [
     ...distinct(lineages.map((line) => line.network)).slice(0, 4),
     `${plural(count("curve"), "method")} × ${plural(count("seed"), "seed")}`,
     runs.length ? `last run ${moment(runs.at(-1).started_at)} UTC` : "never run",
     `page made ${moment(data.made_at)} UTC`,
-  ].join(" · ");
+  ];
+  const spans = subject.flatMap((part, place) => [place ? " · " : "", h("span", {}, part)]);
+  $("subject").replaceChildren(...spans);
   const numbers = [
     ["lineages complete", `${done} of ${lineages.length}`],
     ["iterations committed", format("count", keys.size)],
