@@ -18,7 +18,8 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import forget_stops
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
-from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.results.compacting import compact
+from orchestrator.results.tables import recorded_seconds
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
 from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
