@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.records.sweep import SweepRecord, read_sweep
-from orchestrator.results.tables import TABLES, is_current, table_damage
+from orchestrator.results.compacting import is_current, table_damage
+from orchestrator.results.tables import TABLES
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.storage_format import require_ours
 
@@ -61,7 +62,7 @@ def verify_store(store: Store) -> Verified:
             found += [_of_commit(each, meanings) for each in damage]
     behind: list[str] = []
     for record in records.values():
-        tables = list(table_damage(store, record.name))
+        tables = table_damage(store, record.name)
         found += [Finding(each.path, each.reason, RESULTS_REBUILDS_IT) for each in tables]
         if not tables and not is_current(store, record, store.committed("iterations")):
             behind.append(record.name)

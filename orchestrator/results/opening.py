@@ -9,10 +9,10 @@ import pyarrow as pa
 from orchestrator.records.joined import join
 from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import existing_sweep
+from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
-from orchestrator.results.tables import compact, is_current
 from trainables.store import Store
 
 
@@ -66,8 +66,7 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: st
     signs = [signs_of(store, record.name) for record in records]
     committed = store.committed("iterations")
     for record in records:
-        if not is_current(store, record, committed):
-            compact(store, record, committed)
+        compact(store, record, committed)
     joined = join(records)
     statuses = zip(joined.parts, signs, strict=True)
     return Results(

@@ -1,12 +1,9 @@
-"""Results tables: compacted Parquet, derived from a sweep's commits."""
+"""Results tables: their columns, the files that they are in, and how they are read."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,18 +11,16 @@ import pyarrow.parquet as pq
 
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from trainables.config import canonical_json
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
-from trainables.store import Damaged, Store, iteration_path
-from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, read_table
+from trainables.store import Store
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
 """Those of every sweep; one whose commits have scores has `scores` too."""
-READERS = 8
 
 IDENTITY_SCHEMA = pa.schema(
     [
@@ -98,143 +93,21 @@ FILES = {
 }
 """Of every table, the file of a commit that it is made of."""
 
-Committed = Mapping[str, Collection[str]]
-"""The keys of iterations, each with the names of its commit's files."""
+
+def table_path(table: str, sweep: str, piece: str = "") -> str:
+    """The file of a table, or of a piece of it."""
+    return f"tables/{table}-{sweep}{piece}.parquet"
 
 
-def table_path(table: str, sweep: str) -> str:
-    return f"tables/{table}-{sweep}.parquet"
-
-
-def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
-    """Rebuild the tables of `sweep` from its commits, of the iterations that are `committed`;
-    returns the damage that was met.
-
-    A damaged iteration is left out; the commit itself is not touched. Their manifest, without
-    which they count as out of date, goes first and comes last.
-    """
-    rows = _rows(sweep, committed)
-    keys = list(dict.fromkeys(k for line in sweep.lineages for k in line.keys if k in committed))
-    scored = [key for key in keys if SCORES in committed[key]]
-    damage: dict[str, Damaged] = {}
-    written: dict[str, str] = {}
-    store.delete_file(_manifest_path(sweep.name))
-    for table, file in FILES.items():
-        if table not in TABLES and not scored:
-            store.delete_file(table_path(table, sweep.name))
-            continue
-        parts = _read_parts(store, keys if table in TABLES else scored, file, damage)
-        present = [
-            (line, t, parts[key])
-            for line in sweep.lineages
-            for t, key in zip(line.iterations, line.keys, strict=True)
-            if key in parts
-        ]
-        build = _iterations if table == "iterations" else _details
-        data = build(table, sweep, present)
-        store.write(table_path(table, sweep.name), data)
-        written[table] = hashlib.sha256(data).hexdigest()
-    if not damage:
-        store.write_json(_manifest_path(sweep.name), {"rows": rows, "sha256": written})
-    return list(damage.values())
-
-
-def bring_up_to_date(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
-    """Rebuild the tables as `compact` does, unless they are current and have every column that this
-    version and the sweep's parameters give them."""
-    if is_current(store, sweep, committed) and _has_columns(store, sweep):
-        return []
-    return compact(store, sweep, committed)
-
-
-def _has_columns(store: Store, sweep: SweepRecord) -> bool:
-    wanted = {table: {*SCHEMAS[table].names} for table in TABLES}
-    wanted["iterations"] |= {*map(_swept_column, sweep.swept)}
-    return all(
-        names <= _columns_of(store, table_path(table, sweep.name))
-        for table, names in wanted.items()
-    )
-
-
-def _columns_of(store: Store, path: str) -> set[str]:
-    with store.filesystem.open_input_file(store.absolute(path)) as file:
-        return {*pq.ParquetFile(file).schema_arrow.names}
-
-
-def is_current(store: Store, sweep: SweepRecord, committed: Committed) -> bool:
-    """Whether the tables of `sweep` are whole, those of its record and of what is committed."""
-    manifest = _table_manifest(store, sweep.name)
-    if manifest is None or manifest.get("rows") != _rows(sweep, committed):
-        return False
-    return next(table_damage(store, sweep.name), None) is None
-
-
-def table_damage(store: Store, sweep: str) -> Iterator[Damaged]:
-    """The tables that are not what was written, page checksums and footers included."""
-    manifest = _table_manifest(store, sweep)
-    if manifest is None:
-        return  # never made, or their making was broken off
-    for table in (each for each in FILES if each in TABLES or each in manifest["sha256"]):
-        path = table_path(table, sweep)
-        data = store.peek(path)
-        if data is None:
-            yield Damaged(path, "it is missing")
-        elif hashlib.sha256(data).hexdigest() != manifest["sha256"].get(table):
-            yield Damaged(path, "it does not have the SHA-256 it was written with")
-
-
-def _table_manifest(store: Store, sweep: str) -> dict[str, Any] | None:
-    try:
-        manifest = store.read_json(_manifest_path(sweep))
-    except Damaged:
-        return None
-    valid = isinstance(manifest, dict) and isinstance(manifest.get("sha256"), dict)
-    return manifest if valid else None
-
-
-def _rows(sweep: SweepRecord, committed: Committed) -> str:
-    """A digest of the rows that the tables have to hold."""
-    rows = [
-        (line.id, t, key, *({SCORES} & {*committed[key]}))
-        for line in sweep.lineages
-        for t, key in zip(line.iterations, line.keys, strict=True)
-        if key in committed
-    ]
-    return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
-
-
-def _manifest_path(sweep: str) -> str:
-    return f"tables/manifest-{sweep}.json"
-
-
-def _read_parts(
-    store: Store, keys: Sequence[str], file: str, damage: dict[str, Damaged]
-) -> dict[str, pa.Table]:
-    def read(key: str) -> pa.Table | None:
-        try:
-            return read_table(store, iteration_path(key), file, FILE_SCHEMAS[file])
-        except Damaged as error:
-            damage[key] = error
-            return None
-
-    with ThreadPoolExecutor(READERS) as pool:
-        tables = zip(keys, pool.map(read, keys), strict=True)
-        return {key: table for key, table in tables if table is not None}
-
-
-Part = tuple[LineageRecord, int, pa.Table]
-
-
-def _iterations(table: str, sweep: SweepRecord, parts: Sequence[Part]) -> bytes:
-    measured = pa.concat_tables([part for _, _, part in parts] or [METRICS_SCHEMA.empty_table()])
-    identity = pa.Table.from_pylist(
-        [identity_row(sweep.name, line) for line, _, _ in parts], IDENTITY_SCHEMA
-    )
-    columns = dict(zip(identity.column_names, identity.columns, strict=True))
-    columns |= dict(zip(measured.column_names, measured.columns, strict=True))
-    whole = pa.table({name: columns[name] for name in ITERATIONS_COLUMNS}, SCHEMAS[table])
-    whole = _with_swept(whole, sweep, [line for line, _, _ in parts])
-    return _parquet(whole.schema, [whole])
+def table_paths(store: Store, table: str, sweep: str) -> list[str]:
+    """The files of a table, in the order of their rows; none where there is no such table."""
+    whole = table_path(table, sweep)
+    if store.exists(whole):
+        return [whole]
+    # No sweep has a + in its name.
+    begin = whole.removesuffix(".parquet") + "+"
+    names = (f"tables/{name}" for name in store.names("tables"))
+    return [name for name in names if name.startswith(begin)]
 
 
 def planned_iterations(sweep: SweepRecord) -> pa.Table:
@@ -247,52 +120,34 @@ def planned_iterations(sweep: SweepRecord) -> pa.Table:
     rows = [identity[line.id] | {"iteration": t} for line, t in planned]
     schema = IDENTITY_SCHEMA.append(LINEAGE_SCHEMA.field("iteration"))
     whole = pa.Table.from_pylist(rows, schema)
-    return _with_swept(whole, sweep, [line for line, _ in planned])
+    return with_swept(whole, swept_types(sweep), [line for line, _ in planned])
 
 
-def _swept_column(name: str) -> str:
-    return name.replace(".", "_")
+def swept_types(sweep: SweepRecord) -> dict[str, pa.DataType]:
+    """The types of the columns of swept parameters: those of the whole sweep, whatever of it is
+    committed, so that all pieces have the same."""
+    return {
+        name: pa.array([_plain(line.swept.get(name)) for line in sweep.lineages]).type
+        for name in sweep.swept
+    }
 
 
-def _with_swept(table: pa.Table, sweep: SweepRecord, lines: Sequence[LineageRecord]) -> pa.Table:
+def with_swept(
+    table: pa.Table, types: Mapping[str, pa.DataType], lines: Sequence[LineageRecord]
+) -> pa.Table:
     """`table`, whose rows are of `lines`, with one more column for each swept parameter."""
-    for name in sweep.swept:
-        column = _swept_column(name)
+    for name, kind in types.items():
+        column = name.replace(".", "_")
         if column not in table.column_names:
-            values = pa.array([_plain(line.swept.get(name)) for line in lines])
+            values = pa.array([_plain(line.swept.get(name)) for line in lines], kind)
             table = table.append_column(column, values)
     return table
 
 
-def _details(table: str, sweep: SweepRecord, parts: Iterable[Part]) -> bytes:
-    def batches() -> Iterable[pa.Table]:
-        for line, t, part in parts:
-            rows = len(part)
-            lineage = pa.array([line.id] * rows, pa.string())
-            iteration = pa.array([t] * rows, pa.int64())
-            yield pa.table([lineage, iteration, *part.columns], SCHEMAS[table])
-
-    return _parquet(SCHEMAS[table], batches())
-
-
-def _parquet(schema: pa.Schema, tables: Iterable[pa.Table], rows_at_once: int = 200_000) -> bytes:
-    """One file with page checksums; many small tables become few large row groups."""
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
-        waiting: list[pa.Table] = []
-        rows = 0
-        for table in tables:
-            waiting.append(table)
-            rows += len(table)
-            if rows >= rows_at_once:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting, rows = [], 0
-        writer.write_table(pa.concat_tables(waiting or [schema.empty_table()]))
-    return sink.getvalue()
-
-
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str([*value] if isinstance(value, tuple) else value)  # as a record that was read has it
 
 
 def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
@@ -308,13 +163,15 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
     if table != "iterations":
         return whole
     lines = {line.id: line for line in sweep.lineages}
-    return _with_swept(whole, sweep, [lines[id] for id in whole["lineage"].to_pylist()])
+    found = [lines[id] for id in whole["lineage"].to_pylist()]
+    return with_swept(whole, swept_types(sweep), found)
 
 
 def _checked(store: Store, table: str, sweep: str) -> pa.Table:
-    if table not in TABLES and not store.exists(table_path(table, sweep)):
+    paths = table_paths(store, table, sweep)
+    if not paths and table not in TABLES:
         return pa.Table.from_batches([], SCHEMAS[table])
-    return _read(store, table_path(table, sweep))
+    return pa.concat_tables(_read(store, path) for path in paths or [table_path(table, sweep)])
 
 
 def _read(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:

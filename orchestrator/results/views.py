@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from glob import escape
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path
+from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path, table_paths
 from trainables.store import Damaged, Store
 
 if TYPE_CHECKING:
@@ -49,24 +50,26 @@ def _join(
 def _table(
     connection: duckdb.DuckDBPyConnection, store: Store, table: str, sweep: str
 ) -> duckdb.DuckDBPyRelation:
-    path = table_path(table, sweep)
-    if not store.exists(path):
+    paths = table_paths(store, table, sweep)
+    if not paths:
         if table not in TABLES:
             # `Schema.empty_table` would import pandas.
             return connection.from_arrow(pa.Table.from_batches([], SCHEMAS[table]))
+        path = table_path(table, sweep)
         raise Damaged(path, "the table is missing; run the sweep again to rebuild it")
     if store.local_root is not None:
         # Opening the results has compared its hash.
-        place = escape(store.absolute(path))
-        return connection.read_parquet(place, hive_partitioning=False)
-    return connection.from_arrow(_dataset(store, path))
+        places = [escape(store.absolute(path)) for path in paths]
+        return connection.read_parquet(places, hive_partitioning=False)
+    return connection.from_arrow(_dataset(store, paths))
 
 
-def _dataset(store: Store, path: str) -> ds.Dataset:
+def _dataset(store: Store, paths: Sequence[str]) -> ds.Dataset:
     # Here, as it imports pandas, and tables are rarely in an object store.
     import pyarrow.dataset as ds
 
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
-    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
+    places = [store.absolute(path) for path in paths]
+    return ds.dataset(places, filesystem=store.filesystem, format=checked)

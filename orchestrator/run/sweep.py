@@ -18,7 +18,7 @@ from orchestrator.records.runs import begin_run, end_run
 from orchestrator.records.status import left_undone
 from orchestrator.records.sweep import write_sweep
 from orchestrator.records.versions import record_versions
-from orchestrator.results.tables import bring_up_to_date
+from orchestrator.results.compacting import compact
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
@@ -159,7 +159,7 @@ def _run(
     try:
         end_run(store, spec.name)
         if not outcome.left:
-            damage = bring_up_to_date(store, planned.record, index.iterations)
+            damage = compact(store, planned.record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         problem = str(error)

@@ -147,4 +147,5 @@ def by_folder(store: Store, folder: str) -> dict[str, dict[str, int]]:
 
 def table_sweep(file: str) -> str:
     """The sweep that a file in `tables/` is of."""
-    return file.partition("-")[2].rpartition(".")[0]
+    # The files of a large sweep have a + and a number after its name, which has none.
+    return file.partition("-")[2].rpartition(".")[0].partition("+")[0]

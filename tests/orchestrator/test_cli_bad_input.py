@@ -11,7 +11,7 @@ import pytest
 from orchestrator.commands import cli
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import write_sweep
-from orchestrator.results.tables import compact
+from orchestrator.results.compacting import compact
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.sweepfile.spec import SweepSpec

@@ -60,10 +60,23 @@ def read_masks(store: Store, path: str) -> Masks:
 def read_table(store: Store, path: str, name: str, schema: pa.Schema) -> pa.Table:
     """A table of a commit, with the columns of `schema`: null where another version of prunesweep
     wrote none. Raises Damaged."""
-    with _damaged_unless_read(path, name):
-        found = [pa.Table.from_batches([], schema), decode_table(store.read(path, name))]
-        whole = pa.concat_tables(found, promote_options="default")
-        return whole.select(schema.names).cast(schema)
+    return read_tables(store, path, {name: schema})[name]
+
+
+def read_tables(store: Store, path: str, schemas: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
+    """The tables of a commit in the files that `schemas` names, see `read_table`."""
+    tables = {}
+    for name, data in store.read_files(path, schemas).items():
+        with _damaged_unless_read(path, name):
+            tables[name] = _with_columns(decode_table(data), schemas[name])
+    return tables
+
+
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if table.schema.equals(schema):
+        return table
+    whole = pa.concat_tables([pa.Table.from_batches([], schema), table], promote_options="default")
+    return whole.select(schema.names).cast(schema)
 
 
 @contextmanager

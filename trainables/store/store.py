@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,7 +131,14 @@ class Store:
 
     def read(self, path: str, name: str) -> bytes:
         """The bytes of one file of a commit; raises Damaged when they are not what was written."""
+        return self._checked(path, self.manifest(path), name)
+
+    def read_files(self, path: str, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of some files of a commit; raises Damaged."""
         manifest = self.manifest(path)
+        return {name: self._checked(path, manifest, name) for name in names}
+
+    def _checked(self, path: str, manifest: Mapping[str, Any], name: str) -> bytes:
         entry = manifest["files"].get(name)
         if entry is None:
             raise Damaged(path, f"{name} is not part of this commit")
@@ -174,13 +181,13 @@ class Store:
             yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
             return
         try:
-            files = self.manifest(path)["files"]
+            manifest = self.manifest(path)
         except Damaged as error:
             yield error
             return
-        for name in files:
+        for name in manifest["files"]:
             try:
-                self.read(path, name)
+                self._checked(path, manifest, name)
             except Damaged as error:
                 yield error
 
