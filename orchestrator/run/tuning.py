@@ -331,10 +331,8 @@ def _tuner(
     )
 
 
-def _request(
-    cpus: int, left_out: Collection[str], config: Mapping[str, Any]
-) -> tune.PlacementGroupFactory:
-    """What a trial asks Ray for, on any node that is not `left_out`."""
+def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial asks Ray for."""
     gpus = {"GPU": config["gpus"]} if config["gpus"] else {}
     # Either strategy is the same for one bundle; but Tune hands a worker on only to who asks for
     # the same, and one that has begun with MPS cannot go on without.
