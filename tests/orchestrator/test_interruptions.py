@@ -155,7 +155,7 @@ def test_a_sweep_told_to_go_again_and_again_ends_with_the_same_tables(
 @pytest.mark.cluster
 def test_the_claims_of_a_machine_that_is_lost_are_waited_for_once(tmp_path: Path) -> None:
     """When the first of them is trained, none is left."""
-    sweep = LONGER | {"seeds": [0, 1, 2], "methods": ["one_shot"], "prune": {"iterations": 1}}
+    sweep = SWEEP | {"seeds": [0, 1, 2], "methods": ["one_shot"]}
     file = write(tmp_path, sweep)
     spec, store = load_sweep(file), store_of(tmp_path)
     lineages = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))

@@ -60,6 +60,7 @@ def cluster() -> Iterator[tuple[str, list[psutil.Popen]]]:
         nodes.callback(shutil.rmtree, folder, ignore_errors=True)
         first = nodes.enter_context(node(*head))
         wait_until_it_listens(address)
+        wait_for(lambda: bool(node_ids(first)))
         second = nodes.enter_context(node("--address", address))
         wait_for(lambda: bool(node_ids(second)))
         yield address, [first, second]

@@ -115,7 +115,7 @@ def train(trainings: Sequence[Training]) -> list[Progress | Diverged]:
 def _behind(runs: Sequence["_Run"]) -> list["_Run"]:
     """Of the runs that are not at their end, those with the longest way to go: what a checkpoint
     had left behind catches up first."""
-    going = [run for run in runs if run.diverged is None and run.is_going]
+    going = [run for run in runs if run.is_going]
     first = min((run.progress.place for run in going), default=None)
     return [run for run in going if run.progress.place == first]
 
@@ -136,7 +136,7 @@ class _Run:
 
     @property
     def is_going(self) -> bool:
-        return self.progress.epoch < self.training.recipe.epochs
+        return self.diverged is None and self.progress.epoch < self.training.recipe.epochs
 
     def ended(self) -> Progress | Diverged:
         if self.diverged is not None:
