@@ -173,8 +173,8 @@ def test_four_runs_of_which_machines_are_lost_divide_a_sweep(
     assert whole.returncode == 0, err
     file = str(write(tmp_path, WIDE))
     ask(tmp_path, "submit", file, "--slurm", "--array", "4", *ONE_AT_A_TIME)
-    wait_for(lambda: not slurm.attend() and len(runs_at_work(store, "wide")) == 4)
-    wait_for(lambda: not slurm.attend() and len(commits(tmp_path)) >= 6)
+    wait_for(lambda: not slurm.attend() and len(runs_at_work(store, "wide")) == 4, seconds=900)
+    wait_for(lambda: not slurm.attend() and len(commits(tmp_path)) >= 6, seconds=900)
     status = json.loads(ask(tmp_path, "status", "wide", "--json"))
     assert (status["state"], len(status["runs"]), status["run"]["together"]) == ("running", 4, 4)
     assert len(status["run"]["running"]) >= 3  # each began elsewhere
