@@ -13,6 +13,7 @@ import pytest
 from asking import ask, refused
 from measured import SOME_METRICS, committed_files, measured, sweep_file
 from rich.console import Console
+from stored import store_sweep
 from sweeping import wait_for
 
 from orchestrator.records.failures import Failure, read_failures, write_failures
@@ -30,6 +31,7 @@ from orchestrator.run.machines import usable_cpus
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.sweep import resolve_datasets
+from orchestrator.storage.merging import merge
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import Store, iteration_path
@@ -130,6 +132,20 @@ def test_runs_that_begin_and_end_at_once_lose_nothing(store: Store) -> None:
         f"lineage-{number}" for number in range(8)
     }
     assert own_records(store) == store.names("claims") == []
+
+
+def test_a_merge_takes_what_runs_were_and_not_what_they_are_at(tmp_path: Path) -> None:
+    store, other = Store(str(tmp_path / "here")), Store(str(tmp_path / "there"))
+    store_sweep(other, "s")
+    (run,) = (each.run for each in read_provenance(other, "s"))
+    assert run is not None
+    write_heartbeat(other, "s", beat(), run)
+    ask_to_stop(other, "s", ["x"], [run])
+    for _ in range(2):
+        merge(store, other)
+        assert [each.run for each in read_provenance(store, "s")] == [run]
+        assert runs_at_work(store, "s") == {}
+    assert own_records(store) == [f"provenance-{run}.json"]
 
 
 # What is told
