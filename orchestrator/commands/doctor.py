@@ -53,7 +53,7 @@ def examine(store: Store, environ: Mapping[str, str], address: str | None = None
         "storage": lambda: _storage(store),
     }
     found = [_check(name, look) for name, look in checks.items()]
-    if address:
+    if address and address != "local":
         cluster = examine_cluster(address)
         found += [*cluster, *(examine_nodes(address, store) if cluster[0].ok else ())]
     return found
