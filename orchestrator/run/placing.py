@@ -48,7 +48,9 @@ class Placing:
     _alone_since: float | None = None
 
     def __post_init__(self) -> None:
+        # Some may have come since the room was laid out.
         self.nodes.refresh()
+        self._lay()
 
     @property
     def anyone(self) -> bool:

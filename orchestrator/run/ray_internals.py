@@ -188,6 +188,13 @@ def forget_ended(wrapper: Any) -> None:
             controller._trials_to_cache.discard(trial)
             controller._trial_metadata.pop(trial.trial_id, None)
             shutil.rmtree(trial.local_path, ignore_errors=True)
+    # A trial that goes on with another's worker takes back its request for one of its own, and what
+    # that one was to do at its end is kept.
+    manager = controller._actor_manager
+    enqueued = manager._pending_actors_to_enqueued_actor_tasks
+    for actor in [*enqueued]:
+        if actor not in manager._pending_actors_to_attrs:
+            del enqueued[actor]
 
 
 def host_and_port(address: str) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
-from ray.tune import Callback, CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import CheckpointConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -122,8 +123,12 @@ class _Forgetful(_NeverRestored, FIFOScheduler):
 
 
 @dataclass
-class _Trials(_NeverRestored, Callback):
-    """Knows which trials have their resources and where, and why one failed."""
+class _Trials(_NeverRestored, TrialProgressCallback):
+    """Knows which trials have their resources and where, and why one failed.
+
+    Tune adds one of its kind where there is none, which keeps every trial to the end for lines that
+    are never printed.
+    """
 
     placing: Placing
     work: Work
@@ -131,6 +136,11 @@ class _Trials(_NeverRestored, Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.placing.started(trial.trial_id, self._node_of(actor_of(trial)))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """_Stop has seen it before."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.placing.ended(trial.trial_id)

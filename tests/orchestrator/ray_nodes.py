@@ -73,6 +73,8 @@ class Raylets:
     def kill(self, *names: str) -> None:
         """Kill the raylets of some nodes at once; their workers find out by themselves."""
         for name in names:
+            (self.folder / name).touch()
+        for name in names:
             self.raylet(name).kill()
 
     def workers(self, name: str) -> list[psutil.Process]:
@@ -83,6 +85,12 @@ class Raylets:
     def raylet(self, name: str) -> psutil.Process:
         return next(each for each in self._nodes[name].children(recursive=True)
                     if each.name() == "raylet")  # fmt: skip
+
+    def at_work(self, name: str) -> bool:
+        """Whether a node, which may not have joined yet, has workers that have begun."""
+        with suppress(StopIteration, psutil.Error):
+            return bool(self.workers(name))
+        return False
 
     def close(self) -> None:
         for node in self._nodes.values():
@@ -98,7 +106,9 @@ class Raylets:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block",
                    "--node-ip-address", f"127.0.0.{number}",
                    "--object-store-memory", "80000000", *arguments]  # fmt: skip
-        shell = f"hostname {name} && {before or 'true'} && exec {shlex.join(command)}"
+        # Ray gives a raylet 30 s to begin, which a busy machine may not have.
+        again = f"until {shlex.join(command)} || [ -e {self.folder / name} ]; do sleep 1; done"
+        shell = f"hostname {name} && {before or 'true'} && {again}"
         self._nodes[name] = psutil.Popen(
             ["unshare", "--map-root-user", "--uts", "--mount", "sh", "-c", shell],
             env={**self.environment, **environment},

@@ -37,7 +37,7 @@ from trainables.lineage.notice import Notice
 from trainables.lineage.time_limit import TimeLimit
 from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
-from trainables.store import Store
+from trainables.store import Store, StoreGone
 from trainables.store.processes import process_name
 from trainables.training.batches import DeviceData
 from trainables.training.execution import PLAIN, Execution
@@ -216,9 +216,13 @@ def _nodes_faults() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        message = f"nothing can be trained on the node {socket.gethostname()}: {why}"
-        raise UnfitNode(message, isinstance(error, Hopeless)) from error
+        raise _unfit(error) from error
+
+
+def _unfit(error: Exception) -> UnfitNode:
+    why = f"{type(error).__name__}: {error}"
+    message = f"nothing can be trained on the node {socket.gethostname()}: {why}"
+    return UnfitNode(message, isinstance(error, Hopeless))
 
 
 def _require_same_code(code: str) -> None:
@@ -252,5 +256,7 @@ def _failure(failed: Failed) -> dict[str, Any]:
     error = failed.error
     if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
         raise error  # the device is of no more use to this process
+    if isinstance(error, StoreGone):
+        raise _unfit(error) from error
     text = "".join(traceback.format_exception(error))
     return {"failed": Cause.of(text, error), "fused": failed.fused}
