@@ -74,7 +74,7 @@ def sweep_text(lineages: int) -> str:
 
 def make_storage(folder: Path, lineages: int) -> SweepRecord:
     """A finished sweep of so many lineages, as a run leaves it but for its tables."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "sweep.yaml"
     file.write_text(sweep_text(lineages))
     spec = load_sweep(file)

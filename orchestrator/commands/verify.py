@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from orchestrator.records.damage import note_damage
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.compacting import is_current, table_damage
 from orchestrator.results.tables import TABLES
@@ -39,7 +40,8 @@ class Verified:
 
 
 def verify_store(store: Store) -> Verified:
-    """Read everything that `store` holds and compare it with its hashes."""
+    """Read everything that `store` holds and compare it with its hashes. What is damaged is noted,
+    so that a run sets it aside."""
     require_ours(store)
     records: dict[str, SweepRecord] = {}
     found: list[Finding] = []
@@ -60,11 +62,13 @@ def verify_store(store: Store) -> Verified:
     with ThreadPoolExecutor() as pool:
         for damage in pool.map(lambda path: list(store.damage(path)), paths):
             found += [_of_commit(each, meanings) for each in damage]
+            note_damage(store, dict.fromkeys(each.path for each in damage))
     behind: list[str] = []
+    committed = store.committed("iterations")
     for record in records.values():
         tables = table_damage(store, record.name)
         found += [Finding(each.path, each.reason, RESULTS_REBUILDS_IT) for each in tables]
-        if not tables and not is_current(store, record, store.committed("iterations")):
+        if not tables and not is_current(store, record, committed):
             behind.append(record.name)
     return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
 

@@ -7,7 +7,6 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from trainables.store import Damaged, Store, sweep_path
-from trainables.store.store import json_bytes
 
 
 def _zoned(text: str) -> str:
@@ -54,7 +53,7 @@ class RecordFile(Generic[Contents]):
 
     def encoded(self, contents: Contents) -> bytes:
         """The file that holds `contents`."""
-        return json_bytes(self.contents.dump_python(contents, mode="json"))
+        return self.contents.dump_json(contents, indent=1) + b"\n"
 
     def read(self, store: Store, sweep: str) -> Contents | None:
         """What the file holds; None when there is no such file. Raises Damaged."""

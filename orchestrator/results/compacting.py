@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.records.columns import identity_row
+from orchestrator.records.damage import note_damage
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.results.earlier import EarlierRows
 from orchestrator.results.pieces import Committed, Manifest, Piece, Row, Wanted, wanted
@@ -68,6 +69,7 @@ def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Dama
     for table in FILES:
         for path in {*table_paths(store, table, sweep.name), *extra} - want.paths:
             store.delete_file(path)
+    note_damage(store, [damage.path for damage in making.damage.values()])
     return list(making.damage.values())
 
 
@@ -227,8 +229,14 @@ class _Written:
         self._waiting = [_empty(schema)]
         self._rows = self._groups = 0
         self._sink = io.BytesIO()
+        # Of numbers that are all different, a dictionary takes ten times as long, and more room.
+        repeated = [each.name for each in schema if not _is_measure(each)]
         self._writer = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", write_page_checksum=True
+            self._sink,
+            schema,
+            compression="zstd",
+            use_dictionary=repeated,
+            write_page_checksum=True,
         )
 
     def add(self, table: pa.Table) -> None:
@@ -247,6 +255,10 @@ class _Written:
         self._writer.write_table(pa.concat_tables(self._waiting), max(1, self._rows))
         self._waiting, self._rows = self._waiting[:1], 0
         self._groups += 1
+
+
+def _is_measure(field: pa.Field) -> bool:
+    return pa.types.is_floating(field.type) and field.name not in ("p", "q")
 
 
 def _empty(schema: pa.Schema) -> pa.Table:

@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.tables import FILES, SCHEMAS, TABLES, swept_types, table_path
+from orchestrator.results.tables import (
+    FILES,
+    SCHEMAS,
+    TABLES,
+    plain,
+    swept_types,
+    table_path,
+)
 from trainables.config import canonical_json
 from trainables.store import Damaged, Store
 from trainables.store.artifacts import SCORES
@@ -103,7 +110,13 @@ class Wanted:
     @cached_property
     def digests(self) -> dict[str, str]:
         """By the name of every piece, a digest of the rows that it has."""
-        columns = [*map(str, SCHEMAS.values()), {n: str(kind) for n, kind in self.types.items()}]
+        # Swept parameters have the types of their values in the whole sweep.
+        lines = self.sweep.lineages
+        kinds = {
+            name: sorted({type(plain(line.swept.get(name))).__name__ for line in lines})
+            for name in self.sweep.swept
+        }
+        columns = [*map(str, SCHEMAS.values()), kinds]
         return {
             piece.name: hashlib.sha256(
                 canonical_json([columns, *self._told(piece)]).encode()

@@ -127,7 +127,7 @@ def swept_types(sweep: SweepRecord) -> dict[str, pa.DataType]:
     """The types of the columns of swept parameters: those of the whole sweep, whatever of it is
     committed, so that all pieces have the same."""
     return {
-        name: pa.array([_plain(line.swept.get(name)) for line in sweep.lineages]).type
+        name: pa.array([plain(line.swept.get(name)) for line in sweep.lineages]).type
         for name in sweep.swept
     }
 
@@ -139,12 +139,13 @@ def with_swept(
     for name, kind in types.items():
         column = name.replace(".", "_")
         if column not in table.column_names:
-            values = pa.array([_plain(line.swept.get(name)) for line in lines], kind)
+            values = pa.array([plain(line.swept.get(name)) for line in lines], kind)
             table = table.append_column(column, values)
     return table
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value of a swept parameter as a column has it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str([*value] if isinstance(value, tuple) else value)  # as a record that was read has it

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from orchestrator.records.damage import forget_damage, noted_damage
 from trainables.store import Damaged, Store
 from trainables.store.claims import Claims
 
@@ -15,15 +16,20 @@ def set_damaged_aside(store: Store, paths: Iterable[str]) -> list[Damaged]:
     def is_damaged(path: str) -> bool:
         return next(store.damage(path), None) is not None
 
-    paths = list(paths)
+    paths, noted = list(paths), noted_damage(store)
     with ThreadPoolExecutor() as pool:
         suspects = [path for path, bad in zip(paths, pool.map(is_damaged, paths), strict=True)
                     if bad]  # fmt: skip
+    for path in noted.intersection(paths).difference(suspects):
+        forget_damage(store, path)
     if not suspects:
         return []
     # Here, as it imports torch.
     from trainables.lineage.loop import set_aside_damaged
 
     claims = Claims(store)
-    found = [set_aside_damaged(path, claims) for path in suspects]
-    return [damage for damage in found if damage is not None]
+    found = {path: set_aside_damaged(path, claims) for path in suspects}
+    healed = {path: damage for path, damage in found.items() if damage is not None}
+    for path in noted & healed.keys():
+        forget_damage(store, path)
+    return list(healed.values())

@@ -24,12 +24,14 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
         before = read_sweep(store, now.name)
     if before is None:
         return None
-    length = {cell: len(line.keys) for line in now.lineages for cell in _cells(line)}
     kept = {key for line in now.lineages for key in line.keys}
 
     def leaves(line: LineageRecord) -> bool:
         return any(key in committed and key not in kept for key in line.keys)
 
+    if not any(map(leaves, before.lineages)):
+        return None
+    length = {cell: len(line.keys) for line in now.lineages for cell in _cells(line)}
     gone = [line for line in before.lineages if _cell(line) not in length and leaves(line)]
     beyond = (
         replace(line, keys=line.keys[length.get(_cell(line), 0) :]) for line in before.lineages

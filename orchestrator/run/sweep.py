@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from orchestrator.records.damage import noted_damage
 from orchestrator.records.datasets import record_datasets
 from orchestrator.records.failures import Failure, each_once, read_failures
 from orchestrator.records.labels import lineage_labels
@@ -53,6 +54,7 @@ from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
+from trainables.lineage.stored import stored_parents
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
@@ -89,8 +91,9 @@ def run_sweep(
     """Train what the store lacks of `spec` and rebuild its tables.
 
     What is in the stored sweep of its name leaves that only when it is to be replaced. Commits it
-    builds on are checked first, and damaged ones are set aside and trained again. Raises PlanError,
-    DatasetNotFound or StoreError before anything is written.
+    builds on, and those that somebody has met damaged, are checked first; what is damaged is set
+    aside and trained again. Raises PlanError, DatasetNotFound or StoreError before anything is
+    written.
     """
     try:
         summary = _run(spec, store, roots, progress, address, command, wishes)
@@ -224,7 +227,7 @@ def _made_ready(
     _check_room(planned, store)
     store.remove_leftovers()
     expire_claims(store, planned.plan.to_train)
-    healed = set_damaged_aside(store, _stored_commits(plan, index))
+    healed = set_damaged_aside(store, _to_check(plan, index))
     if healed:
         index.refresh()
         planned = replace(planned, plan=planned_again())
@@ -246,22 +249,31 @@ def _made_ready(
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 
-def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
-    """The stored iterations and snapshots of the plan, each once."""
-    keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
-    snapshots = [
+def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
+    """The stored commits that the plan's training builds on, and those of the plan that are noted
+    to be damaged, each once."""
+    lineages = [task.lineage for task in plan.tasks]
+    parents = {key for line in lineages for key in stored_parents(line, index.files_of)}
+    paths = [iteration_path(key) for key in sorted(parents)]
+    if lineages:
+        paths += [path for path in _snapshots(lineages) if _key(path) in index.snapshots]
+    if noted := noted_damage(index.store):
+        every = {iteration_path(key) for line in plan.lineages for key in line.keys}
+        paths += sorted(noted & {*every, *_snapshots(plan.lineages)})
+    return list(dict.fromkeys(paths))
+
+
+def _snapshots(lineages: Iterable[Lineage]) -> list[str]:
+    """Of the weights that lineages rewind to."""
+    return [
         snapshot_path(snapshot_key(trunk, step))
-        for trunk, steps in wanted_snapshots(plan.lineages).items()
+        for trunk, steps in wanted_snapshots(lineages).items()
         for step in sorted(steps)
     ]
 
-    def is_there(key: str) -> bool:  # what is left out of the plan may not be
-        return index.files_of(key) is not None
 
-    return [
-        *(iteration_path(key) for key in keys if key not in plan.to_train and is_there(key)),
-        *(path for path in snapshots if path.rpartition("/")[2] in index.snapshots),
-    ]
+def _key(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _train(

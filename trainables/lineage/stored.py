@@ -26,6 +26,15 @@ def missing_iterations(lineage: Lineage, files_of: FilesOf) -> list[int]:
     return missing[::-1]
 
 
+def stored_parents(lineage: Lineage, files_of: FilesOf) -> list[str]:
+    """The keys of the stored iterations that the training of what is missing reads."""
+    missing = missing_iterations(lineage, files_of)
+    read = {at for t in missing for at in _weights_read(lineage, t)}
+    # Masks are the parent's, also where no weights are scored.
+    read |= {t - 1 for t in missing if t > 0 and lineage.steps[t].kind != "train"}
+    return [lineage.keys[t] for t in sorted(read.difference(missing))]
+
+
 def _weights_read(lineage: Lineage, index: int) -> set[int]:
     """The indexes of the steps whose final weights the step at `index` reads."""
     step = lineage.steps[index]

@@ -131,4 +131,5 @@ def encode_table(table: pa.Table) -> bytes:
 
 def decode_table(data: bytes) -> pa.Table:
     # `pq.read_table` makes a data set of the one file first, which takes longer than the rest.
-    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(use_threads=False)

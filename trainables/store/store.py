@@ -10,6 +10,7 @@ cannot mix their files.
 import errno
 import hashlib
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -94,15 +95,18 @@ class Store:
 
     def committed(self, folder: str) -> dict[str, frozenset[str]]:
         """The names of the commits in `folder`, each with its files, from one listing."""
-        files: dict[str, set[str]] = {}
+        files: dict[str, list[str]] = {}
         for path in self._files_within(folder):
             name, _, file = path.partition("/")
-            files.setdefault(name, set()).add(file)
-        return {
-            name: self._files_of(f"{folder}/{name}", held)
-            for name, held in files.items()
-            if MANIFEST in held
-        }
+            # Most commits have files of the same names.
+            files.setdefault(name, []).append(sys.intern(file))
+        known: dict[frozenset[str], frozenset[str]] = {}
+        commits: dict[str, frozenset[str]] = {}
+        for name, held in files.items():
+            if MANIFEST in held:
+                found = self._files_of(f"{folder}/{name}", frozenset(held))
+                commits[name] = known.setdefault(found, found)
+        return commits
 
     def commit(self, path: str, files: Mapping[str, bytes]) -> bool:
         """Write `files` and their manifest as the commit `path`.
@@ -314,7 +318,9 @@ class Store:
         except OSError as error:
             raise StoreError(f"storage {self.location} cannot be listed ({error})") from error
 
-    def _files_of(self, path: str, held: set[str]) -> frozenset[str]:
+    def _files_of(self, path: str, held: frozenset[str]) -> frozenset[str]:
+        if not any("/" in name for name in held):
+            return held
         folders = {name.rpartition("/")[0] for name in held - {MANIFEST}}
         if len(folders) > 1:
             # Other writers' files are there as well: the manifest knows which ones count.

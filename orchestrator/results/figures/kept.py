@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.sweep import LineageRecord
-from orchestrator.results.figures.rows import Row, cell_columns, iterative, layer_rows
+from orchestrator.results.figures.rows import (
+    Row,
+    cell_columns,
+    iterative,
+    layer_rows,
+    some_seeds,
+)
 from orchestrator.results.opening import Results
 from trainables.lineage.identity import snapshot_key, trunk_key
 from trainables.store import Damaged, iteration_path, snapshot_path
@@ -33,7 +39,11 @@ def histogram_rows(results: Results) -> list[Row]:
     network have the same bins. `group` is the density aimed at, or "last iteration".
     """
     cells = cell_columns(results)
-    last = {row["lineage"]: row for row in results.iterations.to_pylist() if row["density"] < 1}
+    columns = ["lineage", "iteration", "key", "density", "density_target"]
+    rows_there = results.iterations.select(columns).to_pylist()
+    last = {row["lineage"]: row for row in rows_there if row["density"] < 1}
+    some = some_seeds(results, last, BINS)
+    last = {lineage: row for lineage, row in last.items() if lineage in some}
     largest: dict[str, float] = {}
     for weights, lines in _beginnings(results):
         network = cells[lines[0].id]["network"]

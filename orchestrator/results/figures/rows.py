@@ -7,9 +7,10 @@ those of the tables; what is not finite is None.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.records.labels import method_label, options
@@ -22,6 +23,10 @@ State = Literal["retrained", "pruned"]
 
 
 LAYERS = 6
+MOST = 40_000
+"""About as many rows of one kind are drawn; of more there are those of some of the seeds."""
+P_AND_Q = 110
+"""Pairs of p and q that the PQ Index is measured for."""
 SAP_PARAMETERS = ("p", "q", "eta", "gamma")
 MEASURES = (
     "density", "test_loss", "test_accuracy", "pq_index", "gini",
@@ -60,9 +65,10 @@ def layer_rows(results: Results) -> list[Row]:
     """
     cells = cell_columns(results)
     columns = ["lineage", "iteration", "layer", "kept", "total", "pq_index", "init_norm_kept"]
+    found = _of_some_seeds(results, results.layers.select(columns))
     rows = [
         cells[row["lineage"]] | row | {"density": row["kept"] / row["total"]}
-        for row in _listed(results.layers.select(columns))
+        for row in _listed(found)
     ]
     networks: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -79,6 +85,7 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
     there = spread(sorted(table["epoch"].unique().to_pylist()), epochs)
     wanted = (pc.field("iteration").isin(iterations)) & (pc.field("epoch").isin(there))
     chosen = table.filter(wanted).select(["lineage", "iteration", "epoch", *measures])
+    chosen = _of_some_seeds(results, chosen)
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
@@ -100,11 +107,14 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
     }
     if not chosen:
         return []
+    some = some_seeds(results, chosen, count * P_AND_Q)
+    chosen = {line: ts for line, ts in chosen.items() if line in some}
     # The table is by far the largest, and most of it is not needed: it is not read as a whole.
     found = results.sql(
         f"""SELECT lineage, iteration, p, q, pq_index FROM sparsity
         WHERE state = '{state}' AND scope = 'global'
         AND iteration IN ({", ".join(str(t) for t in sorted(set().union(*chosen.values())))})
+        AND lineage IN ({", ".join(f"'{line}'" for line in chosen)})
         ORDER BY lineage, iteration, p, q"""
     )
     wanted: dict[str, list[Row]] = {line: [] for line in cells if line in chosen}
@@ -112,6 +122,26 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
         if row["iteration"] in chosen.get(row["lineage"], ()):
             wanted[row["lineage"]].append(cells[row["lineage"]] | row)
     return [row for rows in wanted.values() for row in rows]
+
+
+def some_seeds(results: Results, lineages: Collection[str], rows_each: float) -> set[str]:
+    """Those of `lineages`, by their ids, that are drawn when each has so many rows: all of them, or
+    of every label a few, evenly spread."""
+    by_label: dict[str, list[str]] = {}
+    for line in results.record.lineages:
+        if line.id in lineages:
+            by_label.setdefault(results.labels[line.id], []).append(line.id)
+    seeds = max(1, int(MOST / rows_each / max(1, len(by_label))))
+    chosen = {label: spread(ids, seeds) for label, ids in by_label.items()}
+    return {id for ids in chosen.values() for id in ids}
+
+
+def _of_some_seeds(results: Results, table: pa.Table) -> pa.Table:
+    lineages = table["lineage"].unique().to_pylist()
+    if len(table) <= MOST:
+        return table
+    some = some_seeds(results, {*lineages}, len(table) / len(lineages))
+    return table.filter(pc.field("lineage").isin(pa.array(sorted(some), pa.string())))
 
 
 def cell_columns(results: Results) -> dict[str, Row]:
@@ -165,6 +195,8 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
     """At most `count` of `values`, evenly spread, with the first and the last."""
     if len(values) <= count:
         return list(values)
+    if count == 1:
+        return [values[0]]
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
