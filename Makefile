@@ -79,13 +79,16 @@ $(PACKAGE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --editable . --constraint constraints.txt
 	touch $@
 
-$(VENV)/.docs: $(STAMP)
+$(VENV)/.docs: $(PACKAGE)
+	@echo "Installing Sphinx, with what builds the site, into $(VENV)."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 $(STAMP): constraints.txt
 $(OLDEST)/.installed: constraints-oldest.txt
 %/.installed: pyproject.toml
+	@echo "Installing prunesweep into $*, with torch, Ray and what else it needs, and the tools of its"
+	@echo "development. By default torch comes with CUDA, several GB; README.md says how to have the CPU's alone."
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint $(filter constraints%,$^)
 	touch $@ $*/.package

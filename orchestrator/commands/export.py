@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.errors import ExportError
 from orchestrator.records.datasets import recorded_datasets
-from orchestrator.records.labels import find_lineages
+from orchestrator.records.labels import find_lineages, lineage_labels
 from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
 from trainables.config import canonical_json
 from trainables.store import Store, iteration_path
@@ -63,7 +63,11 @@ def export_iteration(
 def _one(sweep: SweepRecord, named: str) -> LineageRecord:
     found = find_lineages(sweep, named)
     if len(found) > 1:
-        raise NoSuchLineage(f"{named} has {len(found)} seeds; say which: {named!r} seed 0")
+        names = lineage_labels(sweep)
+        which = ", ".join(repr(names[line.id]) for line in found[:5])
+        raise NoSuchLineage(
+            f"{len(found)} lineages of {sweep.name} match {named!r}; give one, such as {which}"
+        )
     return found[0]
 
 

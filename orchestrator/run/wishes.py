@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from orchestrator.records.failures import Failure, read_failures
+from orchestrator.sweepfile.mistakes import unknown
 from orchestrator.sweepfile.spec import SweepSpec, first_met
 from trainables.errors import UserError
 from trainables.lineage.keys import Lineage
@@ -80,7 +81,10 @@ def _first_met(
         return first_met(spec, entries, option)
     except PydanticCustomError as error:
         context = error.context or {}
-        where = context.get("key") or ".".join(map(str, context.get("path", ())[2:]))
+        if error.type == "unknown_key":
+            reason = unknown(context["key"], context["known"], "key")
+            raise WishError(f"{option}: {reason}") from error
+        where = ".".join(map(str, context.get("path", ())[2:]))
         raise WishError(f"{option} {where}: {error.message()}") from error
 
 

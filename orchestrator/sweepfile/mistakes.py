@@ -126,7 +126,7 @@ def _unknown_key(context: dict[str, Any], path: Path, document: Document) -> str
             f'unknown key "{key}"; say what remains: a sparsity of {share:g} is '
             f"density: {float(f'{1 - share:.6g}'):g}"
         )
-    text = _unknown(key, known, "key")
+    text = unknown(key, known, "key")
     if context.get("of") and (*path[:-1], "name") not in document.values and known[0] == "name":
         text += f" (without a name, this is {context['of']})"
     return text
@@ -166,11 +166,11 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     if value is None:
         return "a value is needed here, but there is none (null)"
     if kind == "unknown_name":
-        return _unknown(context["tag"], context["known"], _noun(path))
+        return unknown(context["tag"], context["known"], _noun(path))
     if kind == "no_name":
         return f"needs a name: which {_noun(path)}? Add name: …"
     if kind == "literal_error":
-        return _unknown(value, _quoted(context["expected"]), "value")
+        return unknown(value, _quoted(context["expected"]), "value")
     if kind == "float_type" and isinstance(value, int) and not isinstance(value, bool):
         return f"{as_json(value)} is too large"
     if kind in _EXPECTED:
@@ -243,7 +243,8 @@ def _noun(path: Path) -> str:
     return _NOUNS.get(name, name)
 
 
-def _unknown(value: Any, known: Sequence[str], noun: str) -> str:
+def unknown(value: Any, known: Sequence[str], noun: str) -> str:
+    """Says that `value` is none of the `known`, and which may be meant."""
     close = get_close_matches(str(value).lower(), known, n=1, cutoff=0.65)
     if close:
         return f"unknown {noun} {as_json(value)}; did you mean {as_json(close[0])}?"

@@ -14,12 +14,18 @@ PACKAGE = Path(__file__).parents[1]
 def sweep_file(given: Path) -> Path:
     """The file of a sweep as a command was given it: that file, or where there is none and the name
     has no ending, the shipped sweep of that name. Raises SweepFileError."""
-    if given.suffix or given.exists():
+    if given.exists():
+        return given
+    beside = {file.stem: file.as_posix() for file in given.parent.glob("*.y*ml")}
+    near = [beside[stem] for stem in get_close_matches(given.stem, beside, n=1)]
+    if given.suffix:
+        if near:
+            raise SweepFileError(f"{given}: no such file; did you mean {near[0]!r}?")
         return given
     known = shipped_sweeps()
     found = known.get(given.as_posix())
     if found is None:
-        close = get_close_matches(given.as_posix(), known, n=1)
+        close = near or get_close_matches(given.as_posix(), known, n=1)
         guess = f"; did you mean {close[0]!r}?" if close else ";"
         raise SweepFileError(
             f"{given}: there is no such file, and no example of that name{guess} `prunesweep list "

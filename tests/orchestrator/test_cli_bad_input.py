@@ -261,7 +261,8 @@ class TestStoredSweeps:
     def test_exports_of_what_is_not_there(self, refused: Refused, begun: str) -> None:
         options = ["--output", "out", "--storage", begun]
         assert "no lineage of begun match" in refused("export", "begun", "nope", *options)
-        assert "2 lineages of begun match 'sap'" in refused("export", "begun", "sap", *options)
+        told = "2 lineages of begun match 'sap'; give one, such as 'sap seed 0', 'sap seed 1'"
+        assert told in refused("export", "begun", "sap", *options)
         message = refused("export", "begun", "sap-global-s1", "--iteration", "99", *options)
         assert "has no committed iteration 99" in message
 

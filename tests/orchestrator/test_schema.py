@@ -135,11 +135,14 @@ def test_an_example_is_run_by_its_name_from_any_folder(tmp_path: Path) -> None:
         ("sap/fig22", "did you mean 'sap/fig2'?"),
         ("zzz", "there is no such file, and no example of that name; `prunesweep list examples`"),
         ("quickstart.yaml", "quickstart.yaml: no such file"),
+        ("my-swep.yml", "my-swep.yml: no such file; did you mean 'my-sweep.yaml'?"),
+        ("my-sweep", "did you mean 'my-sweep.yaml'?"),
     ],
 )
 def test_neither_a_file_nor_an_example(
     name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "my-sweep.yaml").write_text(json.dumps(SMALLEST))
     ask(tmp_path, "plan", name, expect=2)
     assert told in capsys.readouterr().err
 
