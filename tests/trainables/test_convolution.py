@@ -72,7 +72,7 @@ def test_layers_call_them_and_other_types_and_shapes_are_torchs() -> None:
     with Convolutions():
         assert torch.equal(layer(images), F.conv2d(images, layer.weight, layer.bias, padding=1))
         assert (
-            "Output" in type(layer.double()(images.double()).grad_fn.next_functions[0][0]).__name__
+            "Partial" in type(layer.double()(images.double()).grad_fn.next_functions[0][0]).__name__
         )
         assert layer(images[0].double()).shape == (4, 5, 5)
 

@@ -190,12 +190,12 @@ def test_weights_that_lie_channel_by_channel_are_stored_and_taken_up_as_others(
     for name, tensor in lain.model.state_dict().items():
         torch.testing.assert_close(tensor, expected.model.state_dict()[name], rtol=1e-3, atol=1e-4)
     weights = One(lain.model)
-    (optimizer,) = weights.optimizers(used.optimizer)
+    optimizer = weights.optimizer(used.optimizer)
     stored: OptimizerState = {
         number: {"momentum_buffer": torch.rand(weight.shape)}
         for number, weight in enumerate(weights.parameters)
     }
-    weights.load([optimizer], [stored])
+    weights.load(optimizer, [stored])
     for number, weight in enumerate(weights.parameters):
         momentum = optimizer.state[weight]["momentum_buffer"]
         assert momentum.stride() == weight.stride()

@@ -1,15 +1,15 @@
 """Convolutions in float64 on the CPU, to be differentiated twice.
 
 What torch has for them takes each example alone and, in the second derivative, multiplies matrices
-of few columns. A convolution and its gradients by the input and by the weight are linear in each of
-their two arguments, and the derivatives of each are the other two, so that three functions are
-enough for derivatives of every order. Sums are taken in another order than torch's: results differ
-by their rounding, some 1e-15 of them.
+of few columns. The inner product of a slope with a convolution is linear in slope, input and
+weight: its derivative by any of them is one of three functions of the other two, which are enough
+for derivatives of every order. Sums are taken in another order than torch's: results differ by
+their rounding, some 1e-15 of them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def _conv2d(
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     size = (input.shape[2], input.shape[3])
     shape = _Shape(size, _pair(weight.shape[2:]), _pair(stride), _pair(padding), _pair(dilation))
-    out = _Output.apply(input, weight, shape)
+    out = _Partial.apply("output", input, weight, shape)
     return out if bias is None else out + bias.view(-1, 1, 1)
 
 
@@ -140,58 +140,35 @@ def _add(out: Tensor, given: Tensor, tap: Tensor) -> None:
     out += (given.flatten(0, 2) @ tap).view(out.shape)
 
 
-class _Output(Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, shape: _Shape) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        ctx.shape = shape
-        return shape.output(input, weight)
+Of = Literal["input", "weight", "output"]
 
-    @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> Any:
-        (slope,) = slopes
-        input, weight = ctx.saved_tensors
-        first, second, _ = ctx.needs_input_grad
-        return (
-            _ByInput.apply(slope, weight, ctx.shape) if first else None,
-            _ByWeight.apply(slope, input, ctx.shape) if second else None,
-            None,
-        )
+OTHERS: dict[Of, tuple[Of, Of]] = {
+    "output": ("input", "weight"),
+    "input": ("output", "weight"),
+    "weight": ("output", "input"),
+}
 
 
-class _ByInput(Function):
+class _Partial(Function):
+    """The derivative by one of the three of the inner product of a slope, by which the output goes
+    here, with the convolution; `first` and `second` are the others."""
+
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, weight: Tensor, shape: _Shape) -> Tensor:
-        ctx.save_for_backward(slope, weight)
-        ctx.shape = shape
-        return shape.by_input(slope, weight)
+    def forward(ctx: Any, of: Of, first: Tensor, second: Tensor, shape: _Shape) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.of, ctx.shape = of, shape
+        function = {
+            "output": shape.output, "input": shape.by_input, "weight": shape.by_weight
+        }[of]  # fmt: skip
+        return function(first, second)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Any:
-        (given,) = slopes
-        slope, weight = ctx.saved_tensors
-        first, second, _ = ctx.needs_input_grad
-        return (
-            _Output.apply(given, weight, ctx.shape) if first else None,
-            _ByWeight.apply(slope, given, ctx.shape) if second else None,
-            None,
-        )
-
-
-class _ByWeight(Function):
-    @staticmethod
-    def forward(ctx: Any, slope: Tensor, input: Tensor, shape: _Shape) -> Tensor:
-        ctx.save_for_backward(slope, input)
-        ctx.shape = shape
-        return shape.by_weight(slope, input)
-
-    @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> Any:
-        (given,) = slopes
-        slope, input = ctx.saved_tensors
-        first, second, _ = ctx.needs_input_grad
-        return (
-            _Output.apply(input, given, ctx.shape) if first else None,
-            _ByInput.apply(slope, given, ctx.shape) if second else None,
-            None,
-        )
+        known = {ctx.of: slopes[0]} | dict(zip(OTHERS[ctx.of], ctx.saved_tensors, strict=True))
+        found = [
+            _Partial.apply(other, *(known[each] for each in OTHERS[other]), ctx.shape)
+            if needed
+            else None
+            for other, needed in zip(OTHERS[ctx.of], ctx.needs_input_grad[1:3], strict=True)
+        ]
+        return None, *found, None

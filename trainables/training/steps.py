@@ -66,7 +66,7 @@ def _forward(
 class Steps:
     """Takes the steps of a recipe with `networks`, which have `masks` (None: all is kept).
 
-    `states` are what optimizers of earlier steps remembered of each network. `made` makes the
+    `states` are what the optimizer of earlier steps remembered of each network. `made` makes the
     images and labels of a batch of what `take` is given. `compiled`: see `Execution`.
     """
 
@@ -82,35 +82,33 @@ class Steps:
         self._networks, self._recipe, self._made = networks, recipe, made
         forward = _forward(networks, recipe)
         self._computed = Compiled(forward) if compiled else forward
-        self._optimizers = networks.optimizers(recipe.optimizer)
-        networks.load(self._optimizers, states)
+        self._optimizer = networks.optimizer(recipe.optimizer)
+        networks.load(self._optimizer, states)
         self._masked = [
             (weight, mask, torch.empty_like(weight).copy_(mask))
             for weight, mask in networks.masked(masks)
         ]
 
     def states(self) -> list[OptimizerState]:
-        """What the optimizers remember of each network."""
-        return self._networks.states(self._optimizers)
+        """What the optimizer remembers of each network."""
+        return self._networks.states(self._optimizer)
 
     def at_rate(self, rate: float) -> None:
         """Go on with another learning rate."""
         self._networks.train()
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def make_capturable(self) -> None:
         """Have all that changes between steps on the device, so that a step can be replayed."""
         device = self._networks.parameters[0].device
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
-                if "capturable" in group:
-                    group["capturable"] = True
+        for group in self._optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+            if "capturable" in group:
+                group["capturable"] = True
 
     def take(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """One step; the losses before it, and how many examples were classified correctly."""
@@ -129,8 +127,7 @@ class Steps:
                 weight.grad.mul_(mask)
         if not recipe.clip_before_mask:
             self._clip()
-        for optimizer in self._optimizers:
-            optimizer.step()
+        self._optimizer.step()
         if not recipe.optimizer.keeps_zeros:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)

@@ -41,16 +41,14 @@ class Networks(Protocol):
         """Scale the gradient of each network to a norm of at most `largest`."""
         ...
 
-    def optimizers(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        """Optimizers that take the step of all parameters together."""
+    def optimizer(self, config: Optimizer) -> torch.optim.Optimizer:
+        """One that takes the step of all parameters together."""
         ...
 
-    def states(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[OptimizerState]:
-        """What the optimizers remember of each network."""
+    def states(self, optimizer: torch.optim.Optimizer) -> list[OptimizerState]:
+        """What the optimizer remembers of each network."""
         ...
 
-    def load(
-        self, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[OptimizerState]
-    ) -> None:
-        """Let the optimizers remember of each network what they did."""
+    def load(self, optimizer: torch.optim.Optimizer, states: Sequence[OptimizerState]) -> None:
+        """Let the optimizer remember of each network what it did."""
         ...

@@ -41,17 +41,15 @@ class One:
     def clip(self, largest: float) -> None:
         nn.utils.clip_grad_norm_(self.parameters, largest)
 
-    def optimizers(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        return [optimizer.over(self.parameters)]
+    def optimizer(self, config: Optimizer) -> torch.optim.Optimizer:
+        return config.over(self.parameters)
 
-    def states(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[OptimizerState]:
-        return [remembered(*optimizers)]
+    def states(self, optimizer: torch.optim.Optimizer) -> list[OptimizerState]:
+        return [remembered(optimizer)]
 
-    def load(
-        self, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[OptimizerState]
-    ) -> None:
-        for optimizer, state in zip(optimizers, states, strict=True):
-            remember(optimizer, state)
+    def load(self, optimizer: torch.optim.Optimizer, states: Sequence[OptimizerState]) -> None:
+        (state,) = states
+        remember(optimizer, state)
 
 
 def remembered(optimizer: torch.optim.Optimizer) -> OptimizerState:

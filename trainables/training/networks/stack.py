@@ -70,19 +70,16 @@ class Stack:
         for each in gradients:
             each.mul_(scale.view(-1, *[1] * (each.ndim - 1)))
 
-    def optimizers(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        assert optimizer.elementwise, "another cannot tell the networks apart"
-        return [optimizer.over(self.parameters)]
+    def optimizer(self, config: Optimizer) -> torch.optim.Optimizer:
+        assert config.elementwise, "another cannot tell the networks apart"
+        return config.over(self.parameters)
 
-    def states(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[OptimizerState]:
-        together = remembered(*optimizers)
+    def states(self, optimizer: torch.optim.Optimizer) -> list[OptimizerState]:
+        together = remembered(optimizer)
         return [self._part(together, number) for number in range(len(self.models))]
 
-    def load(
-        self, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[OptimizerState]
-    ) -> None:
-        (together,) = optimizers
-        remember(together, self._together(states))
+    def load(self, optimizer: torch.optim.Optimizer, states: Sequence[OptimizerState]) -> None:
+        remember(optimizer, self._together(states))
 
     def _part(self, together: OptimizerState, number: int) -> OptimizerState:
         return {
