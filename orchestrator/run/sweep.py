@@ -316,7 +316,7 @@ def run_sweep(
     if planned.plan.tasks:
         require_there(store)
         # Others may have committed as well.
-        index.refresh()
+        index = StoreIndex(store)
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
@@ -381,7 +381,9 @@ def _made_ready(
         )
     forget_stops(store, spec.name)
     arrays = _load_datasets(planned, roots)
-    store = progress.store = mark(store)
+    # What the run is for waits for a storage that is away; what shows it goes on without.
+    progress.store = mark(store)
+    store = replace(progress.store, patience_minutes=spec.store.patience_minutes)
     progress.tell(planned.notices, planned.dataset_lines)
     _write_records(planned, store, arrays, progress.given_up)
     while wait_for_collection(store, collected):
@@ -483,7 +485,7 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(ready.store, spec.name, wishes.seconds),
+        ending=Ending(progress.store, spec.name, wishes.seconds),
         rank=ranks(spec, ready.planned.plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

@@ -65,7 +65,7 @@ class RunsTogether(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store("mock:///root")
+        self.store = Store("memory:///root")
         self.lives = 0
         self.runs = [self.launched(sweep) for sweep in SWEEPS]
         self.dead: list[tuple[Run, str, Claim]] = []

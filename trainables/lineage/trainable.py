@@ -146,7 +146,7 @@ class LineageTrainable(tune.Trainable):
         if not config["mps"]:
             without_mps()
         device = _device(config["gpus"], config["memory"])
-        store = Store(work.storage, existing=True)
+        store = Store(work.storage, True, work.keeping.patience_minutes)
         benches = [
             (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
             for id, attempt in config["attempts"].items()
