@@ -52,7 +52,7 @@ def add_provenance(store: Store, sweep: str, command: Iterable[str]) -> None:
     begun = provenance(command)
 
     def with_it(runs: list[Provenance] | None) -> list[Provenance]:
-        return [*(runs or ()), begun]
+        return [*(run for run in runs or () if run != begun), begun]
 
     try:
         PROVENANCE.update(store, sweep, with_it)

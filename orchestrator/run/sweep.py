@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from orchestrator.records.damage import forget_damage, note_damage, read_damage
 from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
@@ -323,6 +324,7 @@ def run_sweep(
     try:
         write_failures(store, spec.name, (*kept, *outcome.failures))
         damage, problem = compact(store, planned.record, index.iterations), None
+        note_damage(store, (each.path for each in damage))
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
@@ -373,7 +375,10 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
-    healed = set_damaged_aside(store, _stored_commits(plan, index))
+    suspects = _suspects(store, plan, index)
+    healed = set_damaged_aside(store, suspects)
+    if store.local_root is None:
+        forget_damage(store, suspects)
     if healed:
         index.refresh()
         planned = replace(
@@ -440,6 +445,17 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
             info = describe_dataset(config, roots)
         resolved.append(ResolvedDataset(config, info, identity(config, info)))
     return tuple(resolved)
+
+
+def _suspects(store: Store, plan: Plan, index: StoreIndex) -> Collection[str]:
+    """The commits of the plan that are to be checked before anything is built on them.
+
+    In an object store, where reading all takes long, those that were found damaged and not yet set
+    aside: what a lineage reads it checks, and so do tables and `verify`."""
+    stored = _stored_commits(plan, index)
+    if store.local_root is not None:
+        return stored
+    return read_damage(store).intersection(stored)
 
 
 def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:

@@ -22,6 +22,8 @@ from urllib.error import URLError
 from urllib.parse import parse_qsl, urlencode
 from urllib.request import Request, urlopen
 
+from trainables.store import Store, iteration_path
+
 STARTED_WITHIN = 120.0
 BUCKET = "bucket"
 
@@ -79,13 +81,22 @@ class ObjectServer:
             return answer.read()
 
     def behave(self, **how: float) -> None:
-        """`delay` seconds for each request; a part `failing` of them is refused; `garble` what is
-        written; at the request `kill_at` from now (`after` it is done, or before) kill `pid`."""
+        """`delay` seconds for each request; a part `failing` of them is refused, and of a part
+        `lost` the answer does not arrive; `garble` what is written; at
+        the request `kill_at` from now (`after` it is done, or before) kill `pid`."""
         self.ask(f"/-/behave?{urlencode(how)}")
 
     def requests(self) -> list[str]:
         """The requests since this was last asked for, such as `PUT store/claims/k`."""
         return json.loads(self.ask("/-/requests"))
+
+
+def commit_often(location: str, rounds: int, start: Any, won: Any) -> None:
+    """Commit the same as others do, again and again, each time when all are ready."""
+    store = Store(location)
+    for n in range(rounds):
+        start.wait()
+        won.put((n, store.commit(iteration_path(f"{n}"), {"who": b"%d" % os.getpid()})))
 
 
 @dataclass
@@ -114,10 +125,13 @@ class Misbehaving:
             if random.random() < self.how.get("failing", 0.0):
                 start_response("503 Slow Down", [("Content-Length", "0")])
                 return [b""]
-            answer = self._served(environ, body, start_response)
+            lost = random.random() < self.how.get("lost", 0.0)
+            answer = self._served(environ, body, (lambda *_: None) if lost else start_response)
             if fatal:
                 self._kill()
-            return answer
+            if lost:
+                start_response("503 Slow Down", [("Content-Length", "0")])
+            return [b""] if lost else answer
 
     def _kill(self) -> None:
         os.kill(int(self.how["pid"]), signal.SIGKILL)

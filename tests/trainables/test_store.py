@@ -56,9 +56,9 @@ def put(store: Store, path: str, data: bytes) -> None:
     store.put(path, data)
 
 
-def listing(store: Store) -> dict[str, bytes | None]:
+def listing(store: Store) -> dict[str, bytes]:
     """Every file below the root, with what it holds."""
-    return {path: store.peek(path) for path in store.sizes("")}
+    return {path: store.files.read(path) for path in store.sizes("")}
 
 
 # Commits
@@ -288,7 +288,7 @@ def test_what_another_sets_aside_in_the_middle_is_kept_whole() -> None:
         vars(late)["files"] = ObjectFiles(between)  # type: ignore[arg-type]
         late.set_aside(KEY)
         if not between.happened:
-            assert n > 3 * len(FILES)
+            assert n > 2 * len(FILES)
             return
         assert {name.split("/")[0] for name in listing(store)} == {"quarantine"}
         # One of the two has all of it, and neither has a manifest of files that it has not.

@@ -19,6 +19,7 @@ from obstore.store import ObjectStore
 
 from trainables.store.errors import StoreError, StoreGone
 from trainables.store.patience import Patience
+from trainables.store.processes import left_by_the_dead, process_name
 
 T = TypeVar("T")
 
@@ -126,6 +127,10 @@ class ObjectFiles:
         _at_once(lambda name: self.write(f"{path}/{inside}/{name}", files[name]), files)
         if self.create(f"{path}/{last}", seal(inside)):
             return True
+        with suppress(FileNotFoundError):
+            # The answer was lost, and another has changed the file since: it is this one's still.
+            if inside.encode() in self.read(f"{path}/{last}"):
+                return True
         self._delete([f"{path}/{inside}/{name}" for name in files])
         return False
 
@@ -168,7 +173,7 @@ class ObjectFiles:
         pass
 
     def remove_leftovers(self) -> None:
-        pass
+        self._delete([f"tmp/{name}" for name in self.names("tmp") if left_by_the_dead(name)])
 
     # The storage as a whole
 
@@ -176,7 +181,7 @@ class ObjectFiles:
         return None
 
     def require_writable(self) -> None:
-        path, data = f"tmp/{uuid.uuid4().hex}", uuid.uuid4().bytes
+        path, data = f"tmp/{process_name()}-{uuid.uuid4().hex}", uuid.uuid4().bytes
         self.write(path, data)
         try:
             found = self.read(path)

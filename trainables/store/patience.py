@@ -26,17 +26,22 @@ log = logging.getLogger("prunesweep.store")
 class Patience:
     """How long to wait for a storage that does not answer, and what was seen of its silence.
 
-    `answering_since` is since when it has answered, and `waited` how long it has been waited for in
-    all; both in seconds of the monotonic clock.
+    `answering_since` is since when it has answered, in seconds of the monotonic clock.
     """
 
     location: str = ""
     minutes: float = SHORT_MINUTES
     answering_since: float = float("-inf")
-    waited: float = 0.0
+    _waited: float = 0.0
     _silent_since: float | None = None
     _told: bool = False
     _lock: Lock = field(default_factory=Lock)
+
+    def waited(self) -> float:
+        """Seconds that it has been waited for in all."""
+        with self._lock:
+            now = 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
+            return self._waited + now
 
     def ask(self, question: Callable[[], T], reason: Callable[[Exception], str | None]) -> T:
         """The answer to a question that may be asked again; `reason` is why an error is none.
@@ -55,7 +60,7 @@ class Patience:
                 if self._is_over(began, why):
                     raise StoreSilent(
                         f"storage {self.location} does not answer ({why}); everything committed is "
-                        "safe: run again when it is back"
+                        "safe, run again when it is back"
                     ) from error
                 # Those who wait do not come back all at once.
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -85,7 +90,7 @@ class Patience:
             if self._silent_since is None:
                 return
             self.answering_since = time.monotonic()
-            self.waited += self.answering_since - self._silent_since
+            self._waited += self.answering_since - self._silent_since
             self._silent_since = None
             if self._told:
                 self._told = False

@@ -6,8 +6,8 @@ from dataclasses import replace
 from trainables.store.errors import Damaged, StoreError
 from trainables.store.store import MARKER, STORE_FORMAT, Store, json_bytes
 
-FOLDERS = {"checkpoints", "claims", "iterations", "probes", "quarantine", "snapshots", "sweeps",
-           "tables", "tmp", "wandb"}  # fmt: skip
+FOLDERS = {"checkpoints", "claims", "damaged", "iterations", "probes", "quarantine", "snapshots",
+           "sweeps", "tables", "tmp", "wandb"}  # fmt: skip
 NOBODYS = {".DS_Store", ".gitignore", ".gitkeep", ".snapshot", "lost+found"}
 """What file systems and people leave in a folder that is as good as empty."""
 

@@ -258,7 +258,8 @@ class Store:
 
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
         """Write what `change` makes of a file's bytes, or of None when there is none; in an object
-        store whatever others write at the same time. Raises StoreFull."""
+        store whatever others write at the same time. Where the answer to a request was lost, it may
+        have to change what it has changed already. Raises StoreFull."""
         while True:
             try:
                 found, version = self.files.read_version(path)
