@@ -1,7 +1,5 @@
 """Sweeps in a bucket: the commands against a real S3 server, well behaved and not."""
 
-import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +11,9 @@ from object_server import ObjectServer
 from sweeping import ONE_AT_A_TIME, SWEEP, command, start, write
 
 from orchestrator.results.tables import read_parquet, table_path
-from orchestrator.run.planning import sweep_lineages
 from trainables.store import Store, iteration_path
 
 SMALL = SWEEP | {"seeds": [0], "prune": {"iterations": 1}}
-ITERATIONS = 4
 
 
 @pytest.fixture
@@ -41,44 +37,52 @@ def sound(folder: Path, location: str) -> None:
     assert store.sizes("quarantine") == {}
 
 
-def test_two_runs_at_once_train_each_iteration_once(
-    bucket: ObjectServer, tmp_path: Path
-) -> None:
-    location = bucket.location("together")
-    file = str(write(tmp_path, SMALL))
-    runs = [start(tmp_path, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(2)]
-    told = [run.communicate(timeout=300)[0] for run in runs]
+@pytest.fixture(scope="module")
+def trained(object_server: ObjectServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage that two runs at once have trained a sweep in, each iteration once."""
+    object_server.behave()
+    folder, location = tmp_path_factory.mktemp("trained"), object_server.location("trained")
+    file = str(write(folder, SMALL))
+    runs = [start(folder, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(2)]
+    told = [run.communicate(timeout=380)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
     trained = sum(text.count(" density ") for text in told)
     assert trained == len(Store(location).committed("iterations"))
-    sound(tmp_path, location)
-    # What is there already is found by listing, and nothing of it is asked for.
-    for asked, most in ((("plan", file), 40), (("status", "small"), 10)):
+    return location
+
+
+def test_two_runs_at_once_train_each_iteration_once(trained: str, tmp_path: Path) -> None:
+    sound(tmp_path, trained)
+
+
+def test_what_is_there_is_found_by_listing(
+    trained: str, bucket: ObjectServer, tmp_path: Path
+) -> None:
+    for asked, most in ((("plan", str(write(tmp_path, SMALL))), 40), (("status", "small"), 10)):
         bucket.requests()
-        ask(tmp_path, *asked, "--storage", location)
+        ask(tmp_path, *asked, "--storage", trained)
         requests = bucket.requests()
         assert len(requests) <= most, requests
         assert not [each for each in requests if "/iterations/" in each], requests
 
 
 def test_what_verify_finds_damaged_the_next_run_trains_again(
-    bucket: ObjectServer, tmp_path: Path
+    trained: str, bucket: ObjectServer, tmp_path: Path
 ) -> None:
-    location, sweep = bucket.location("damaged"), SMALL | {"methods": ["one_shot"]}
-    file = str(write(tmp_path, sweep))
-    command(tmp_path, "run", file, "--storage", location)
-    store = Store(location)
+    file, store = str(write(tmp_path, SMALL)), Store(trained)
     key = min(store.committed("iterations"))
     folder = store.manifest(iteration_path(key))["folder"]
     store.write(f"{iteration_path(key)}/{folder}/weights.safetensors", b"flipped")
-    assert key in ask(tmp_path, "verify", "--storage", location, expect=1)
-    command(tmp_path, "run", file, "--storage", location)
-    assert "sound" in ask(tmp_path, "verify", "--storage", location)
-    assert store.names("quarantine")
-    # A run with nothing to do asks for no commit.
+    assert key in ask(tmp_path, "verify", "--storage", trained, expect=1)
+    assert " density " in command(tmp_path, "run", file, "--storage", trained, *ONE_AT_A_TIME)
+    assert "sound" in ask(tmp_path, "verify", "--storage", trained)
+    assert [name for name in store.names("quarantine") if key in name]
+    # A run with nothing to do asks for no weights, and is not told of the same damage again.
     bucket.requests()
-    command(tmp_path, "run", file, "--storage", location)
-    assert len(bucket.requests()) <= 60
+    ask(tmp_path, "run", file, "--storage", trained)
+    requests = bucket.requests()
+    assert not [each for each in requests if "weights" in each]
+    assert len(requests) <= 60, requests
 
 
 @pytest.mark.parametrize("asked", [("doctor",), ("run", "small.yaml"), ("plan", "small.yaml")])
@@ -87,10 +91,7 @@ def test_a_bucket_that_is_not_there_is_told_of(
 ) -> None:
     write(tmp_path, SMALL)
     given = (*asked, "--storage", bucket.location(bucket="nowhere"))
-    if asked == ("doctor",):
-        told = ask(tmp_path, *given, expect=1)
-    else:
-        told = refused(tmp_path, *given)
+    told = ask(tmp_path, *given, expect=1) if asked == ("doctor",) else refused(tmp_path, *given)
     assert "no such bucket" in " ".join(told.split())
 
 
@@ -163,9 +164,7 @@ def test_an_outage_of_two_minutes_costs_no_lineage(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
-def test_a_driver_killed_at_any_request_loses_nothing(
-    bucket: ObjectServer, tmp_path: Path
-) -> None:
+def test_a_driver_killed_at_any_request_loses_nothing(bucket: ObjectServer, tmp_path: Path) -> None:
     """Every few requests, for as long as there is something to train."""
     location, file = bucket.location("killed"), str(write(tmp_path, SMALL))
     for n in range(8, 200, 8):

@@ -188,7 +188,7 @@ class Misbehaving:
 
 
 def main() -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     port, folder = int(sys.argv[1]), Path(sys.argv[2])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -113,6 +114,7 @@ def _profile() -> dict[str, str]:
     return found
 
 
+@cache
 def _region_of(bucket: str) -> str | None:
     """Where AWS has a bucket; None when it does not say."""
     asked = Request(f"https://s3.amazonaws.com/{bucket}", method="HEAD")
