@@ -14,6 +14,6 @@ EVERYTHING = "*"
 def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str], runs: Iterable[str]) -> None:
     """Ask `runs` of the sweep to stop these after the iteration that they are at, or with
     EVERYTHING to end as at a Ctrl-C."""
+    asked = {*lineages}
     for run in runs:
-        file = STOPS.of(run)
-        file.write(store, sweep, sorted({*(file.read(store, sweep) or ()), *lineages}))
+        STOPS.of(run).update(store, sweep, lambda before: sorted(asked.union(before or ())))

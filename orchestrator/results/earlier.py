@@ -72,8 +72,7 @@ class _File:
 
     def open(self) -> pq.ParquetFile:
         if self._opened is None:
-            source = self.store.filesystem.open_input_file(self.store.absolute(self.path))
-            self._opened = pq.ParquetFile(source)
+            self._opened = pq.ParquetFile(self.store.open(self.path))
         return self._opened
 
     def rows(self, iteration: Iteration) -> pa.Table | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from glob import escape
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path, table_paths
+from orchestrator.results.tables import (
+    FILES,
+    SCHEMAS,
+    TABLES,
+    read_parquet,
+    read_rows,
+    table_path,
+    table_paths,
+)
 from trainables.store import Damaged, Store
-
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
 
 
 def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
@@ -61,15 +64,4 @@ def _table(
         # Opening the results has compared its hash.
         places = [escape(store.absolute(path)) for path in paths]
         return connection.read_parquet(places, hive_partitioning=False)
-    return connection.from_arrow(_dataset(store, paths))
-
-
-def _dataset(store: Store, paths: Sequence[str]) -> ds.Dataset:
-    # Here, as it imports pandas, and tables are rarely in an object store.
-    import pyarrow.dataset as ds
-
-    checked = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
-    places = [store.absolute(path) for path in paths]
-    return ds.dataset(places, filesystem=store.filesystem, format=checked)
+    return connection.from_arrow(pa.concat_tables(read_parquet(store, path) for path in paths))

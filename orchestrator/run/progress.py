@@ -26,7 +26,7 @@ from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
 from orchestrator.run.dividing import Others
 from orchestrator.run.pace import Pace
-from trainables.store import Store, StoreError
+from trainables.store import Store, StoreError, StoreSilent
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class RunProgress:
     _others: Others | None = None
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
+    _silent: bool = False
     _slots: int = 0
     _started: float = 0.0
     _beats: threading.Thread | None = None
@@ -325,6 +326,13 @@ class RunProgress:
             )
         try:
             write_heartbeat(self.store, self.sweep, heartbeat, self.run)
+            if self._silent:
+                self._silent = False
+                self.tell((), ["the storage answers again"])
+        except StoreSilent as error:
+            if not self._silent:
+                self._silent = True
+                self.tell((), [f"{error}; lineages at work wait (store.patience_minutes)"])
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
             self._complain(f"cannot write the heartbeat: {error}")

@@ -153,7 +153,7 @@ def _run(
     if planned.plan.tasks and not outcome.left:
         require_there(store)
         # Others may have committed as well.
-        index.refresh()
+        index = StoreIndex(store)
     outcome = replace(outcome, failures=_failures(planned, store, outcome, kept, wishes, index))
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
@@ -235,7 +235,9 @@ def _made_ready(
         # Data may take minutes: who looks, or asks it to stop, shall find a run in flight.
         progress.beat()
     arrays = load_datasets(planned.datasets, planned.plan, roots)
-    store = progress.store = mark(store)
+    # What the run is for waits for a storage that is away; what shows it goes on without.
+    progress.store = mark(store)
+    store = replace(progress.store, patience_minutes=spec.store.patience_minutes)
     progress.tell(planned.notices, planned.dataset_lines)
     _write_records(planned, store, arrays)
     while wait_for_collection(store, collected):
@@ -251,8 +253,12 @@ def _made_ready(
 
 def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     """The stored commits that the plan's training builds on, and those of the plan that are noted
-    to be damaged, each once."""
-    lineages = [task.lineage for task in plan.tasks]
+    to be damaged, each once.
+
+    In an object store, where reading all takes long, the latter alone: lineages check what they
+    read."""
+    local = index.store.local_root is not None
+    lineages = [task.lineage for task in plan.tasks] if local else []
     parents = {key for line in lineages for key in stored_parents(line, index.files_of)}
     paths = [iteration_path(key) for key in sorted(parents)]
     if lineages:
@@ -306,7 +312,7 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(ready.store, spec.name, progress.run, wishes.seconds),
+        ending=Ending(progress.store, spec.name, progress.run, wishes.seconds),
         rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

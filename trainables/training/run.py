@@ -264,8 +264,12 @@ class _Group:
         totals: Totals | None = None
         with float32_products(recipe.precision):
             for step, drawn in zip(steps, self._drawn(epoch, steps), strict=True):
-                for snapshot in snapshots:
-                    snapshot(epoch * self._first.steps_per_epoch + step)
+                if snapshots:
+                    began = time.perf_counter()
+                    for snapshot in snapshots:
+                        snapshot(epoch * self._first.steps_per_epoch + step)
+                    # To write them is no training.
+                    self._since += time.perf_counter() - began
                 losses, correct = self._take(*drawn)
                 totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
