@@ -26,11 +26,11 @@ ENVIRONMENT = loopback_environment() | {
 
 LONG: dict[str, Any] = SWEEP | {
     "name": "long",
-    "train": {"epochs": 60, "batch_size": 10},
+    "train": {"epochs": 20, "batch_size": 10},
     "prune": {"iterations": 1},
     "methods": ["one_shot"],
 }
-"""Two lineages, of two iterations of some ten thousand steps."""
+"""Two lineages, of two iterations of some three thousand steps."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def node(*options: str) -> Iterator[psutil.Popen]:
     process = psutil.Popen(
         ["env", "--block-signal=TERM", RAY, "start", "--block", "--num-cpus", "1",
          "--object-store-memory", "80000000", *options],
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
     )  # fmt: skip
     try:
         yield process
