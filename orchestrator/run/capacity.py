@@ -5,7 +5,7 @@ that trials come to lie on one GPU each before any two share one, those on diffe
 GPUs ask for different parts: of two that ask for the first floor's, none fits beside the other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.run.machines import Cluster
@@ -35,9 +35,10 @@ class Slot:
 
 @dataclass
 class Room:
-    """Slots, and the trials that have taken them."""
+    """Slots, and the trials that have taken them; none is on the nodes with the ids `left_out`."""
 
     slots: tuple[Slot, ...]
+    left_out: Collection[str] = ()
     _taken: dict[str, int] = field(default_factory=dict)
 
     def take(self, trial: str) -> Slot:

@@ -214,9 +214,8 @@ def train_plan(
     try:
         with stopped_by_signals(queue.stop, lambda: queue.stopping), keys_kept(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
-            request = partial(_request, work.cpus, left_out)
-            with_resources = tune.with_resources(trainable, request)
-            _tuner(with_resources, work, queue, ending, Room(packing.slots), scratch).fit()
+            room = Room(packing.slots, left_out)
+            _tuner(trainable, work, queue, ending, room, scratch).fit()
         return Outcome(tuple(queue.failures), interrupted=queue.unfinished)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -233,7 +232,7 @@ def _tuner(
 ) -> Tuner:
     trials = _Trials(queue, work)
     return Tuner(
-        trainable,
+        tune.with_resources(trainable, partial(_request, work.cpus, room.left_out)),
         tune_config=TuneConfig(
             search_alg=_Search(queue, room),
             num_samples=-1,
