@@ -194,3 +194,15 @@ def require_own_mounts() -> None:
     """For tests of nodes that see other folders than this process."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount anything, not even for a process of its own")
+
+
+def another_prunesweep(folder: Path) -> Path:
+    """Another version of prunesweep, which cannot train."""
+    packages = Path(__file__).parents[2]
+    for name in ("prunesweep", "orchestrator", "trainables"):
+        shutil.copytree(
+            packages / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    with open(folder / "trainables/lineage/trainable.py", "a") as file:
+        file.write('\nraise RuntimeError("the other code was used")\n')
+    return folder

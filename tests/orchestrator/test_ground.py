@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import refused
-from ray_nodes import SmallCluster, require_own_mounts, small_cluster
+from ray_nodes import SmallCluster, another_prunesweep, require_own_mounts, small_cluster
 from smallest import SWEEP
 from sweeping import COMMAND, ONE_AT_A_TIME
 
@@ -137,18 +136,6 @@ def test_the_address_of_a_dashboard_is_none_of_a_cluster(
 # Real nodes
 
 
-def altered(folder: Path) -> Path:
-    """Another version of prunesweep, which cannot train."""
-    packages = Path(__file__).parents[2]
-    for name in ("prunesweep", "orchestrator", "trainables"):
-        shutil.copytree(
-            packages / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    with open(folder / "trainables/lineage/trainable.py", "a") as file:
-        file.write('\nraise RuntimeError("the other code was used")\n')
-    return folder
-
-
 def trained_here(file: Path, folder: Path) -> dict[str, float]:
     """By an iteration's key, its loss, trained in this process."""
     spec, roots, device = load_sweep(file), data_roots(None, {}), torch.device("cpu")
@@ -210,7 +197,7 @@ def test_other_nodes_are_left_out_and_get_the_code_that_they_lack(
     cluster: SmallCluster, shared: Path, tmp_path: Path
 ) -> None:
     file = sweep_file(shared)
-    with cluster.node(4, path=altered(tmp_path / "other")):
+    with cluster.node(4, path=another_prunesweep(tmp_path / "other")):
         told = run(cluster, shared, "doctor", "--address", cluster.address, "--json")
         done = run(cluster, shared, "run", str(file), *ONE_AT_A_TIME, RAY_ADDRESS=cluster.address)
     assert done.returncode == 0, done.stderr
@@ -243,6 +230,7 @@ sys.path[:] = [each for each in sys.path if not has_it(each)]
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1200)
 def test_a_node_without_prunesweep_trains_and_one_that_hangs_keeps_nobody_waiting(
     tmp_path: Path,
 ) -> None:
