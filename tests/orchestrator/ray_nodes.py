@@ -5,7 +5,6 @@ import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -62,7 +61,10 @@ class Raylets:
         port = self.address.partition(":")[2]
         self._start("head", ["--head", "--port", port, "--temp-dir", str(folder / "ray"),
                              "--include-dashboard", "false", "--num-cpus", str(cpus)])  # fmt: skip
-        wait_until_it_listens(self.address)
+        deadline = time.monotonic() + 600
+        while "runtime started" not in (folder / "head.log").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0, before: str = "",
             environment: Mapping[str, str] = MappingProxyType({})) -> None:  # fmt: skip
@@ -109,11 +111,11 @@ class Raylets:
         # Ray gives a raylet 30 s to begin, which a busy machine may not have.
         again = f"until {shlex.join(command)} || [ -e {self.folder / name} ]; do sleep 1; done"
         shell = f"hostname {name} && {before or 'true'} && {again}"
-        self._nodes[name] = psutil.Popen(
-            ["unshare", "--map-root-user", "--uts", "--mount", "sh", "-c", shell],
-            env={**self.environment, **environment},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with (self.folder / f"{name}.log").open("w") as log:
+            self._nodes[name] = psutil.Popen(
+                ["unshare", "--map-root-user", "--uts", "--mount", "sh", "-c", shell],
+                env={**self.environment, **environment}, stdout=log, stderr=log,
+            )  # fmt: skip
 
 
 @contextmanager

@@ -202,10 +202,11 @@ def probe(of_it: dict[str, Any], fused: int, seconds: float, peak: int) -> Probe
 
 
 TRIALS = """
-import json, os, sys, time
+import gc, json, os, sys, time
 from pathlib import Path
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.cluster_utils import Cluster as Raylets
 from test_scheduling import Listener, planned_sweep
 from orchestrator.run.capacity import Room
@@ -253,13 +254,15 @@ ending = Ending(Store(str(folder / "store")), "s", "a-run")
 placing = Placing(queue, Nodes(nodes_now), Room(packing.slots), packing.lay)
 _tuner(Placed, work, placing, ending, str(folder / "tune")).fit()
 assert not queue.unfinished
+# Tune has forgotten all but the last that ended, and one more.
+assert sum(type(each) is Trial for each in gc.get_objects()) <= 2
 ray.shutdown()
 nodes.shutdown()
 """
 
 
 def test_five_trials_on_four_gpus_lie_on_all_four(tmp_path: Path) -> None:
-    """Beside a node without a GPU, whose CPUs are not counted."""
+    """Beside a node without a GPU, whose CPUs are not counted; and none is kept when it ended."""
     here = Path(__file__).parent
     environment = loopback_environment() | {
         "RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join([str(here), *sys.path]),
