@@ -133,10 +133,10 @@ def test_a_piece_that_has_not_changed_is_not_written(
 def test_who_is_killed_has_done_a_part(
     tmp_path: Path, read: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = sweep(tmp_path, 4)
+    results = sweep(tmp_path, 2)
     store, record, whole = results.store, results.record, rows(results.store)
     committed = store.committed("iterations")
-    for after in range(1, 40):
+    for after in range(1, 20):
         store.remove("tables")
         with monkeypatch.context() as patch:
             patch.setattr(Store, "write", _dying(after))
