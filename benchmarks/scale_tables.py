@@ -3,8 +3,7 @@
 `python benchmarks/scale_tables.py 1000 10000 150000` makes a storage of about so many iterations,
 one after the other, and prints a table. Its commits are written by the store's own code, with a
 small network's weights and measures that are made up; what is synced to the disk otherwise is not,
-as it may be lost. `--folder` is where they are made and deleted (about 50 kB an iteration), and
-`--plot FILE` draws the table too.
+as it may be lost. `--folder` is where they are made and deleted (about 50 kB an iteration).
 """
 
 import argparse
@@ -52,7 +51,7 @@ from trainables.store.storage_format import mark
 
 METHODS, ITERATIONS, EPOCHS_EACH = 10, 15, 10
 GRID = [(round(0.1 * p, 1), round(1 + 0.1 * q, 1)) for p in range(1, 11) for q in range(11)]
-VARIANTS = 512
+VARIANTS = 256
 """Different measures: so many that the tables compress as those of real ones do."""
 NAME = "scale"
 
@@ -270,7 +269,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("iterations", nargs="+", type=int)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--plot", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()

@@ -1,6 +1,7 @@
 """The JSON files of a sweep's records: each has one type that it is written from and read into."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from trainables.store import Damaged, Store, sweep_path
-from trainables.store.store import json_in
+from trainables.store.store import json_bytes, json_in
 
 
 def _zoned(text: str) -> str:
@@ -66,7 +67,15 @@ class RecordFile(Generic[Contents]):
 
     def encoded(self, contents: Contents) -> bytes:
         """The file that holds `contents`."""
-        return self.contents.dump_json(contents, indent=1) + b"\n"
+        return json_bytes(self.contents.dump_python(contents, mode="json"))
+
+    def write_if_other(self, store: Store, sweep: str, contents: Contents) -> None:
+        """`write`, unless it is there: a large record takes far longer to write than to read."""
+        new = self.contents.dump_python(contents, mode="json")
+        with suppress(Damaged):
+            if store.read_json(self.path(sweep)) == new:
+                return
+        store.write(self.path(sweep), json_bytes(new))
 
     def read(self, store: Store, sweep: str) -> Contents | None:
         """What the file holds; None when there is no such file. Raises Damaged."""

@@ -185,9 +185,9 @@ class SweepRecord:
 
 
 def write_sweep(store: Store, record: SweepRecord) -> None:
-    SPEC.write(store, record.name, record.spec)
+    SPEC.write_if_other(store, record.name, record.spec)
     lineages = Lineages(swept=record.swept, lineages=record.lineages)
-    LINEAGES.write(store, record.name, lineages)
+    LINEAGES.write_if_other(store, record.name, lineages)
 
 
 def read_sweep(store: Store, name: str) -> SweepRecord | None:

@@ -29,6 +29,7 @@ from orchestrator.results.tables import (
     ITERATIONS_COLUMNS,
     SCHEMAS,
     TABLES,
+    piece_paths,
     table_path,
     table_paths,
     with_swept,
@@ -67,7 +68,8 @@ def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Dama
     manifest = Manifest({p: manifest.files[p] for p in manifest.files.keys() - extra}, want.aside)
     manifest.write(store, sweep.name)
     for table in FILES:
-        for path in {*table_paths(store, table, sweep.name), *extra} - want.paths:
+        there = {table_path(table, sweep.name), *piece_paths(store, table, sweep.name)}
+        for path in there - want.paths:
             store.delete_file(path)
     note_damage(store, [damage.path for damage in making.damage.values()])
     return list(making.damage.values())

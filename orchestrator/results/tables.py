@@ -102,10 +102,13 @@ def table_path(table: str, sweep: str, piece: str = "") -> str:
 def table_paths(store: Store, table: str, sweep: str) -> list[str]:
     """The files of a table, in the order of their rows; none where there is no such table."""
     whole = table_path(table, sweep)
-    if store.exists(whole):
-        return [whole]
+    return [whole] if store.exists(whole) else piece_paths(store, table, sweep)
+
+
+def piece_paths(store: Store, table: str, sweep: str) -> list[str]:
+    """The files of the pieces of a table that has several."""
     # No sweep has a + in its name.
-    begin = whole.removesuffix(".parquet") + "+"
+    begin = table_path(table, sweep).removesuffix(".parquet") + "+"
     names = (f"tables/{name}" for name in store.names("tables"))
     return [name for name in names if name.startswith(begin)]
 
