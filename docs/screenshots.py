@@ -113,7 +113,8 @@ def _pages(report: Path) -> None:
             page.wait_for_selector("svg, canvas")
             page.wait_for_timeout(1500)
             taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            taken.save(IMAGES / f"{name}.png", optimize=True)
+            few = taken.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(IMAGES / f"{name}.png", optimize=True)
         browser.close()
 
 
