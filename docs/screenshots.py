@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from rich.console import Console
@@ -65,10 +66,11 @@ def _run(store: Store) -> dict[int, Text]:
     views: dict[int, Text] = {}
 
     def look() -> None:
+        psutil.cpu_percent()  # the view says how busy the processors were since the last look
         while progress.counts.iterations < HALFWAY * max(progress.counts.to_train, 1):
             time.sleep(0.2)
         for width in COLUMNS:
-            time.sleep(0.5)  # the view says how busy the processors were since the last
+            time.sleep(0.5)
             views[width] = Text.from_ansi(_drawn(progress, width))
 
     looking = threading.Thread(target=look, daemon=True)
@@ -113,7 +115,8 @@ def _pages(report: Path) -> None:
             page.wait_for_selector("svg, canvas")
             page.wait_for_timeout(1500)
             taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            taken.save(IMAGES / f"{name}.png", optimize=True)
+            few = taken.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(IMAGES / f"{name}.png", optimize=True)
         browser.close()
 
 

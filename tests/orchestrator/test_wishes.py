@@ -14,6 +14,7 @@ from sweeping import SWEEP, write
 from orchestrator.commands.given import all_of, conditions, duration
 from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.records.labels import lineage_labels
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop
 from orchestrator.records.sweep import write_sweep
@@ -215,8 +216,11 @@ def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) 
     )  # fmt: skip
     write_heartbeat(store, "small", beat, "one")
     wanted = lineages[0].id
-    assert wanted in ask(tmp_path, "stop", "small", wanted[-8:])
-    assert STOPS.of("one").read(store, "small") == [wanted]
+    label = lineage_labels(record_sweep(spec, lineages))[wanted]
+    for named in (wanted[-8:], label):
+        told = ask(tmp_path, "stop", "small", named)
+        assert told.startswith(f"asked: {label}; ")
+        assert STOPS.of("one").read(store, "small") == [wanted]
     assert "the whole run" in ask(tmp_path, "stop", "small")
     write_heartbeat(store, "small", beat, "another")
     assert "all 2 runs" in ask(tmp_path, "stop", "small")
