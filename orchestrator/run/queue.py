@@ -39,6 +39,10 @@ class Observer(Protocol):
 
     def stopping(self) -> None: ...
 
+    def tell(self, notices: Iterable[str]) -> None:
+        """What the user should know of the workers, often the same."""
+        ...
+
 
 Report: TypeAlias = dict[str, Any]
 """What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
@@ -205,6 +209,8 @@ class Queue:
         attempts = self._running[trial]
         attempt = attempts[id]
         lineage = attempt.task.lineage
+        if report.get("notices"):
+            self._tell("tell", report["notices"])
         if "key" in report:
             self._tell("committed", id, report)
             attempts[id] = attempt = replace(attempt, suspect=False)

@@ -1,6 +1,6 @@
 """Who runs when, without Ray: the queue is asked and told as Tune does."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Listener:
     def finished(self, lineage: str) -> None: ...
 
     def stopping(self) -> None: ...
+
+    def tell(self, notices: Iterable[str]) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None:
         self.failures.append(failure)

@@ -36,7 +36,7 @@ from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
 from trainables.store import Store
 from trainables.training.batches import DeviceData
-from trainables.training.execution import PLAIN, Execution
+from trainables.training.execution import PLAIN, Execution, told
 
 
 def timeout_report(run: str, lineage: str, attempt: int) -> str:
@@ -137,7 +137,8 @@ class LineageTrainable(tune.Trainable):
         last = outcome["key"] == self._work.lineages[id].keys[-1]
         if last and mirror is not None:
             mirror.close()
-        return {name: outcome[name] for name in shown} | {"complete": last}
+        row = {name: outcome[name] for name in shown}
+        return row | {"complete": last, "notices": told()}
 
     def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Outcome]]:
         work = self._work
