@@ -117,7 +117,7 @@ class RunProgress:
             self._write("ended")
 
     def tell(self, notices: Iterable[str], facts: Iterable[str] = ()) -> None:
-        """Show what the user should know before the run, and what is good to know."""
+        """Show what the user should know, once each, and what is good to know."""
         for fact in facts:
             with suppress(OSError):
                 self.console.print(fact, highlight=False, soft_wrap=True, markup=False)

@@ -50,6 +50,10 @@ class Observer(Protocol):
 
     def has_room(self, trials: int) -> None: ...
 
+    def tell(self, notices: Iterable[str]) -> None:
+        """What the user should know of the workers, often the same."""
+        ...
+
 
 Report: TypeAlias = dict[str, Any]
 """What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
@@ -254,6 +258,8 @@ class Queue:
         attempts = self._running[trial]
         attempt = attempts[id]
         lineage = attempt.task.lineage
+        if report.get("notices"):
+            self._tell("tell", report["notices"])
         if "key" in report:
             self._tell("committed", id, report)
             attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())

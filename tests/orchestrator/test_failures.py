@@ -109,3 +109,17 @@ def test_fused_lineages_end_as_lineages_do_and_a_worker_that_dies_costs_none(
     assert {row["fused"] for row in rows if row["iteration"] == 0} == {1}
     assert max(row["fused"] for row in rows) > 2
     assert store_of(tmp_path).names("claims") == []
+
+
+def test_what_a_worker_had_to_do_otherwise_is_told_once(tmp_path: Path) -> None:
+    sweep = SWEEP | {
+        "name": "told",
+        "methods": ["one_shot"],
+        "resources": {"graphs": "on", "gpus_per_lineage": 0},
+        "wandb": {"mode": "disabled"},
+    }
+    process = start(tmp_path, "run", str(write(tmp_path, sweep)), *ONE_AT_A_TIME)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert len(commits(tmp_path)) == 2 * 3
+    assert err.count("graphs: on: steps are taken without graphs, since only a CUDA") == 1

@@ -1,6 +1,6 @@
 """Who runs when, without Ray: the queue is asked and told as Tune does."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Listener:
         self.notices.append(line)
 
     def has_room(self, trials: int) -> None: ...
+
+    def tell(self, notices: Iterable[str]) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None:
         self.failures.append(failure)

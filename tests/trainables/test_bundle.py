@@ -1,5 +1,6 @@
 """Bundles: lineages that are trained together, against a real store and without Ray."""
 
+import logging
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from trainables.data.roots import DataRoots
 from trainables.errors import Diverged
 from trainables.lineage.bench import Bench
 from trainables.lineage.bundle import FINISHED, Failed, Outcome, no_limit, run_bundle
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.time_limit import TimeLimit
@@ -122,6 +125,84 @@ def test_one_that_fails_costs_the_others_nothing(data: DeviceData, tmp_path: Pat
     assert isinstance(failed[0], Failed)
     assert committed(tmp_path) == {*good.keys, *other.keys}
     assert store.names("claims") == []
+
+
+class _Refusing(Store):
+    """Does not list, or does not commit, what is in the folder `refused`."""
+
+    def __init__(self, root: str, refused: str) -> None:
+        super().__init__(root)
+        self.refused = refused
+
+    def names(self, folder: str) -> list[str]:
+        self._look(folder, "listing")
+        return super().names(folder)
+
+    def commit(self, path: str, files: Mapping[str, bytes]) -> bool:
+        self._look(path, "commit")
+        return super().commit(path, files)
+
+    def _look(self, path: str, how: str) -> None:
+        what, _, folder = self.refused.partition(" ")
+        if what == how and path.startswith(folder):
+            raise OSError(f"no {how} in {folder}")
+
+
+@pytest.mark.parametrize("refused", ["commit snapshots/{0}", "commit checkpoints/{0}",
+                                     "listing checkpoints/{0}"])  # fmt: skip
+def test_what_is_not_stored_of_one_in_training_costs_the_others_nothing(
+    data: DeviceData, tmp_path: Path, refused: str
+) -> None:
+    """Who has begun goes on as one computation, and who fails before is none of it."""
+    good, other, bad = (lineage(ONE_SHOT, seed) for seed in range(3))
+    trunk = snapshot_key(bad.trunk, 0) if "snapshots" in refused else bad.keys[0]
+    store = _Refusing(str(tmp_path), refused.format(trunk))
+    bench = Bench(store, data, CPU, keeping=StoreOptions(checkpoint_minutes=1e-9))
+    seen = list(run_bundle([(each, bench) for each in (good, other, bad)]))
+    outcome = seen[0][bad.id]
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, OSError)
+    assert str(outcome.error) == f"no {refused.split()[0]} in {store.refused.split()[1]}"
+    assert outcome.fused == 1
+    assert [bad.id in outcomes for outcomes in seen] == [True, False, False]
+    assert committed(tmp_path) == {*good.keys, *other.keys}
+    assert row(tmp_path, good.keys[0])["fused"] == (2 if "listing" in refused else 3)
+    assert store.names("claims") == []
+
+
+def test_a_claim_that_cannot_be_withdrawn_keeps_none_of_the_others(
+    data: DeviceData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bundle that is left in the middle of its work, on a storage that is in parts no more."""
+    bad, good = lineage(ONE_SHOT), lineage(ONE_SHOT, 1)
+
+    class Going(Store):
+        gone = False
+
+        def remove(self, path: str) -> None:
+            if self.gone and bad.keys[0] in path:
+                raise OSError("the storage is gone")
+            super().remove(path)
+
+        def delete_file(self, path: str) -> None:
+            if self.gone and bad.keys[0] in path:
+                raise OSError("the storage is gone")
+            super().delete_file(path)
+
+    store = Going(str(tmp_path))
+
+    @contextmanager
+    def limit(lineages: Sequence[Lineage]) -> Iterator[None]:
+        if len(lineages) == 2:
+            store.gone = True
+            raise KeyboardInterrupt
+        yield
+
+    bench = Bench(store, data, CPU)
+    with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING, "prunesweep"):
+        next(run_bundle([(each, bench) for each in (bad, good)], limit))
+    assert caplog.messages == [f"{bad.id}: not closed"]
+    assert store.names("claims") == [bad.keys[0]]
 
 
 def test_one_that_diverges_leaves_the_bundle(data: DeviceData, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from orchestrator.sweepfile.spec import Resources
 from trainables.data import DatasetConfig, data_roots, load_dataset
 from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
-from trainables.training import graphs
+from trainables.training import execution, graphs
 from trainables.training.batches import DeviceData, Randomness
-from trainables.training.execution import Execution, tell
+from trainables.training.execution import Execution, told
 from trainables.training.networks import One
 from trainables.training.optimizers import Optimizer
 from trainables.training.progress import Progress
@@ -37,9 +37,9 @@ def data() -> DeviceData:
 
 @pytest.fixture(autouse=True)
 def _tell_anew() -> Iterator[None]:
-    tell.cache_clear()
+    execution._told.clear()
     yield
-    tell.cache_clear()
+    execution._told.clear()
 
 
 def half_masks(network: nn.Module, seed: int) -> Masks:
@@ -72,9 +72,11 @@ def test_without_a_device_graphs_change_nothing_and_are_told_once(
     with caplog.at_level(logging.WARNING, "prunesweep"):
         for run in runs:
             assert run.finish().rows == expected.rows
-    assert caplog.messages == [
-        "graphs: on: steps are taken without graphs, since only a CUDA device has them"
-    ]
+    assert (
+        told()
+        == caplog.messages
+        == ["graphs: on: steps are taken without graphs, since only a CUDA device has them"]
+    )
 
 
 def test_optimizers_that_python_steps_are_not_captured() -> None:

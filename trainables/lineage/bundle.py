@@ -1,5 +1,6 @@
 """A bundle: lineages trained together, each claimed and committed by itself."""
 
+import logging
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,8 @@ from trainables.lineage.metrics import Metrics
 from trainables.store.claims import pause
 from trainables.training.progress import Progress
 from trainables.training.run import Training, train
+
+LOG = logging.getLogger("prunesweep")
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,13 @@ def run_bundle(
 
 
 def _close(lineages: Iterable["_Going"]) -> None:
+    """Let go of what the lineages hold. A claim that cannot be withdrawn ends by itself, and is no
+    matter of the others."""
     for each in lineages:
-        each.events.close()
+        try:
+            each.events.close()
+        except Exception:
+            LOG.warning("%s: not closed", each.lineage.id, exc_info=True)
 
 
 @dataclass
@@ -145,7 +153,11 @@ def _trained(together: Sequence[_Going]) -> list[Progress | Failed]:
     except Interrupted:
         raise
     except Exception as error:
-        # Its frames hold the networks, which are tried again in smaller bundles.
-        traceback.clear_frames(error.__traceback__)
-        return [Failed(error, fused) for _ in trainings]
-    return [Failed(end) if isinstance(end, Exception) else end for end in ended]
+        return [_failed(error, fused) for _ in trainings]
+    return [_failed(end) if isinstance(end, Exception) else end for end in ended]
+
+
+def _failed(error: Exception, fused: int = 1) -> Failed:
+    # Its frames hold the networks, which are tried again in smaller bundles.
+    traceback.clear_frames(error.__traceback__)
+    return Failed(error, fused)

@@ -40,7 +40,7 @@ from trainables.plugins.loading import Luggage
 from trainables.store import Store, StoreGone
 from trainables.store.processes import process_name
 from trainables.training.batches import DeviceData
-from trainables.training.execution import PLAIN, Execution
+from trainables.training.execution import PLAIN, Execution, told
 
 
 def timeout_report(run: str, lineage: str, attempt: int) -> str:
@@ -149,7 +149,8 @@ class LineageTrainable(tune.Trainable):
         last = outcome["key"] == self._work.lineages[id].keys[-1]
         if last and mirror is not None:
             mirror.close()
-        return {name: outcome[name] for name in shown} | {"complete": last}
+        row = {name: outcome[name] for name in shown}
+        return row | {"complete": last, "notices": told()}
 
     def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Outcome]]:
         work = self._work

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from trainables.lazy_torch import torch
@@ -16,7 +15,7 @@ LOG = logging.getLogger("prunesweep")
 @dataclass(frozen=True)
 class Execution:
     """`compile` has torch's compiler make forward and backward, `graphs` has whole steps replayed
-    from a CUDA graph. Where one cannot, steps are as without, and the log says so."""
+    from a CUDA graph. Where one cannot, steps are as without, and `told` says so."""
 
     compile: bool = False
     graphs: bool = False
@@ -25,10 +24,19 @@ class Execution:
 PLAIN = Execution()
 
 
-@cache
+_told: dict[str, None] = {}
+
+
 def tell(text: str) -> None:
     """A line in the log, once a process."""
-    LOG.warning(text)
+    if text not in _told:
+        _told[text] = None
+        LOG.warning(text)
+
+
+def told() -> list[str]:
+    """All that this process was told, in order."""
+    return [*_told]
 
 
 def first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from torch import nn
 from trainables.errors import Diverged, Interrupted
 from trainables.measures.masks import Masks
 from trainables.models import Model
+from trainables.store import Damaged, StoreError
 from trainables.training.batches import (
     DeviceData,
     Drawn,
@@ -79,7 +81,7 @@ class Training:
         and Interrupted.
         """
         (ended,) = train([self])
-        if isinstance(ended, Diverged):
+        if isinstance(ended, Exception):
             raise ended
         return ended
 
@@ -95,11 +97,12 @@ class Training:
             run.progress.epoch += 1
 
 
-def train(trainings: Sequence[Training]) -> list[Progress | Diverged]:
+def train(trainings: Sequence[Training]) -> list[Progress | Exception]:
     """Train runs of one `kind` to their end, as one computation; what became of each.
 
-    One that diverges leaves the others as they are. Raises Unfusible when there are several whose
-    architecture cannot be one computation, and Interrupted.
+    One that diverges, or whose snapshot or checkpoint cannot be stored, leaves the others as they
+    are. Raises Unfusible when there are several whose architecture cannot be one computation, and
+    Interrupted.
     """
     runs = [_Run.begun(training) for training in trainings]
     group: _Group | None = None
@@ -126,24 +129,38 @@ class _Run:
 
     training: Training
     progress: Progress
-    diverged: Diverged | None = None
+    failed: Exception | None = None
 
     @classmethod
     def begun(cls, training: Training) -> "_Run":
-        resumed = training.checkpoint.load(training.model) if training.checkpoint else None
-        first = training.start_step // training.steps_per_epoch
-        return cls(training, resumed or Progress(epoch=first))
+        run = cls(training, Progress(epoch=training.start_step // training.steps_per_epoch))
+        if training.checkpoint:
+            with run.storing():
+                run.progress = training.checkpoint.load(training.model) or run.progress
+        return run
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """For what is stored of this run alone: what that raises is no matter of the others."""
+        try:
+            yield
+        except (OSError, StoreError, Damaged) as error:
+            self.failed = error
 
     @property
     def is_going(self) -> bool:
-        return self.diverged is None and self.progress.epoch < self.training.recipe.epochs
+        return self.failed is None and self.progress.epoch < self.training.recipe.epochs
 
-    def ended(self) -> Progress | Diverged:
-        if self.diverged is not None:
-            return self.diverged
+    def snapshot(self, step: int) -> None:
+        if self.training.snapshot and self.failed is None:
+            with self.storing():
+                self.training.snapshot(step)
+
+    def ended(self) -> Progress | Exception:
         training = self.training
-        if training.snapshot:
-            training.snapshot(training.recipe.epochs * training.steps_per_epoch)
+        self.snapshot(training.recipe.epochs * training.steps_per_epoch)
+        if self.failed is not None:
+            return self.failed
         if self.progress.best is not None:
             training.model.load_state_dict(self.progress.best)
         return self.progress
@@ -153,7 +170,7 @@ class _Run:
         training, progress = self.training, self.progress
         test = self._evaluated(training.data.test)
         if not (math.isfinite(trained.loss) and math.isfinite(test.loss)):
-            self.diverged = Diverged(
+            self.failed = Diverged(
                 f"the training loss is {trained.loss:g} and the test loss {test.loss:g} in epoch "
                 f"{progress.epoch + 1} of {training.recipe.epochs} (learning rate "
                 f"{trained.rate:g}); try a smaller train.optimizer.lr or train.clip_grad_norm"
@@ -247,7 +264,8 @@ class _Group:
         first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, begun)
         trained = self.train(range(first, self._first.steps_per_epoch))
         for run, of_run in zip(self.runs, trained, strict=True):
-            run.measure(of_run)
+            if run.failed is None:
+                run.measure(of_run)
         going = any(run.is_going for run in self.runs)
         self._keep(going and self._first.is_told())
 
@@ -260,14 +278,14 @@ class _Group:
         epoch, recipe = self._epoch, self._first.recipe
         rate = recipe.rate(epoch)
         self._steps.at_rate(rate)
-        snapshots = [each.snapshot for each in self._trainings if each.snapshot]
+        stored = [run for run in self.runs if run.training.snapshot]
         totals: Totals | None = None
         with float32_products(recipe.precision):
             for step, drawn in zip(steps, self._drawn(epoch, steps), strict=True):
-                if snapshots:
+                if stored:
                     began = time.perf_counter()
-                    for snapshot in snapshots:
-                        snapshot(epoch * self._first.steps_per_epoch + step)
+                    for run in stored:
+                        run.snapshot(epoch * self._first.steps_per_epoch + step)
                     # To write them is no training.
                     self._since += time.perf_counter() - began
                 losses, correct = self._take(*drawn)
@@ -305,8 +323,9 @@ class _Group:
         if told or self._is_due:
             self.leave()
             for run in self.runs:
-                if run.training.checkpoint and run.diverged is None:
-                    run.training.checkpoint.save(run.training.model, run.progress)
+                if run.training.checkpoint and run.failed is None:
+                    with run.storing():
+                        run.training.checkpoint.save(run.training.model, run.progress)
         if told:
             raise Interrupted("this process was told to go")
 
