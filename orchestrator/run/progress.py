@@ -329,10 +329,11 @@ class RunProgress:
             if self._silent:
                 self._silent = False
                 self.tell((), ["the storage answers again"])
-        except StoreSilent as error:
+        except StoreSilent:
             if not self._silent:
                 self._silent = True
-                self.tell((), [f"{error}; lineages at work wait (store.patience_minutes)"])
+                where = self.store.location
+                self.tell((), [f"storage {where} does not answer; lineages at work wait for it"])
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
             self._complain(f"cannot write the heartbeat: {error}")

@@ -1,5 +1,6 @@
 """The store: commits, damage, atomicity, and roots with awkward names."""
 
+import errno
 import itertools
 import json
 import os
@@ -21,10 +22,13 @@ from trainables.store import (
     Damaged,
     Store,
     StoreError,
+    StoreSilent,
     checkpoint_path,
     iteration_path,
 )
+from trainables.store.local_files import LocalFiles
 from trainables.store.object_files import ObjectFiles
+from trainables.store.patient_files import PatientFiles
 
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
 KEY = iteration_path("k" * 64)
@@ -499,3 +503,34 @@ def test_free_space_is_known_before_the_root_exists(tmp_path: Path) -> None:
     assert free > 0
     assert not (tmp_path / "not").exists()
     assert Store("memory:///root").free_bytes() is None
+
+
+# A file system whose server is away
+
+
+class Stale(LocalFiles):
+    """Says for a while what a mounted file system says whose server does not answer."""
+
+    silent = 3
+
+    def read(self, path: str) -> bytes:
+        type(self).silent -= 1
+        if self.silent >= 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return super().read(path)
+
+
+def test_a_file_system_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), patience_minutes=5)
+    store.commit(KEY, FILES)
+    vars(store)["files"] = PatientFiles(Stale(tmp_path), store.patience)
+    assert store.read(KEY, "weights") == FILES["weights"]
+    assert store.patience.waited() > 0
+
+    class Gone(Stale):
+        silent = 10**6
+
+    impatient = Store(str(tmp_path), patience_minutes=0)
+    vars(impatient)["files"] = PatientFiles(Gone(tmp_path), impatient.patience)
+    with pytest.raises(StoreSilent, match="does not answer"):
+        impatient.read(KEY, "weights")
