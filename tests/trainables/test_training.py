@@ -665,3 +665,17 @@ def test_of_two_checkpoints_the_newer_is_used_unless_it_is_damaged(
     assert first_epoch() == 2
     (tmp_path / checkpoint_path("key", 2) / STATE).write_bytes(b"")
     assert first_epoch() == 1
+
+
+def test_the_seconds_of_training_are_without_those_of_snapshots(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("trainables.training.run.time.perf_counter", lambda: clock[0])
+
+    def snapshot(at: int) -> None:
+        clock[0] += 100.0
+
+    _, progress = run(data, recipe(), snapshot=snapshot)
+    assert progress.seconds == 0.0
+    assert clock[0] > 100.0

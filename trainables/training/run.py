@@ -197,6 +197,8 @@ class _Group:
         self.runs = list(runs)
         self._trainings = [run.training for run in runs]
         of = self._first
+        self._aside = 0.0
+        """Seconds of the epoch in which snapshots were written, which is no training."""
         self._randomness = [training.randomness for training in self._trainings]
         self._batches = batches_of(of.data, of.recipe, self._randomness, of.inputs)
         self._steps = Steps(
@@ -228,12 +230,12 @@ class _Group:
 
     def epoch(self) -> None:
         """Train what is left of the epoch, measure it, and let the runs' checkpoints have it."""
-        started = time.perf_counter()
+        started, self._aside = time.perf_counter(), 0.0
         first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, 0)
         trained = self.train(range(first, self._first.steps_per_epoch))
         for run, of_run in zip(self.runs, trained, strict=True):
             run.measure(of_run)
-        seconds = (time.perf_counter() - started) / len(self.runs)
+        seconds = (time.perf_counter() - started - self._aside) / len(self.runs)
         for run in self.runs:
             run.progress.seconds += seconds
         if any(training.checkpoint for training in self._trainings):
@@ -254,8 +256,11 @@ class _Group:
         totals: Totals | None = None
         with float32_products(recipe.precision):
             for step, drawn in self._drawn(epoch, steps):
-                for snapshot in snapshots:
-                    snapshot(step)
+                if snapshots:
+                    began = time.perf_counter()
+                    for snapshot in snapshots:
+                        snapshot(step)
+                    self._aside += time.perf_counter() - began
                 losses, correct = self._take(*drawn)
                 totals = totals or Totals.like(losses)
                 totals.add(losses, correct, len(drawn[0]))
