@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 KILLS ?= 50
 WORKERS ?= 3
 
-.PHONY: quickstart test test-long test-oldest lint docs bench chaos reproduce clean
+.PHONY: quickstart test test-long cluster-test test-oldest lint docs bench chaos reproduce clean
 
 # Installs the package alone, without the tools of its development.
 quickstart: $(PACKAGE)
@@ -20,6 +20,10 @@ test: lint
 # What takes minutes of processor time, and `make test` leaves out.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist load -m long
+
+# Runs against servers that are slow, fail, or are away for minutes.
+cluster-test: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist load -m cluster
 
 # With the lowest versions that pyproject.toml admits: keys, results, and what uses private parts of
 # Ray and W&B. Python 3.11 has wheels of all of them (PYTHON=python3.11 where python3 is another). Two

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from object_server import ObjectServer
 
 # Whatever login this machine has. W&B takes seconds of every worker: tests of it turn it on.
 os.environ["WANDB_MODE"] = "disabled"
@@ -27,6 +28,24 @@ def oracles() -> Path:
     if not shared:
         pytest.skip("PRUNESWEEP_SHARED is not set: it names the folder that holds oracles/")
     return Path(shared) / "oracles"
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """An S3 server, with a bucket, and the environment its clients need."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    server = ObjectServer(tmp_path_factory.mktemp("objects"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def bucket(object_server: ObjectServer) -> Iterator[ObjectServer]:
+    """The same, well behaved at first."""
+    object_server.behave()
+    yield object_server
+    object_server.behave()
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def _storage(store: Store) -> str:
     store.require_writable()
     free = store.free_bytes()
     if free is None:
-        return store.location
+        return f"{store.location} is writable"
     return f"{store.location} is writable, {free / 1e9:.1f} GB free"
 
 

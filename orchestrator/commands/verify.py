@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from orchestrator.records.damage import note_damage
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.tables import TABLES, is_current, table_damage
 from trainables.store import Damaged, Store, iteration_path
@@ -59,6 +60,7 @@ def verify_store(store: Store) -> Verified:
     with ThreadPoolExecutor() as pool:
         for damage in pool.map(lambda path: list(store.damage(path)), paths):
             found += [_of_commit(each, meanings) for each in damage]
+            note_damage(store, (each.path for each in damage))
     behind: list[str] = []
     for record in records.values():
         tables = list(table_damage(store, record.name))

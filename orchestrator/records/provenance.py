@@ -49,12 +49,16 @@ def read_provenance(store: Store, sweep: str) -> list[Provenance]:
 
 def add_provenance(store: Store, sweep: str, command: Iterable[str]) -> None:
     """Write down a run that begins; a damaged record of earlier ones is set aside."""
+    begun = provenance(command)
+
+    def with_it(runs: list[Provenance] | None) -> list[Provenance]:
+        return [*(run for run in runs or () if run != begun), begun]
+
     try:
-        runs = read_provenance(store, sweep)
+        PROVENANCE.update(store, sweep, with_it)
     except Damaged:
         store.set_aside(PROVENANCE.path(sweep))
-        runs = []
-    PROVENANCE.write(store, sweep, [*runs, provenance(command)])
+        PROVENANCE.update(store, sweep, with_it)
 
 
 def provenance(command: Iterable[str]) -> Provenance:

@@ -14,8 +14,8 @@ EVERYTHING = "*"
 def ask_to_stop(store: Store, sweep: str, lineages: Iterable[str]) -> None:
     """Ask the sweep's run in flight to stop these after the iteration that they are at, or with
     EVERYTHING to end as at a Ctrl-C."""
-    asked = {*(STOPS.read(store, sweep) or ()), *lineages}
-    STOPS.write(store, sweep, sorted(asked))
+    asked = {*lineages}
+    STOPS.update(store, sweep, lambda before: sorted(asked.union(before or ())))
 
 
 def forget_stops(store: Store, sweep: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as fs
 from ruamel.yaml import YAML
 
 from orchestrator.errors import ExportError
@@ -250,14 +249,8 @@ def _left_out(results: Results) -> list[dict[str, Any]]:
 
 def _bytes(store: Store, keys: set[str]) -> int:
     """What the commits `keys` take in the store."""
-    base = store.absolute("iterations")
-    selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
-    return sum(
-        info.size
-        for info in store.filesystem.get_file_info(selector)
-        if info.type == fs.FileType.File
-        and info.path.removeprefix(f"{base}/").partition("/")[0] in keys
-    )
+    sizes = store.sizes("iterations")
+    return sum(size for path, size in sizes.items() if path.partition("/")[0] in keys)
 
 
 def _runs(results: Results, part: SweepRecord, run: Heartbeat | None) -> list[dict[str, Any]]:

@@ -288,12 +288,13 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
 def _checked(store: Store, table: str, sweep: str) -> pa.Table:
     if table not in TABLES and not store.exists(table_path(table, sweep)):
         return pa.Table.from_batches([], SCHEMAS[table])
-    return _read(store, table_path(table, sweep))
+    return read_parquet(store, table_path(table, sweep))
 
 
-def _read(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+    """The table in a file that is no commit's; raises OSError and ArrowException."""
     # `pq.read_table` makes a data set of the one file, and importing those imports pandas.
-    with store.filesystem.open_input_file(store.absolute(path)) as file:
+    with store.open(path) as file:
         return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
 
 
@@ -315,7 +316,7 @@ def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) ->
             continue
         columns = ["config", "train_seconds", "prune_seconds"]
         try:
-            table = _read(store, f"tables/{name}", columns)
+            table = read_parquet(store, f"tables/{name}", columns)
         except (OSError, pa.ArrowException):
             continue  # a damaged table is rebuilt by the next run; here it only costs an estimate
         grouped = table.group_by("config").aggregate(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from glob import escape
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from orchestrator.records.sweep import SweepRecord
-from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_rows, table_path
+from orchestrator.results.tables import FILES, SCHEMAS, TABLES, read_parquet, read_rows, table_path
 from trainables.store import Damaged, Store
-
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
 
 
 def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
@@ -59,14 +55,4 @@ def _table(
         # Opening the results has compared its hash.
         place = escape(store.absolute(path))
         return connection.read_parquet(place, hive_partitioning=False)
-    return connection.from_arrow(_dataset(store, path))
-
-
-def _dataset(store: Store, path: str) -> ds.Dataset:
-    # Here, as it imports pandas, and tables are rarely in an object store.
-    import pyarrow.dataset as ds
-
-    checked = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
-    return ds.dataset(store.absolute(path), filesystem=store.filesystem, format=checked)
+    return connection.from_arrow(read_parquet(store, path))

@@ -24,7 +24,7 @@ from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, w
 from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
 from orchestrator.run.pace import Pace
-from trainables.store import Store, StoreError
+from trainables.store import Store, StoreError, StoreSilent
 from trainables.store.processes import this_process
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class RunProgress:
     _pace: Pace = field(default_factory=Pace)
     _failures: list[Failure] = field(default_factory=list)
     _complaints: set[str] = field(default_factory=set)
+    _silent: bool = False
     _started: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -273,6 +274,14 @@ class RunProgress:
             )
         try:
             write_heartbeat(self.store, self.sweep, heartbeat)
+            if self._silent:
+                self._silent = False
+                self.tell((), ["the storage answers again"])
+        except StoreSilent:
+            if not self._silent:
+                self._silent = True
+                where = self.store.location
+                self.tell((), [f"storage {where} does not answer; lineages at work wait for it"])
         except (OSError, StoreError) as error:
             # Losing the heartbeat costs a view from another terminal, and no result.
             self._complain(f"cannot write run.json: {error}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from orchestrator.records.damage import forget_damage, note_damage, read_damage
 from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.plugins import changed_default, changed_entries, record_plugins
@@ -18,7 +19,7 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import forget_stops
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import changed_parts, record_versions
-from orchestrator.results.tables import compact, recorded_seconds
+from orchestrator.results.tables import Committed, compact, is_current, recorded_seconds
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.ending import Ending
 from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
@@ -316,13 +317,14 @@ def run_sweep(
     if planned.plan.tasks:
         require_there(store)
         # Others may have committed as well.
-        index.refresh()
+        index = StoreIndex(store)
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
     try:
         write_failures(store, spec.name, (*kept, *outcome.failures))
-        damage, problem = compact(store, planned.record, index.iterations), None
+        damage, problem = _tabulated(store, planned.record, index.iterations), None
+        note_damage(store, (each.path for each in damage))
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         damage, problem = [], str(error)
@@ -373,7 +375,10 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
-    healed = set_damaged_aside(store, _stored_commits(plan, index))
+    suspects = _suspects(store, plan, index)
+    healed = set_damaged_aside(store, suspects)
+    if store.local_root is None:
+        forget_damage(store, suspects)
     if healed:
         index.refresh()
         planned = replace(
@@ -381,7 +386,9 @@ def _made_ready(
         )
     forget_stops(store, spec.name)
     arrays = _load_datasets(planned, roots)
-    store = progress.store = mark(store)
+    # What the run is for waits for a storage that is away; what shows it goes on without.
+    progress.store = mark(store)
+    store = replace(progress.store, patience_minutes=spec.store.patience_minutes)
     progress.tell(planned.notices, planned.dataset_lines)
     _write_records(planned, store, arrays, progress.given_up)
     while wait_for_collection(store, collected):
@@ -440,6 +447,25 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
     return tuple(resolved)
 
 
+def _tabulated(store: Store, record: SweepRecord, committed: Committed) -> list[Damaged]:
+    """Make the tables of a sweep; the damage that was met. In an object store, where that reads
+    every commit, only where they are not what is committed."""
+    if store.local_root is None and is_current(store, record, committed):
+        return []
+    return compact(store, record, committed)
+
+
+def _suspects(store: Store, plan: Plan, index: StoreIndex) -> Collection[str]:
+    """The commits of the plan that are to be checked before anything is built on them.
+
+    In an object store, where reading all takes long, those that were found damaged and not yet set
+    aside: what a lineage reads it checks, and so do tables and `verify`."""
+    stored = _stored_commits(plan, index)
+    if store.local_root is not None:
+        return stored
+    return read_damage(store).intersection(stored)
+
+
 def _stored_commits(plan: Plan, index: StoreIndex) -> list[str]:
     """The stored iterations and snapshots of the plan, each once."""
     keys = dict.fromkeys(key for lineage in plan.lineages for key in lineage.keys)
@@ -483,7 +509,7 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(ready.store, spec.name, wishes.seconds),
+        ending=Ending(progress.store, spec.name, wishes.seconds),
         rank=ranks(spec, ready.planned.plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.records.heartbeat import RUN
-from orchestrator.records.provenance import PROVENANCE, read_provenance
+from orchestrator.records.provenance import PROVENANCE, Provenance, read_provenance
 from orchestrator.records.sweep import LINEAGES, SweepRecord, existing_sweep, read_sweep
 from orchestrator.storage.collecting import COLLECTING
 from orchestrator.storage.naming import Names, named_by, sweeps_in, union
@@ -147,7 +147,13 @@ def _write_records(store: Store, other: Store, record: SweepRecord) -> None:
         files.pop(RUN.name, None)  # a run of the other storage
         store.place(sweep_path(name), files, last=LINEAGES.name)
         return
-    here, there = read_provenance(store, name), read_provenance(other, name)
-    both = {run.started_at: run for run in (*there, *here)}
-    if len(both) > len(here):
-        PROVENANCE.write(store, name, [both[at] for at in sorted(both)])
+    there = read_provenance(other, name)
+    if not {run.started_at for run in there} <= {
+        run.started_at for run in read_provenance(store, name)
+    }:
+
+        def with_theirs(here: list[Provenance] | None) -> list[Provenance]:
+            both = {run.started_at: run for run in (*there, *(here or ()))}
+            return [both[at] for at in sorted(both)]
+
+        PROVENANCE.update(store, name, with_theirs)

@@ -21,16 +21,16 @@ from trainables.lineage.keys import Lineage
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.files import Files, open_files
 from trainables.store.object_files import ObjectFiles
+from trainables.store.patience import Patience
 from trainables.store.storage_format import mark
 
 SWEEP = {"dataset": "digits", "model": "mlp", "prune": {"iterations": 1}, "methods": ["one_shot"]}
 BOTH = ["one_shot", {"name": "lottery_ticket", "rewind": {"step": 3}}]
 
 
-def open_objects(location: str, mark: str | None = None) -> Files:
+def open_objects(location: str, mark: str | None = None, patience: Patience | None = None) -> Files:
     """A folder as an object store."""
-    Path(location).mkdir(parents=True, exist_ok=True)
-    return ObjectFiles(PutWhole(Path(location)), "inside")  # type: ignore[arg-type]
+    return ObjectFiles(PutWhole(Path(location) / "inside"))  # type: ignore[arg-type]
 
 
 KINDS = {"renaming": open_files, "without_rename": open_objects}

@@ -194,7 +194,7 @@ def test_an_empty_folder_will_do(run: Run, here: Path, finished: Path) -> None:
 
 
 def test_an_object_store_is_marked_and_refused_alike() -> None:
-    store = Store("mock:///bucket/folder")
+    store = Store("memory:///bucket/folder")
     require_ours(store)
     assert mark(store).existing
     store.write("iterations/k/manifest.json", b"{}")
@@ -202,9 +202,11 @@ def test_an_object_store_is_marked_and_refused_alike() -> None:
     store.write("prunesweep.json", b'{"format": 2}')
     with pytest.raises(StoreError, match="has format 2"):
         require_ours(store)
-    others = Store("mock:///bucket/other")
+    others = Store("memory:///bucket/other")
     others.write("model.pt", b"")
-    with pytest.raises(StoreError, match=r"'model.pt'.*such as mock:///bucket/other/prunesweep-st"):
+    with pytest.raises(
+        StoreError, match=r"'model.pt'.*such as memory:///bucket/other/prunesweep-st"
+    ):
         require_ours(others)
 
 

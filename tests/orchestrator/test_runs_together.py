@@ -65,7 +65,7 @@ class RunsTogether(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store("mock:///root")
+        self.store = Store("memory:///root")
         self.lives = 0
         self.runs = [self.launched(sweep) for sweep in SWEEPS]
         self.dead: list[tuple[Run, str, Claim]] = []
@@ -106,7 +106,7 @@ class RunsTogether(RuleBasedStateMachine):
             assert self.someone_has(key)
             return
         assert not any(key in other.training for other in self.runs)
-        _on_another_machine(self.store, claim)
+        _on_another_machine(claim)
         run.training[key] = claim
 
     @rule(number=RUNS, at=st.integers(0, 100))
@@ -134,7 +134,7 @@ class RunsTogether(RuleBasedStateMachine):
         """What this run watches has not changed for longer than the expiry, if it is dead."""
         seen = self.runs[number].claims._seen
         for _, _, claim in self.dead:
-            if claim.path in seen:
+            if claim.path in seen and self.is_there(claim):
                 seen[claim.path] = seen[claim.path][0], seen[claim.path][1] - 2 * FAR
 
     @precondition(lambda self: self.dead)
@@ -142,7 +142,7 @@ class RunsTogether(RuleBasedStateMachine):
     def wake_up_late(self, at: int) -> None:
         """A machine thought lost goes on where it was: its last act is to commit."""
         # The later the better: taken over, and even committed by then, where there is such a one.
-        lost = [one for one in self.dead if self.store.peek(one[2].path) is None]
+        lost = [one for one in self.dead if not self.is_there(one[2])]
         outdone = [one for one in lost if one[1] in self.committed]
         candidates = outdone or lost or self.dead
         late = candidates[at % len(candidates)]
@@ -207,6 +207,11 @@ class RunsTogether(RuleBasedStateMachine):
     def stored(self) -> list[str]:
         return [iteration_path(key) for key in self.stored_keys]
 
+    def is_there(self, claim: Claim) -> bool:
+        """Whether its ticket is, and not another's."""
+        found = self.store.peek(claim.path)
+        return found is not None and json.loads(found)["ticket"] == claim.ticket["ticket"]
+
     def someone_has(self, key: str) -> bool:
         return any(key in run.training for run in self.runs) or any(
             key == other for _, other, _ in self.dead
@@ -217,10 +222,10 @@ def _made(run: Run) -> dict[str, bytes]:
     return {WEIGHTS: f"made by {run.number}".encode()}
 
 
-def _on_another_machine(store: Store, claim: Claim) -> None:
+def _on_another_machine(claim: Claim) -> None:
     """Only time tells then whether its holder lives."""
     claim.ticket["process"]["host"] = "another"
-    assert store.overwrite(claim.path, json.dumps(claim.ticket).encode())
+    assert claim.beat()
 
 
 TestRunsTogether = RunsTogether.TestCase

@@ -1,6 +1,7 @@
 """Bundles: lineages that are trained together, against a real store and without Ray."""
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,3 +205,11 @@ def test_a_time_limit_that_is_passed_tells_who_was_at_work() -> None:
     with TimeLimit(0.01, end)(pair):
         assert done.wait(60)
     assert ended == [(threading.get_ident(), pair)]
+
+
+def test_time_in_which_a_storage_was_waited_for_passes_no_limit() -> None:
+    ended: list[int] = []
+    one, since = [lineage(SNIP)], time.monotonic()
+    with TimeLimit(0.01, lambda *_: ended.append(1), lambda: time.monotonic() - since)(one):
+        time.sleep(0.2)
+    assert ended == []

@@ -1,5 +1,6 @@
 """The store: commits, damage, atomicity, and roots with awkward names."""
 
+import errno
 import itertools
 import json
 import os
@@ -11,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as fs
 import pytest
+from dying import without_rename
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,34 +22,22 @@ from trainables.store import (
     Damaged,
     Store,
     StoreError,
+    StoreSilent,
     checkpoint_path,
     iteration_path,
 )
+from trainables.store.local_files import LocalFiles
 from trainables.store.object_files import ObjectFiles
+from trainables.store.patient_files import PatientFiles
 
 FILES = {"weights": b"\x00\x01\xff" * 50, "empty": b"", "table": b"text\r\n"}
 KEY = iteration_path("k" * 64)
 
 
-class ObjectStore:
-    """A file system in memory that, as S3 does, moves files but no folders."""
-
-    def __init__(self) -> None:
-        self._files = fs.FileSystem.from_uri("mock:///")[0]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._files, name)
-
-    def move(self, source: str, target: str) -> None:
-        if self._files.get_file_info(source).type == fs.FileType.Directory:
-            raise OSError(f"{source} is a folder")
-        self._files.move(source, target)
-
-
-def object_store() -> Store:
-    store = Store("mock:///bucket/root")
-    vars(store)["files"] = ObjectFiles(ObjectStore(), "bucket/root")  # type: ignore[arg-type]
-    return store
+def objects_of(store: Store) -> Any:
+    """What a store in an object store asks."""
+    assert isinstance(store.files, ObjectFiles)
+    return store.files.objects
 
 
 @pytest.fixture(params=["path", "file URI", "memory URI", "object store"])
@@ -57,8 +46,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return {
         "path": lambda: Store(str(tmp_path / "store")),
         "file URI": lambda: Store(f"file://{tmp_path}/store"),
-        "memory URI": lambda: Store("mock:///bucket/root"),
-        "object store": object_store,
+        "memory URI": lambda: Store("memory:///bucket/root"),
+        "object store": lambda: without_rename(tmp_path / "objects"),
     }[request.param]()
 
 
@@ -68,22 +57,12 @@ def local(tmp_path: Path) -> Store:
 
 def put(store: Store, path: str, data: bytes) -> None:
     """Write a file past the store."""
-    absolute = store.absolute(path)
-    store.filesystem.create_dir(os.path.dirname(absolute), recursive=True)
-    with store.filesystem.open_output_stream(absolute, compression=None) as stream:
-        stream.write(data)
+    store.put(path, data)
 
 
 def listing(store: Store) -> dict[str, bytes]:
     """Every file below the root, with what it holds."""
-    base = store.absolute("")
-    selector = fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True)
-    held = {}
-    for info in store.filesystem.get_file_info(selector):
-        if info.type == fs.FileType.File:
-            with store.filesystem.open_input_stream(info.path, compression=None) as stream:
-                held[os.path.relpath(info.path, base)] = stream.read()
-    return held
+    return {path: store.files.read(path) for path in store.sizes("")}
 
 
 # Commits
@@ -106,7 +85,7 @@ def test_another_process_reads_a_commit(tmp_path: Path) -> None:
 
 @given(data=st.dictionaries(st.sampled_from(["a", "b.c", "d-e_f"]), st.binary(), max_size=3))
 def test_any_bytes_come_back(data: dict[str, bytes]) -> None:
-    store = Store("mock:///root")
+    store = Store("memory:///root")
     store.commit(KEY, data)
     assert {name: store.read(KEY, name) for name in data} == data
 
@@ -179,7 +158,7 @@ def lengthened(store: Store) -> None:
 
 
 def missing(store: Store) -> None:
-    store.filesystem.delete_file(store.absolute(f"{KEY}/weights"))
+    store.delete_file(f"{KEY}/weights")
 
 
 def manifest_of(text: bytes) -> Callable[[Store], None]:
@@ -228,7 +207,7 @@ def test_damage_is_found_and_named(damage: Callable[[Store], None], tmp_path: Pa
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_no_flipped_bit_of_a_commit_goes_unseen(position: int, bit: int) -> None:
     # Every byte of the file and of what the manifest says of it; not the manifest's white space.
-    store = Store("mock:///root")
+    store = Store("memory:///root")
     store.commit(KEY, {"weights": FILES["weights"]})
     held = {path: bytearray(data) for path, data in listing(store).items()}
     assert len(held) == 2
@@ -291,7 +270,7 @@ def test_a_damaged_file_is_set_aside_and_kept(store: Store) -> None:
 
 
 class Interrupted:
-    """A file system on which something else happens just before its n-th operation."""
+    """A store in which something else happens just before its n-th request."""
 
     def __init__(self, files: Any, n: int, event: Callable[[], object]) -> None:
         self._files, self._left, self._event = files, n, event
@@ -307,13 +286,13 @@ class Interrupted:
 
 def test_what_another_sets_aside_in_the_middle_is_kept_whole() -> None:
     for n in itertools.count():
-        store, late = object_store(), object_store()
+        store, late = Store("memory:///root"), Store("memory:///root")
         store.commit(KEY, FILES)
-        between = Interrupted(store.filesystem, n, lambda store=store: store.set_aside(KEY))
-        vars(late)["files"] = ObjectFiles(between, "bucket/root")  # type: ignore[arg-type]
+        between = Interrupted(objects_of(store), n, lambda store=store: store.set_aside(KEY))
+        vars(late)["files"] = ObjectFiles(between)  # type: ignore[arg-type]
         late.set_aside(KEY)
         if not between.happened:
-            assert n > 3 * len(FILES)
+            assert n > 2 * len(FILES)
             return
         assert {name.split("/")[0] for name in listing(store)} == {"quarantine"}
         # One of the two has all of it, and neither has a manifest of files that it has not.
@@ -425,7 +404,7 @@ def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_commit_that_fails_in_place_is_no_commit() -> None:
-    store = object_store()
+    store = Store("memory:///root")
     with pytest.raises(TypeError):
         store.commit(KEY, {"weights": b"x", "bad": "no bytes"})  # type: ignore[dict-item]
     assert not store.is_committed(KEY)
@@ -523,4 +502,35 @@ def test_free_space_is_known_before_the_root_exists(tmp_path: Path) -> None:
     assert free is not None
     assert free > 0
     assert not (tmp_path / "not").exists()
-    assert Store("mock:///root").free_bytes() is None
+    assert Store("memory:///root").free_bytes() is None
+
+
+# A file system whose server is away
+
+
+class Stale(LocalFiles):
+    """Says for a while what a mounted file system says whose server does not answer."""
+
+    silent = 3
+
+    def read(self, path: str) -> bytes:
+        type(self).silent -= 1
+        if self.silent >= 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return super().read(path)
+
+
+def test_a_file_system_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), patience_minutes=5)
+    store.commit(KEY, FILES)
+    vars(store)["files"] = PatientFiles(Stale(tmp_path), store.patience)
+    assert store.read(KEY, "weights") == FILES["weights"]
+    assert store.patience.waited() > 0
+
+    class Gone(Stale):
+        silent = 10**6
+
+    impatient = Store(str(tmp_path), patience_minutes=0)
+    vars(impatient)["files"] = PatientFiles(Gone(tmp_path), impatient.patience)
+    with pytest.raises(StoreSilent, match="does not answer"):
+        impatient.read(KEY, "weights")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,7 +19,7 @@ from trainables.measures.weights import measure_sparsity
 from trainables.models import build_model, prunable
 from trainables.pruning import Network
 from trainables.pruning.score_sample import ScoreSample
-from trainables.store import snapshot_path
+from trainables.store import NotCommitted, snapshot_path
 from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
 from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
@@ -163,7 +164,7 @@ class IterationRun(Iteration):
         trunk = self.lineage.trunk_on(self.step.inputs)
         step = self.lineage.cell.method.rewind_step
         path = snapshot_path(snapshot_key(trunk, step))
-        if self.bench.store.is_committed(path):
+        with suppress(NotCommitted):
             return read_tensors(self.bench.store, path)
         model = self._initial_model()
         if step > 0:

@@ -81,12 +81,13 @@ def _run_claimed(iteration: IterationRun, stored: Stored, claim: Claim) -> Askin
     with claim:
         if stored.first_missing() != iteration.index:
             return None
+        stored.look_again(iteration.index)
         try:
-            return (yield from iteration.run(claim))
+            metrics = yield from iteration.run(claim)
         except ClaimLost:
             return None
-        finally:
-            stored.look_again(iteration.index)
+        stored.committed(iteration.index)
+        return metrics
 
 
 def set_aside_damaged(path: str, claims: Claims) -> Damaged | None:

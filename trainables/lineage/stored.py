@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection
 
 from trainables.lineage.keys import Lineage
-from trainables.store import Store, iteration_path
+from trainables.store import MANIFEST, Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
+from trainables.store.store import manifest_in
 
 FilesOf = Callable[[str], Collection[str] | None]
 """The files of an iteration's commit by its key, None without one."""
@@ -39,7 +40,8 @@ def stored_files(store: Store) -> FilesOf:
 
     def files_of(key: str) -> frozenset[str] | None:
         path = iteration_path(key)
-        return frozenset(store.manifest(path)["files"]) if store.is_committed(path) else None
+        found = store.peek(f"{path}/{MANIFEST}")
+        return None if found is None else frozenset(manifest_in(path, found)["files"])
 
     return files_of
 
@@ -61,6 +63,10 @@ class Stored:
     def look_again(self, index: int) -> None:
         """Ask the store for this one once more: it may have been committed meanwhile."""
         self._files.pop(self._lineage.keys[index], None)
+
+    def committed(self, index: int) -> None:
+        """This one was committed here, with its weights: nobody has to be asked."""
+        self._files[self._lineage.keys[index]] = {WEIGHTS}
 
     def forget(self) -> None:
         """Ask for everything once more: something was not as it seemed."""

@@ -146,14 +146,14 @@ class LineageTrainable(tune.Trainable):
         if not config["mps"]:
             without_mps()
         device = _device(config["gpus"], config["memory"])
-        store = Store(work.storage, existing=True)
+        store = Store(work.storage, True, work.keeping.patience_minutes)
         benches = [
             (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
             for id, attempt in config["attempts"].items()
         ]
         if work.mirrors:
             self._mirrors = {lineage.id: work.mirrors(lineage) for lineage, _ in benches}
-        return run_bundle(benches, self._time_limit())
+        return run_bundle(benches, self._time_limit(store))
 
     def _bench(self, lineage: Lineage, attempt: int, device: torch.device, store: Store) -> Bench:
         work = self._work
@@ -170,9 +170,9 @@ class LineageTrainable(tune.Trainable):
             execution=work.execution,
         )
 
-    def _time_limit(self) -> Limit:
-        minutes = self._work.timeout_minutes
-        return no_limit if minutes is None else TimeLimit(minutes * 60, self._end_worker)
+    def _time_limit(self, store: Store) -> Limit:
+        minutes, waited = self._work.timeout_minutes, store.patience.waited
+        return no_limit if minutes is None else TimeLimit(minutes * 60, self._end_worker, waited)
 
     def _end_worker(self, thread: int, lineages: Sequence[Lineage]) -> None:
         """Leave behind where `thread` is stuck, and end this process: nothing else would."""

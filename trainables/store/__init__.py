@@ -1,6 +1,13 @@
 """The store: commits made durable, on local disks and object stores."""
 
-from trainables.store.errors import Damaged, StoreError, StoreFull, StoreGone
+from trainables.store.errors import (
+    Damaged,
+    NotCommitted,
+    StoreError,
+    StoreFull,
+    StoreGone,
+    StoreSilent,
+)
 from trainables.store.store import (
     MANIFEST,
     MARKER,
@@ -17,10 +24,12 @@ __all__ = [
     "MARKER",
     "STORE_FORMAT",
     "Damaged",
+    "NotCommitted",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreGone",
+    "StoreSilent",
     "checkpoint_path",
     "iteration_path",
     "snapshot_path",

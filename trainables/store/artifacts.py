@@ -48,13 +48,13 @@ def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
 def read_tensors(store: Store, path: str, name: str = WEIGHTS) -> dict[str, Tensor]:
     """The tensors in one file of a commit; raises Damaged when it holds something else."""
     with _damaged_unless_read(path, name):
-        return decode_tensors(store.read(path, name))
+        return decode_tensors(store.recall(path, name))
 
 
 def read_masks(store: Store, path: str) -> Masks:
     """The masks of a commit; raises Damaged."""
     with _damaged_unless_read(path, MASK):
-        return decode_masks(store.read(path, MASK))
+        return decode_masks(store.recall(path, MASK))
 
 
 def read_table(store: Store, path: str, name: str, schema: pa.Schema) -> pa.Table:

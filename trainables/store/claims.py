@@ -1,12 +1,16 @@
 """Claims: who is training an iteration, so that no two runs train the same one.
 
-A claim is a ticket, a file of its own under `claims/<key>/`. Whoever finds another live ticket
-beside the one it has just written takes its own back: of two that come at once, one stays or
-neither, never both. That asks only that a listing shows every file written before it.
+On a file system a claim is a ticket, a file of its own under `claims/<key>/`. Whoever finds another
+live ticket beside the one it has just written takes its own back: of two that come at once, one
+stays or neither, never both. That asks only that a listing shows every file written before it.
+
+In an object store there is one ticket, `claims/<key>/ticket.json`: created where there is none, and
+renewed, or taken over from the dead, only by who knows the version that it has.
 
 A holder renews its ticket. One that a watcher has seen unchanged for `expiry` seconds of its own
 monotonic clock, or whose process is gone from this very machine, is dead and removed; clocks of
-two machines, or of one before and after a jump, are never compared. A holder that wakes up late
+two machines, or of one before and after a jump, are never compared, and time in which the storage
+did not answer does not count. A holder that wakes up late
 finds its ticket gone and gives its work up (ClaimLost). Were it to commit in that very moment, the
 first commit would stay: see `Store.commit`.
 """
@@ -22,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from trainables.store.errors import StoreError
+from trainables.store.files import Version
 from trainables.store.processes import is_gone, this_process
 from trainables.store.store import Store
 
@@ -55,6 +60,8 @@ class Claims:
 
     def take(self, key: str) -> "Claim | None":
         """The claim of `key`; None while another has it."""
+        if self.store.local_root is None:
+            return self._take_ticket(key)
         if self._others(key, None):
             return None
         claim = Claim(self.store, f"{_folder(key)}/{uuid.uuid4().hex}.json", self._ticket())
@@ -75,6 +82,14 @@ class Claims:
 
     def is_taken(self, key: str) -> bool:
         """Whether somebody has `key`; tickets of the dead are removed."""
+        if self.store.local_root is None:
+            dead = self._dead_ticket(key)
+            if isinstance(dead, bool):
+                return dead
+            claim = self._taken_over(key, dead)
+            if claim is not None:
+                claim.withdraw()
+            return claim is None
         return self._others(key, None)
 
     def still_taken(self, keys: Iterable[str]) -> set[str]:
@@ -92,6 +107,38 @@ class Claims:
         while self.is_taken(key):
             pause(min(1.0, self.expiry / 10))
 
+    def _take_ticket(self, key: str) -> "Claim | None":
+        """`take` in an object store."""
+        # One that was there a moment ago is likely to be there still: looking costs less.
+        if _ticket_path(key) not in self._seen:
+            claim = self._taken_over(key, None)
+            if claim is not None:
+                return claim
+        dead = self._dead_ticket(key)
+        if dead is True:
+            return None
+        return self._taken_over(key, None if dead is False else dead)
+
+    def _taken_over(self, key: str, version: Version | None) -> "Claim | None":
+        """The claim of `key`, if the ticket there has `version`, or with None there is none."""
+        ticket = self._ticket() | {"ticket": uuid.uuid4().hex}
+        claim = VersionedClaim(self.store, _ticket_path(key), ticket, version=version)
+        if not claim.beat():
+            return None
+        self._seen.pop(claim.path, None)
+        claim.renew_every(self.expiry / BEATS_PER_EXPIRY)
+        return claim
+
+    def _dead_ticket(self, key: str) -> "Version | bool":
+        """The version of the ticket of `key` if its holder is dead; else whether there is one."""
+        path = _ticket_path(key)
+        try:
+            found, version = self.store.files.read_version(path)
+        except FileNotFoundError:
+            self._seen.pop(path, None)
+            return False
+        return True if self._is_heard_of(path, found) else version
+
     def _others(self, key: str, mine: str | None) -> bool:
         """Whether another live ticket is there; removes the dead ones."""
         alive = False
@@ -107,14 +154,16 @@ class Claims:
 
     def _is_alive(self, path: str) -> bool:
         found = self.store.peek(path)
-        if found is None:
-            return False
+        return found is not None and self._is_heard_of(path, found)
+
+    def _is_heard_of(self, path: str, found: bytes) -> bool:
+        """Whether the holder of a ticket that holds `found` is not known to be dead."""
         now = time.monotonic()
         before, since = self._seen.get(path, (None, now))
         if found != before:
             since = now
         self._seen[path] = found, since
-        if now - since >= self.expiry:
+        if now - max(since, self.store.patience.answering_since) >= self.expiry:
             return False
         try:
             ticket = json.loads(found)
@@ -151,6 +200,12 @@ class Claim:
         if self.store.peek(self.path) is None:
             raise ClaimLost(f"{self.path} was taken over")
 
+    def beat(self) -> bool:
+        """Renew the ticket; whether it was still there."""
+        self._beat += 1
+        # Never made anew: who removed it has the claim.
+        return self.store.overwrite(self.path, self._bytes())
+
     def write(self) -> None:
         self.store.put(self.path, self._bytes())
 
@@ -173,10 +228,8 @@ class Claim:
 
     def _renew(self, seconds: float) -> None:
         while not self._done.wait(seconds):
-            self._beat += 1
             try:
-                # Never made anew: who removed it has the claim.
-                if not self.store.overwrite(self.path, self._bytes()):
+                if not self.beat():
                     return
             except (OSError, StoreError):
                 pass  # a storage that does not answer for a while; the next beat may reach it
@@ -186,5 +239,39 @@ class Claim:
         return json.dumps(self.ticket | {"beat": f"{self._beat:012d}"}).encode()
 
 
+@dataclass
+class VersionedClaim(Claim):
+    """A ticket in an object store: held for as long as nobody else has written it."""
+
+    version: Version | None = None
+    _lost: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def beat(self) -> bool:
+        with self._lock:
+            if not self._lost:
+                self._beat += 1
+                version = self.store.files.write_version(self.path, self._bytes(), self.version)
+                self._lost = version is None
+                self.version = version
+            return not self._lost
+
+    def require(self) -> None:
+        if not self.beat():
+            raise ClaimLost(f"{self.path} was taken over")
+
+    def withdraw(self) -> None:
+        self._done.set()
+        if self._renewal:
+            self._renewal.join()
+        # A file is deleted whatever it holds: only while nobody can think its holder dead.
+        if self.beat():
+            self.store.delete_file(self.path)
+
+
 def _folder(key: str) -> str:
     return f"claims/{key}"
+
+
+def _ticket_path(key: str) -> str:
+    return f"{_folder(key)}/ticket.json"

@@ -11,6 +11,10 @@ class StoreGone(StoreError, Hopeless):
     """The storage was there when a run began, and is no longer."""
 
 
+class StoreSilent(StoreError):
+    """The storage has not answered for as long as it was to be waited for."""
+
+
 class StoreFull(StoreError):
     """There is no room left; the message says how much is needed."""
 
@@ -25,3 +29,7 @@ class Damaged(UserError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class NotCommitted(Damaged):
+    """There is no such commit, or its manifest is missing."""

@@ -5,40 +5,45 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-import pyarrow.fs as fs
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 from trainables.store.errors import StoreError
 from trainables.store.local_files import LocalFiles, nearest_existing
-from trainables.store.object_files import ObjectFiles
+from trainables.store.patience import Patience
+from trainables.store.patient_files import PatientFiles
+
+Version: TypeAlias = Mapping[str, str]
+"""What tells the contents of a file from those it had before."""
 
 
 class Files(Protocol):
     """The files of a storage, by paths relative to its root, with `/` between folders.
 
-    Raises OSError where the storage fails. On a local file system, whatever changes a file raises
+    Raises OSError where the storage fails, and StoreSilent where it has not answered for long. On
+    a local file system, whatever changes a file raises
     StoreError rather than follow a link out of the storage, and StoreGone.
     """
-
-    @property
-    def filesystem(self) -> fs.FileSystem:
-        """The file system, for readers of tables; see `absolute`."""
-        ...
 
     @property
     def local_root(self) -> Path | None:
         """The root folder on a local file system; None on an object store."""
         ...
 
-    def absolute(self, path: str) -> str:
-        """`path` as `filesystem` knows it."""
-        ...
-
     def is_file(self, path: str) -> bool: ...
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
+        ...
+
+    def read_version(self, path: str) -> tuple[bytes, Version]:
+        """The bytes of a file and their version. Raises FileNotFoundError."""
+        ...
+
+    def open(self, path: str) -> "pa.NativeFile":
+        """A file for readers of tables. Raises FileNotFoundError."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -63,6 +68,18 @@ class Files(Protocol):
 
     def overwrite(self, path: str, data: bytes) -> bool:
         """`put` over a file, if it is there; whether it was."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file unless it is there; whether it was written."""
+        ...
+
+    def write_version(self, path: str, data: bytes, version: Version | None) -> Version | None:
+        """Write over a file that has the `version`, or with None one that is not there; its new
+        version, and None where it was not written.
+
+        One step in an object store, and two on a local file system.
+        """
         ...
 
     def publish(
@@ -132,23 +149,27 @@ class Files(Protocol):
         ...
 
 
-def open_files(location: str, mark: str | None = None) -> Files:
-    """The files at a location as `normal_location` gives it; makes nothing.
+def open_files(location: str, mark: str | None = None, patience: Patience | None = None) -> Files:
+    """The files at a location as `normal_location` gives it, waited for with `patience`; makes
+    nothing.
 
     A local storage with a `mark` is changed only while it has the file of that name. Raises
     StoreError.
     """
+    patience = patience or Patience(location)
     if "://" not in location:
         if not nearest_existing(Path(location)).is_dir():
             raise StoreError(f"storage {location} is not a folder; choose another one")
-        return LocalFiles(Path(location), mark)
+        return cast(Files, PatientFiles(LocalFiles(Path(location), mark), patience))
+    # Here, as most storages are folders.
+    from trainables.store.object_files import ObjectFiles
+    from trainables.store.object_stores import open_object_store
+
     try:
-        filesystem, root = fs.FileSystem.from_uri(location)
-    except (ValueError, OSError) as error:
+        objects = open_object_store(location)
+    except ValueError as error:
         raise StoreError(
             f"storage {location!r} is no usable location ({error}); "
             "give a folder or a URI such as s3://bucket/folder"
         ) from error
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return LocalFiles(Path(root), mark)
-    return ObjectFiles(filesystem, root)
+    return ObjectFiles(objects, location, patience)

@@ -1,5 +1,6 @@
 """Files on a local or mounted file system: written elsewhere, synced, renamed into place."""
 
+import hashlib
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.fs as fs
 
 from trainables.store.errors import StoreError, StoreGone
@@ -22,10 +24,6 @@ class LocalFiles:
 
     root: Path
     mark: str | None = None
-
-    @property
-    def filesystem(self) -> fs.FileSystem:
-        return fs.LocalFileSystem()
 
     @property
     def local_root(self) -> Path:
@@ -44,6 +42,13 @@ class LocalFiles:
 
     def read(self, path: str) -> bytes:
         return Path(self.absolute(path)).read_bytes()
+
+    def read_version(self, path: str) -> tuple[bytes, Mapping[str, str]]:
+        data = self.read(path)
+        return data, _version(data)
+
+    def open(self, path: str) -> pa.NativeFile:
+        return pa.OSFile(self.absolute(path))
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -94,6 +99,21 @@ class LocalFiles:
         except FileNotFoundError:
             return False
 
+    def create(self, path: str, data: bytes) -> bool:
+        return self.write_version(path, data, None) is not None
+
+    def write_version(
+        self, path: str, data: bytes, version: Mapping[str, str] | None
+    ) -> Mapping[str, str] | None:
+        try:
+            found = self.read_version(path)[1]
+        except FileNotFoundError:
+            found = None
+        if found != version:
+            return None
+        self.write(path, data)
+        return _version(data)
+
     def publish(
         self,
         path: str,
@@ -102,6 +122,8 @@ class LocalFiles:
         seal: Callable[[str | None], bytes],
         aside: str,
     ) -> bool:
+        if self.is_file(f"{path}/{last}"):
+            return False
         target = self._to_change(path)
         _make_folder(target.parent)
         with self.temporary() as folder:
@@ -147,7 +169,7 @@ class LocalFiles:
         target = self._to_change(folder)
         if target.is_dir():
             with suppress(FileNotFoundError):
-                self.filesystem.delete_dir(str(target))
+                fs.LocalFileSystem().delete_dir(str(target))
 
     def discard(self, folder: str, first: str) -> None:
         target = self._to_change(folder)
@@ -222,6 +244,10 @@ def nearest_existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def _version(data: bytes) -> Mapping[str, str]:
+    return {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _files_within(folder: str) -> Iterator[str]:

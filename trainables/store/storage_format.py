@@ -1,12 +1,13 @@
 """The storage's own mark: what prunesweep has not made, it does not write to."""
 
 import uuid
+from dataclasses import replace
 
 from trainables.store.errors import Damaged, StoreError
-from trainables.store.store import MARKER, STORE_FORMAT, Store
+from trainables.store.store import MARKER, STORE_FORMAT, Store, json_bytes
 
-FOLDERS = {"checkpoints", "claims", "iterations", "probes", "quarantine", "snapshots", "sweeps",
-           "tables", "tmp", "wandb"}  # fmt: skip
+FOLDERS = {"checkpoints", "claims", "damaged", "iterations", "probes", "quarantine", "snapshots",
+           "sweeps", "tables", "tmp", "wandb"}  # fmt: skip
 NOBODYS = {".DS_Store", ".gitignore", ".gitkeep", ".snapshot", "lost+found"}
 """What file systems and people leave in a folder that is as good as empty."""
 
@@ -33,9 +34,16 @@ def require_ours(store: Store) -> None:
 
 def mark(store: Store) -> Store:
     """Mark `store` as prunesweep's; the same store, which from now on is never made anew."""
-    if not store.exists(MARKER):
-        store.write_json(MARKER, {"format": STORE_FORMAT})
-    return Store(store.location, existing=True)
+    written = json_bytes({"format": STORE_FORMAT})
+    if not store.exists(MARKER) and store.create(MARKER, written):
+        found = store.peek(MARKER)
+        if found != written:
+            raise StoreError(
+                f"storage {store.location} gives back other bytes than were written to it "
+                f"({MARKER}: {len(written)} were written, {len(found or b'')} read); its server "
+                "cannot be used"
+            )
+    return replace(store, existing=True)
 
 
 def collections(store: Store) -> str | None:

@@ -12,18 +12,21 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow.fs as fs
-
-from trainables.store.errors import Damaged, StoreError, StoreFull
+from trainables.store.errors import Damaged, NotCommitted, StoreError, StoreFull
 from trainables.store.files import Files, open_files
 from trainables.store.location import normal_location
+from trainables.store.patience import SHORT_MINUTES, Patience
+from trainables.store.recent import Recent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANIFEST = "manifest.json"
 MARKER = "prunesweep.json"
@@ -48,16 +51,18 @@ def sweep_path(name: str) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """A storage root, as a path or a URI that `pyarrow.fs` understands (`s3://…`, `gs://…`).
+    """A storage root, as a path or the URI of an object store (`s3://…`, `gs://…`, `abfs://…`).
 
     Paths given to its methods are relative to the root. Raises StoreError when the location
     cannot be understood, holds credentials, is a file, or cannot be listed.
 
-    An `existing` store is marked as one, and nothing is written once its mark is gone.
+    An `existing` store is marked as one, and nothing is written once its mark is gone. One that
+    does not answer is waited for, for `patience_minutes`; then StoreSilent is raised.
     """
 
     location: str
     existing: bool = False
+    patience_minutes: float = SHORT_MINUTES
 
     def __post_init__(self) -> None:
         try:
@@ -65,13 +70,20 @@ class Store:
         except ValueError as error:
             raise StoreError(str(error)) from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.location, self.existing, self.patience_minutes)
+
+    @cached_property
+    def patience(self) -> Patience:
+        return Patience(self.location, self.patience_minutes)
+
     @cached_property
     def files(self) -> Files:
-        return open_files(self.location, MARKER if self.existing else None)
+        return open_files(self.location, MARKER if self.existing else None, self.patience)
 
-    @property
-    def filesystem(self) -> fs.FileSystem:
-        return self.files.filesystem
+    @cached_property
+    def _recent(self) -> Recent:
+        return Recent()
 
     @property
     def local_root(self) -> Path | None:
@@ -79,8 +91,9 @@ class Store:
         return self.files.local_root
 
     def absolute(self, path: str) -> str:
-        """`path` as `filesystem` knows it."""
-        return self.files.absolute(path)
+        """`path` on a local file system."""
+        assert self.local_root is not None
+        return f"{self.local_root}/{path}"
 
     def uri(self, path: str) -> str:
         """The full name of `path`, for messages."""
@@ -109,15 +122,17 @@ class Store:
         Returns False, and leaves everything as it is, when `path` is already committed. What an
         earlier writer left there without a manifest is replaced. Raises StoreFull.
         """
-        if self.is_committed(path):
-            return False
         with self._room_for(sum(map(len, files.values()))):
-            return self.files.publish(
+            made = self.files.publish(
                 path, files, MANIFEST, lambda folder: _manifest(files, folder), _aside(path)
             )
+        if made and self.local_root is None:
+            self._recent.keep(path, files)
+        return made
 
     def replace(self, path: str, files: Mapping[str, bytes]) -> None:
         """Put `files` in the place of a commit's; a reader finds the old ones or the new ones."""
+        self._recent.forget(path)
         old = self._files_within(path)
         folder = uuid.uuid4().hex[:12]
         with self._room_for(sum(map(len, files.values()))):
@@ -130,7 +145,19 @@ class Store:
 
     def read(self, path: str, name: str) -> bytes:
         """The bytes of one file of a commit; raises Damaged when they are not what was written."""
-        manifest = self.manifest(path)
+        return self._read(path, self.manifest(path), name)
+
+    def recall(self, path: str, name: str) -> bytes:
+        """`read`, but what this process has written to an object store, or read there, of late is
+        not asked for again."""
+        found = self._recent.get(path, name)
+        if found is None:
+            found = self.read(path, name)
+            if self.local_root is None:
+                self._recent.keep(path, {name: found})
+        return found
+
+    def _read(self, path: str, manifest: Mapping[str, Any], name: str) -> bytes:
         entry = manifest["files"].get(name)
         if entry is None:
             raise Damaged(path, f"{name} is not part of this commit")
@@ -147,48 +174,40 @@ class Store:
     def manifest(self, path: str) -> dict[str, Any]:
         """The manifest of a commit; raises Damaged when it cannot be read."""
         try:
-            manifest = json.loads(self.files.read(f"{path}/{MANIFEST}"))
+            return manifest_in(path, self.files.read(f"{path}/{MANIFEST}"))
         except FileNotFoundError as error:
-            raise Damaged(path, "it has no manifest") from error
-        except (ValueError, RecursionError) as error:
-            raise Damaged(path, f"its manifest is not JSON ({error})") from error
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-            raise Damaged(path, "its manifest has no list of files")
-        for name, entry in manifest["files"].items():
-            if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
-                raise Damaged(path, f"its manifest lacks the size or SHA-256 of {name}")
-        for name in (*manifest["files"], manifest.get("folder", "x")):
-            if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
-                raise Damaged(path, f"its manifest names {name!r}, which is not a file of it")
-        # A newer version marks the whole storage as its own.
-        if manifest.get("format") != STORE_FORMAT:
-            raise Damaged(
-                path, f"its format is {manifest.get('format')}, this version reads {STORE_FORMAT}"
-            )
-        return manifest
+            raise NotCommitted(path, "it has no manifest") from error
 
     def damage(self, path: str) -> Iterator[Damaged]:
         """Everything that is wrong with one commit; reads all its files."""
-        if not self.is_committed(path):
+        try:
+            manifest = self.manifest(path)
+        except NotCommitted:
             yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
             return
-        try:
-            files = self.manifest(path)["files"]
         except Damaged as error:
             yield error
             return
-        for name in files:
+        for name in manifest["files"]:
             try:
-                self.read(path, name)
+                self._read(path, manifest, name)
             except Damaged as error:
                 yield error
 
     def drop_file(self, path: str, name: str) -> None:
         """Take one file out of a commit; the manifest forgets it before it is deleted."""
+        self._recent.forget(path)
         manifest = self.manifest(path)
-        if manifest["files"].pop(name, None) is not None:
-            self.write(f"{path}/{MANIFEST}", json_bytes(manifest))
-            self.delete_file(_inside(path, manifest, name))
+        if name not in manifest["files"]:
+            return
+
+        def without(found: bytes | None) -> bytes:
+            left = self.manifest(path) if found is None else manifest_in(path, found)
+            left["files"].pop(name, None)
+            return json_bytes(left)
+
+        self.update(f"{path}/{MANIFEST}", without)
+        self.delete_file(_inside(path, manifest, name))
 
     def place(self, folder: str, files: Mapping[str, bytes], last: str) -> None:
         """Write a folder of `files` that counts as there once its file `last` is.
@@ -204,16 +223,19 @@ class Store:
     def set_aside(self, path: str) -> str:
         """Move a damaged commit, or file, to `quarantine/`, where it is kept; its new path."""
         aside = _aside(path)
+        self._recent.forget(path)
         self.files.move(path, aside, MANIFEST)
         return aside
 
     def remove(self, path: str) -> None:
         """Delete a folder and all in it, if it is there."""
+        self._recent.forget(path)
         self.files.remove(path)
 
     def discard(self, path: str, first: str = MANIFEST) -> None:
         """Delete a commit, or another folder whose file `first` says that it is there: a reader
         finds it whole or not at all. What a killed deletion leaves is no such folder."""
+        self._recent.forget(path)
         self.files.discard(path, first)
 
     def remove_leftovers(self) -> None:
@@ -228,6 +250,29 @@ class Store:
         Raises StoreFull."""
         with self._room_for(len(data)):
             self.files.write(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write one file unless it is there; whether it was written. Raises StoreFull."""
+        with self._room_for(len(data)):
+            return self.files.create(path, data)
+
+    def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Write what `change` makes of a file's bytes, or of None when there is none; in an object
+        store whatever others write at the same time. Where the answer to a request was lost, it may
+        have to change what it has changed already. Raises StoreFull."""
+        while True:
+            try:
+                found, version = self.files.read_version(path)
+            except FileNotFoundError:
+                found = version = None
+            written = change(found)
+            with self._room_for(len(written)):
+                if self.files.write_version(path, written, version) is not None:
+                    return
+
+    def open(self, path: str) -> "pa.NativeFile":
+        """A file, for readers of tables. Raises FileNotFoundError."""
+        return self.files.open(path)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file that may be lost, or be seen in parts while it is written."""
@@ -264,11 +309,9 @@ class Store:
 
         Raises Damaged when it is not JSON."""
         try:
-            return json.loads(self.files.read(path))
+            return json_in(path, self.files.read(path))
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
-            raise Damaged(path, f"not JSON ({error})") from error
         except IsADirectoryError as error:
             raise Damaged(path, "not JSON, but a folder") from error
 
@@ -345,9 +388,39 @@ def _manifest(files: Mapping[str, bytes], folder: str | None = None) -> bytes:
     return json_bytes({"format": STORE_FORMAT, "files": held, **where})
 
 
+def manifest_in(path: str, data: bytes) -> dict[str, Any]:
+    """The manifest of the commit `path` that `data` holds; raises Damaged."""
+    try:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"its manifest is not JSON ({error})") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise Damaged(path, "its manifest has no list of files")
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+            raise Damaged(path, f"its manifest lacks the size or SHA-256 of {name}")
+    for name in (*manifest["files"], manifest.get("folder", "x")):
+        if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+            raise Damaged(path, f"its manifest names {name!r}, which is not a file of it")
+    # A newer version marks the whole storage as its own.
+    if manifest.get("format") != STORE_FORMAT:
+        raise Damaged(
+            path, f"its format is {manifest.get('format')}, this version reads {STORE_FORMAT}"
+        )
+    return manifest
+
+
 def _inside(path: str, manifest: Mapping[str, Any], name: str) -> str:
     """Where a file of a commit is."""
     return "/".join([path, *filter(None, [manifest.get("folder")]), name])
+
+
+def json_in(path: str, data: bytes) -> Any:
+    """The JSON value that the file `path` holds in `data`; raises Damaged."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"not JSON ({error})") from error
 
 
 def json_bytes(value: Any) -> bytes:
