@@ -23,22 +23,19 @@ if TYPE_CHECKING:
 WARNED_SECONDS = 120
 """Before its time is up, Slurm warns a task."""
 
-PATIENCE_SECONDS = 90
-"""After that long, a warned run gives the iterations in flight up."""
-
 SCRIPT = """\
 #!/bin/bash
 {directives}
 
 {command} &
 run=$!
-# Warned that its time is up, the run ends between iterations; at the last, where it is.
-trap 'warned=1; kill "$run"; (sleep {patience}; kill "$run") 2>/dev/null &' USR1
+# Warned that its time is up, the run keeps its state between two steps and ends.
+trap 'warned=1; kill -USR1 "$run"' USR1
 # What Slurm ends itself, it tells the run as well.
 trap : TERM
 wait "$run"; code=$?
 while [ "$code" -gt 128 ] && kill -0 "$run" 2>/dev/null; do wait "$run"; code=$?; done
-# 130 says interrupted: the task is queued again, and goes on with what is committed.
+# 130 says interrupted: the task is queued again, and goes on from there.
 if [ -n "$warned" ] && [ "$code" -gt 128 ]; then exec scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
 """
@@ -92,7 +89,6 @@ class Job:
         return SCRIPT.format(
             directives="\n".join(f"#SBATCH {each}" for each in directives),
             command=shlex.join([this_prunesweep(), *self.arguments]),
-            patience=PATIENCE_SECONDS,
         )
 
     def _directives(self, options: Mapping[str, object]) -> Iterator[str]:
