@@ -32,8 +32,8 @@ def test_the_script_says_what_was_asked_for_and_a_shell_can_read_it(here: Path) 
     file = write(here, SWEEP)
     script = ask(
         here, "submit", str(file), "--slurm", "--array", "4", "--time", "2:00:00",
-        "--gpus", "a100:1", "--cpus", "8", "--partition", "long", "--storage", "s t", "--set", "train.epochs=3",
-        "--dry-run", "--", "-A", "lab", "--mem=16G",
+        "--gpus", "a100:1", "--cpus", "8", "--partition", "long", "--storage", "s t",
+        "--set", "train.epochs=3", "--dry-run", "--", "-A", "lab", "--mem=16G",
     )  # fmt: skip
     shown = here / "script.sh"
     shown.write_text(script)
