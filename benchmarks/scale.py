@@ -88,7 +88,7 @@ def scheduler(lineages: int, iterations: int, slots: int) -> None:
             [*RUN, str(file)], cwd=folder, text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         ) as driver:  # fmt: skip
-            before = None
+            first = before = None
             for now in followed(driver, iterations - 1):
                 if before is None:
                     first = now
@@ -101,7 +101,7 @@ def scheduler(lineages: int, iterations: int, slots: int) -> None:
                           flush=True)  # fmt: skip
                 before = now
         ended = time.perf_counter()
-        if driver.returncode or before is None:
+        if driver.returncode or before is None or first is None:
             sys.exit(f"the run ended with {driver.returncode}")
     whole = (before.clock - first.clock) / (before.iterations - first.iterations)
     print(f"\n{slots} at a time; {first.clock - began:.0f} s to the first iteration, "
