@@ -134,18 +134,6 @@ def test_a_run_on_a_server_that_is_slow_or_fails_at_random(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
-def test_four_runs_at_once_train_each_iteration_once(bucket: ObjectServer, tmp_path: Path) -> None:
-    location, file = bucket.location("four"), str(write(tmp_path, SWEEP))
-    runs = [start(tmp_path, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(4)]
-    told = [run.communicate(timeout=1500)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0] * 4, told
-    trained = sum(text.count(" iteration ") for text in told)
-    assert trained == len(Store(location).committed("iterations"))
-    sound(tmp_path, location)
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(1800)
 def test_an_outage_of_two_minutes_costs_no_lineage(
     own_server: ObjectServer, tmp_path: Path
 ) -> None:
@@ -162,20 +150,4 @@ def test_an_outage_of_two_minutes_costs_no_lineage(
     assert run.returncode == 0, told
     assert told.count("does not answer") == 1
     assert told.count("answers again") == 1
-    sound(tmp_path, location)
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(1800)
-def test_a_driver_killed_at_any_request_loses_nothing(bucket: ObjectServer, tmp_path: Path) -> None:
-    """Every few requests, for as long as there is something to train."""
-    location, file = bucket.location("killed"), str(write(tmp_path, SMALL))
-    for n in range(8, 200, 8):
-        run = start(tmp_path, "run", file, "--storage", location, *ONE_AT_A_TIME)
-        bucket.behave(kill_at=n, pid=run.pid)
-        run.communicate(timeout=600)
-        if run.returncode == 0:
-            break
-    bucket.behave()
-    command(tmp_path, "run", file, "--storage", location)
     sound(tmp_path, location)

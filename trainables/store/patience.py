@@ -75,7 +75,8 @@ class Patience:
             since = self._silent_since = self._silent_since or began
             # Others may have been answered meanwhile: this question has a limit of its own.
             over = now - min(began, since) >= self.minutes * 60
-            if not over and not self._told and now - since >= TOLD_AFTER:
+            long = self.minutes > SHORT_MINUTES
+            if long and not over and not self._told and now - since >= TOLD_AFTER:
                 self._told = True
                 log.warning(
                     "storage %s does not answer (%s); waiting for up to %g minutes",
