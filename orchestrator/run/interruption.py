@@ -36,8 +36,9 @@ def interruptions_noted() -> Iterator[None]:
     """Raise KeyboardInterrupt if a signal of these comes, whoever handles it, at the latest at the
     end.
 
-    What a handler raises is lost when it runs in a callback of the interpreter, and Ray, which
-    forks and so runs such callbacks, puts a SIGTERM handler of its own that exits.
+    What a handler raises is lost when it runs in a callback of the interpreter, and becomes another
+    error where a class is made, as imports do; and Ray, which forks and so runs such callbacks,
+    puts a SIGTERM handler of its own that exits.
     """
     noted, note = socket.socketpair()
     with noted, note:
@@ -48,11 +49,20 @@ def interruptions_noted() -> Iterator[None]:
             yield
         except SystemExit:
             raise KeyboardInterrupt from None
+        except Exception:
+            if _interrupted(noted):
+                raise KeyboardInterrupt from None
+            raise
         finally:
             signal.set_wakeup_fd(previous)
-        with suppress(BlockingIOError):
-            if set(INTERRUPTIONS) & set(noted.recv(4096)):
-                raise KeyboardInterrupt
+        if _interrupted(noted):
+            raise KeyboardInterrupt
+
+
+def _interrupted(noted: socket.socket) -> bool:
+    with suppress(BlockingIOError):
+        return bool(set(INTERRUPTIONS) & set(noted.recv(4096)))
+    return False
 
 
 @contextmanager

@@ -210,6 +210,21 @@ class _Interrupting:
             pass  # the handler runs between two instructions
 
 
+def test_an_interruption_while_a_class_is_made_is_still_one() -> None:
+    """Python 3.11 makes another error of it."""
+
+    class Interrupting:
+        def __set_name__(self, owner: type, name: str) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupt() -> None:
+        with interruptions_noted():
+            type("Made", (), {"attribute": Interrupting()})
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize(
     "handler", [signal.default_int_handler, lambda number, _: sys.exit(number)]
