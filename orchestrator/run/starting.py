@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,23 +19,29 @@ if TYPE_CHECKING:
 def cluster_starting(
     address: str | None, store: Store, resources: Resources
 ) -> Iterator[Callable[[], Cluster]]:
-    """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end. Of one at
-    an address, the nodes are asked first whether they can train: see `same_ground`.
+    """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end.
 
-    The thread lives as long as the block, since Linux ends with it what it has started.
+    The thread lives as long as the block, since Linux ends with it what it has started. A cluster
+    at an address is waited for here, and its nodes are asked whether they can train: before that
+    nothing is to be written to a storage which they may not see. Raises what `same_ground` does.
     """
     # Here, as it imports Ray, which a run with nothing to train has no use for.
     from orchestrator.run.cluster import ray_cluster
     from orchestrator.run.ground import same_ground
 
-    def start() -> Cluster:
-        cluster = left.enter_context(ray_cluster(address))
-        return cluster if address is None else same_ground(cluster, address, store, resources)
-
     # Ray prints its errors; standard output is for what a command was asked for.
-    with redirect_stdout(sys.stderr), ThreadPoolExecutor(1, "ray") as thread, ExitStack() as left:
-        started = thread.submit(start)
-        try:
-            yield started.result
-        finally:
-            wait([started])
+    with redirect_stdout(sys.stderr), ExitStack() as left:
+        if address is not None:
+            before = signal.getsignal(signal.SIGTERM)
+            cluster = left.enter_context(ray_cluster(address))
+            sound = same_ground(cluster, address, store, resources)
+            signal.signal(signal.SIGTERM, before)  # Ray has put one there that exits
+            yield lambda: sound
+            return
+        thread = left.enter_context(ThreadPoolExecutor(1, "ray"))
+        with ExitStack() as started_there:
+            started = thread.submit(started_there.enter_context, ray_cluster(None))
+            try:
+                yield started.result
+            finally:
+                wait([started])

@@ -139,8 +139,6 @@ def _run(
         running.callback(progress.rest)
         with interruptions_noted():
             started = start() if plan.tasks else None
-            if started and address is not None:
-                started()  # before anything is written to a storage that its nodes may not see
             ready = _made_ready(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )

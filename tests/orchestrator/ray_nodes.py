@@ -187,9 +187,10 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[psu
         assert process.poll() is None, said
         yield process
     finally:
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.Error):
-                each.kill()
+        with suppress(psutil.Error):
+            for each in [*process.children(recursive=True), process]:
+                with suppress(psutil.Error):
+                    each.kill()
         process.wait()
 
 
