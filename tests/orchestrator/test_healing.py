@@ -12,6 +12,7 @@ from orchestrator.run.planning import make_plan
 from orchestrator.run.sweep import _to_check
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.store import Store, iteration_path
+from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
 
 SECTIONS = {"prune": {"iterations": 3}, "methods": ["sap"], "seeds": [0, 1]}
@@ -62,6 +63,8 @@ def test_a_note_of_what_is_sound_again_is_dropped(store: Store) -> None:
 def test_what_the_training_builds_on_is_looked_at(store: Store) -> None:
     record = store_sweep(store, "s", **SECTIONS)
     assert len(keys(record)) == 8
+    for key in keys(record):
+        store.replace(iteration_path(key), {WEIGHTS: key.encode()})
     first, second = record.lineages
     store.discard(iteration_path(first.keys[3]))
     store.discard(iteration_path(second.keys[2]))
