@@ -38,7 +38,7 @@ def counted(images, generator, *, file: str = ""):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--interruptions", type=int, default=4)
     given = parser.parse_args()
     print("| | interruptions | steps in all | trained twice |\n|---|---:|---:|---:|")

@@ -26,8 +26,8 @@ import pyarrow as pa
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.results.tables import SPARSITY_SCHEMA
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.lineage.identity import snapshot_key

@@ -237,7 +237,7 @@ class _Written:
             self._sink,
             schema,
             compression="zstd",
-            use_dictionary=repeated,
+            use_dictionary=repeated,  # pyright: ignore[reportArgumentType]
             write_page_checksum=True,
         )
 

@@ -24,7 +24,7 @@ from trainables.models import ModelConfig, build_model, prunable
 from trainables.store import Store
 from trainables.training.batches import DeviceData, Randomness, batches_of
 from trainables.training.evaluation import evaluate
-from trainables.training.execution import Execution, tell
+from trainables.training.execution import Execution
 from trainables.training.graphs import WARM_UP, Graphed, graphed
 from trainables.training.networks import One, Stack, form_of
 from trainables.training.precision import float32_products, laid_out
@@ -66,9 +66,9 @@ def data() -> DeviceData:
 
 @pytest.fixture(autouse=True)
 def _tell_anew() -> Iterator[None]:
-    tell.cache_clear()
+    executing._told.clear()
     yield
-    tell.cache_clear()
+    executing._told.clear()
 
 
 def recipe(**options: Any) -> Recipe:

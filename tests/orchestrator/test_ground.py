@@ -17,9 +17,9 @@ from sweeping import COMMAND, ONE_AT_A_TIME
 
 from orchestrator.commands.given import JOB_VARIABLE
 from orchestrator.results.tables import table_path
-from orchestrator.run.ground import Ground, Node
+from orchestrator.run.datasets import resolve_datasets
+from orchestrator.run.ground import Ground, SurveyedNode
 from orchestrator.run.planning import sweep_lineages
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
@@ -40,7 +40,9 @@ SOUND = {
 
 def ground(*said: dict[str, Any], **node: Any) -> Ground:
     """That of as many nodes, which differ from a sound one in what they said."""
-    nodes = [Node(f"{i}", f"n{i}", 1, 1, SOUND | each, **node) for i, each in enumerate(said)]
+    nodes = [
+        SurveyedNode(f"{i}", f"n{i}", 1, 1, SOUND | each, **node) for i, each in enumerate(said)
+    ]
     return Ground("/store", SOUND, tuple(nodes), "0")
 
 
@@ -74,7 +76,7 @@ def test_what_would_make_results_wrong_or_training_impossible_is_a_fault(
 
 
 def test_a_node_that_says_nothing_is_a_fault() -> None:
-    node = Node("1", "n1", 1, 0, silent="nothing was heard for 180 s")
+    node = SurveyedNode("1", "n1", 1, 0, silent="nothing was heard for 180 s")
     found = Ground("/store", SOUND, (node,), "0")
     assert faults(found) == ["it does not answer: nothing was heard for 180 s"]
     assert found.notices() == []

@@ -26,11 +26,11 @@ from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.report import report_payload
 from orchestrator.run import dividing
+from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.machines import usable_cpus
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.sweep import resolve_datasets
 from orchestrator.storage.merging import merge
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
@@ -175,7 +175,7 @@ def in_flight(results: Results, plan: Plan, *runs: str) -> Iterator[list[RunProg
             RunProgress(results.store, "s", Console(file=io.StringIO()), run=run) for run in runs
         ]
         for each in shown:
-            stack.enter_context(each.running(plan))
+            stack.enter_context(each.running(plan, {}))
         wait_for(lambda: len(runs_at_work(results.store, "s")) == len(runs))
         yield shown
 
@@ -278,6 +278,6 @@ def test_a_heartbeat_that_cannot_be_written_costs_no_run(begun: Results, tmp_pat
     store = begun.store
     (Path(store.location) / "sweeps/s/run-mine.json/x").mkdir(parents=True)
     progress = RunProgress(store, "s", Console(file=io.StringIO()), run="mine")
-    with progress.running(plan_of(begun, tmp_path)):
+    with progress.running(plan_of(begun, tmp_path), {}):
         pass
     end_run(store, "s")

@@ -112,7 +112,7 @@ def test_claims_of_the_dead_are_waited_for_all_together(store: Store) -> None:
     with Claims(store, expiry=UNHURRIED).take("alive") or pytest.fail("it is free"):
         for claim in dead:
             assert claim is not None
-            elsewhere(store, claim.path)
+            elsewhere(claim)
             stop_renewing(claim)
         waiting = Claims(store, expiry=UNHURRIED)
         assert waiting.still_taken(["key0", "key1", "key2", "alive", "free"]) == {"alive"}

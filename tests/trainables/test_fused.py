@@ -197,7 +197,7 @@ def states(trainings: Sequence[Training]) -> list[State]:
     return [{n: t.clone() for n, t in each.model.state_dict().items()} for each in trainings]
 
 
-def progress_of(ended: Progress | Diverged) -> Progress:
+def progress_of(ended: Progress | Exception) -> Progress:
     assert isinstance(ended, Progress)
     return ended
 
