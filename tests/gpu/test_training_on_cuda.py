@@ -22,6 +22,7 @@ from trainables.data import DatasetConfig, data_roots, load_dataset
 from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.store import Store
+from trainables.training import execution as executing
 from trainables.training.batches import DeviceData, Randomness, batches_of
 from trainables.training.evaluation import evaluate
 from trainables.training.execution import Execution
