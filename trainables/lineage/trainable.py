@@ -101,9 +101,7 @@ class LineageTrainable(tune.Trainable):
         self._mirrors: dict[str, Mirror] = {}
         self._cores = OwnCores.taken(work.cpus) if work.pin_cores else None
         self._notice = Notice()
-        self._notice.listen()
-        node = ray.get_runtime_context().get_node_id()
-        self._notice.watch(Store(work.storage, existing=True), work.notice, node)
+        self._listens = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
@@ -160,6 +158,7 @@ class LineageTrainable(tune.Trainable):
             without_mps()
         device = _device(config["gpus"], config["memory"])
         store = Store(work.storage, True, work.keeping.patience_minutes)
+        self._listen()
         benches = [
             (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
             for id, attempt in config["attempts"].items()
@@ -167,6 +166,14 @@ class LineageTrainable(tune.Trainable):
         if work.mirrors:
             self._mirrors = {lineage.id: work.mirrors(lineage) for lineage, _ in benches}
         return run_bundle(benches, self._time_limit(store))
+
+    def _listen(self) -> None:
+        """Hear from now on that this worker is to go."""
+        if not self._listens:
+            self._listens = True
+            self._notice.listen()
+            node = ray.get_runtime_context().get_node_id()
+            self._notice.watch(Store(self._work.storage, existing=True), self._work.notice, node)
 
     def _bench(self, lineage: Lineage, attempt: int, device: torch.device, store: Store) -> Bench:
         work = self._work
