@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -259,25 +259,19 @@ def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     lineages = [task.lineage for task in plan.tasks] if local else []
     parents = {key for line in lineages for key in stored_parents(line, index.files_of)}
     paths = [iteration_path(key) for key in sorted(parents)]
-    if lineages:
-        paths += [path for path in _snapshots(lineages) if _key(path) in index.snapshots]
+    paths += _stored_snapshots(lineages, index)
     if noted := noted_damage(index.store):
-        every = {iteration_path(key) for line in plan.lineages for key in line.keys}
-        paths += sorted(noted & {*every, *_snapshots(plan.lineages)})
+        keys = {key for line in plan.lineages for key in line.keys}
+        every = {iteration_path(key) for key in keys if index.files_of(key) is not None}
+        paths += sorted(noted & {*every, *_stored_snapshots(plan.lineages, index)})
     return list(dict.fromkeys(paths))
 
 
-def _snapshots(lineages: Iterable[Lineage]) -> list[str]:
-    """Of the weights that lineages rewind to."""
-    return [
-        snapshot_path(snapshot_key(trunk, step))
-        for trunk, steps in wanted_snapshots(lineages).items()
-        for step in sorted(steps)
-    ]
-
-
-def _key(path: str) -> str:
-    return path.rpartition("/")[2]
+def _stored_snapshots(lineages: Sequence[Lineage], index: StoreIndex) -> list[str]:
+    """Those that are stored of the weights that lineages rewind to."""
+    wanted = wanted_snapshots(lineages) if lineages else {}
+    keys = [snapshot_key(trunk, step) for trunk, steps in wanted.items() for step in sorted(steps)]
+    return [snapshot_path(key) for key in keys if key in index.snapshots]
 
 
 def _train(
