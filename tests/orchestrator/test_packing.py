@@ -217,7 +217,7 @@ from orchestrator.run.machines import Cluster
 from orchestrator.run.nodes import Nodes
 from orchestrator.run.placing import Placing
 from orchestrator.run.queue import Queue
-from orchestrator.run.tuning import _tuner
+from orchestrator.run.tuning import _Notices, _tuner
 from orchestrator.sweepfile.spec import Resources
 from trainables.lineage.bench import StoreOptions
 from trainables.lineage.trainable import Work
@@ -252,10 +252,12 @@ queue = Queue(planned.plan.tasks, {}.get, memory, 0, Listener(), trials)
 work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
 ending = Ending(Store(str(folder / "store")), "s", "a-run")
 placing = Placing(queue, Nodes(nodes_now), Room(packing.slots), packing.lay)
-_tuner(Placed, work, placing, ending, str(folder / "tune")).fit()
+_tuner(Placed, work, placing, ending, _Notices(queue, work), str(folder / "tune")).fit()
 assert not queue.unfinished
 # Tune has forgotten all but the last that ended, and one more.
-assert sum(type(each) is Trial for each in gc.get_objects()) <= 2
+gc.collect()
+kept = sum(type(each) is Trial for each in gc.get_objects())
+assert kept <= 2, kept
 ray.shutdown()
 nodes.shutdown()
 """
