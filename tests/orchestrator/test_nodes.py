@@ -1,6 +1,5 @@
 """Nodes that come, go and are of no use, on clusters whose nodes are raylets on this machine."""
 
-import json
 import os
 import shutil
 import signal
@@ -15,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 from ray_nodes import Raylets, raylets
-from sweeping import COMMAND, commits, table, write
+from sweeping import COMMAND, commits, store_of, table, write
 from test_scheduling import Listener, Stored, handed_out, planned, queue_of
 
+from orchestrator.records.runs import runs_at_work
 from orchestrator.run import nodes as nodes_module
 from orchestrator.run.capacity import Room, slots
 from orchestrator.run.machines import Cluster, Node
@@ -229,8 +229,8 @@ class Run:
 
     @property
     def at_work(self) -> int:
-        file = self.folder / "prunesweep-store/sweeps/s/run.json"
-        return len(json.loads(file.read_text())["running"]) if file.exists() else 0
+        runs = runs_at_work(store_of(self.folder), "s")
+        return sum(len(beat.running) for beat in runs.values())
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 900

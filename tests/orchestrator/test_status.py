@@ -115,7 +115,7 @@ def test_every_view_calls_lineages_by_what_tells_them_apart(
             view = Console(file=io.StringIO(), width=width, record=True)
             view.print(progress)
             assert "\none_shot seed 1 " in view.export_text()
-        wait_for(lambda: line.id in store.read_json("sweeps/s/run.json")["running"])
+        wait_for(lambda: line.id in sweep_status(store, "s").labels)
         shown = ask(tmp_path, "status", "s", "--storage", store.location)
         assert "\none_shot seed 1 " in shown
         assert line.id not in shown

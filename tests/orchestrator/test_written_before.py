@@ -99,7 +99,8 @@ def test_a_run_makes_tables_anew_only_where_they_lack_rows_or_columns(before: St
         whole = pq.read_table(file)
         pq.write_table(whole.drop_columns([column]), file)
         manifest = json.loads((tables / f"manifest-{SWEEP}.json").read_text())
-        manifest["sha256"][name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        manifest["files"][f"tables/{file.name}"] = {"rows": "other columns", "sha256": sha256}
         (tables / f"manifest-{SWEEP}.json").write_text(json.dumps(manifest))
         assert run_again() != made
         assert pq.read_table(file).equals(whole)
