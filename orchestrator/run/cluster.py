@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,6 +38,10 @@ QUIET = {
 """Ray's environment: no chatter, no log files of its own, no state that is never read, and no
 workers in advance, which Tune's trials never use: they ask for workers with an environment of their
 own. How many trials may wait for room we say ourselves."""
+
+
+ANSWER_SECONDS = 10.0
+"""How long a cluster's head may take to accept a connection."""
 
 
 class ClusterError(UserError):
@@ -93,9 +98,10 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
 def _connect(address: str | None, options: dict[str, Any]) -> None:
     options = {"log_to_driver": False, "logging_level": logging.ERROR, **options}
     try:
+        _require_answer(address or "")
         with unheard_by_children() if address is None else nullcontext():
             ray.init(address=address or "local", configure_logging=True, **options)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}); check --address, and that "
             "RAY_AUTH_TOKEN is the cluster's; --address local is this machine"
@@ -108,6 +114,13 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
         kill_at_shutdown()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError of a host and port where nobody listens: Ray asks there for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
 
 
 def _line(address: str | None, cluster: Cluster) -> str:

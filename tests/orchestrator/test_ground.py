@@ -11,7 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import refused
-from ray_nodes import SmallCluster, another_prunesweep, require_own_mounts, small_cluster
+from ray_nodes import (
+    SmallCluster,
+    another_prunesweep,
+    free_port,
+    require_own_mounts,
+    small_cluster,
+)
 from smallest import SWEEP
 from sweeping import COMMAND, ONE_AT_A_TIME
 
@@ -136,6 +142,17 @@ def test_the_address_of_a_dashboard_is_none_of_a_cluster(
 
 
 # Real nodes
+
+
+def test_an_address_where_nobody_listens_is_told_of_at_once(tmp_path: Path) -> None:
+    """Ray itself would ask there for minutes."""
+    done = subprocess.run(
+        [COMMAND, "run", str(sweep_file(tmp_path)), "--address", f"127.0.0.1:{free_port()}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "no Ray cluster answers" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["s.yaml"]
 
 
 def trained_here(file: Path, folder: Path) -> dict[str, float]:
