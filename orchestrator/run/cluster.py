@@ -88,11 +88,11 @@ def reconnect(address: str, packages: Sequence[str]) -> None:
 @contextmanager
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     _connect(address, options)
-    try:
-        with nothing_printed():
+    with nothing_printed():
+        try:
             yield Cluster.of(nodes())
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _connect(address: str | None, options: dict[str, Any]) -> None:
