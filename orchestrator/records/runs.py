@@ -72,14 +72,14 @@ def _fold(store: Store, sweep: str, begun: str | None, kept: Callable[[Failure],
         beats = _told(RUN, store, sweep, over)
         if beats:
             with suppress(OSError):  # it costs a view of the past, and no result
-                _write(RUN, store, sweep, max(beats, key=lambda beat: beat.at))
+                RUN.write_if_other(store, sweep, max(beats, key=lambda beat: beat.at))
         failures = each_once(_told(FAILURES, store, sweep, over))
-        _write(FAILURES, store, sweep, [each for each in failures if kept(each)])
+        FAILURES.write_if_other(store, sweep, [each for each in failures if kept(each)])
         _set_damaged_aside(store, sweep, over)
         runs = [each for told in _told(PROVENANCE, store, sweep, over) for each in told]
         if runs:
             heard = {run: _readable(RUN.of(run), store, sweep) for run in over}
-            _write(PROVENANCE, store, sweep, by_start(_heard(each, heard) for each in runs))
+            PROVENANCE.write_if_other(store, sweep, by_start(_heard(each, heard) for each in runs))
         for run in over:
             for kind in OWN:
                 with suppress(OSError):  # what cannot be deleted is moved again
@@ -123,8 +123,3 @@ def _readable(file: RecordFile[Contents], store: Store, sweep: str) -> Contents 
         return file.read(store, sweep)
     except Damaged:
         return None
-
-
-def _write(kind: RecordFile[Contents], store: Store, sweep: str, contents: Contents) -> None:
-    if store.peek(kind.path(sweep)) != kind.encoded(contents):
-        kind.write(store, sweep, contents)

@@ -10,9 +10,9 @@ renewed, or taken over from the dead, only by who knows the version that it has.
 A holder renews its ticket. One that a watcher has seen unchanged for `expiry` seconds of its own
 monotonic clock, or whose process is gone from this very machine, is dead and removed; clocks of
 two machines, or of one before and after a jump, are never compared, and time in which the storage
-did not answer does not count. A holder that wakes up late
-finds its ticket gone and gives its work up (ClaimLost). Were it to commit in that very moment, the
-first commit would stay: see `Store.commit`.
+did not answer does not count. A holder that wakes up late finds its ticket gone and gives its work
+up (ClaimLost). Were it to commit in that very moment, the first commit would stay: see
+`Store.commit`.
 """
 
 import json
