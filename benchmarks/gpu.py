@@ -37,11 +37,10 @@ from trainables.data import Dataset, Split
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.training.batches import Batches, DeviceData, Randomness, batches_of
 from trainables.training.execution import Execution
-from trainables.training.graphs import graphed
-from trainables.training.networks import One, Stack, form_of
-from trainables.training.precision import float32_products, laid_out
+from trainables.training.precision import arithmetic, laid_out
 from trainables.training.recipe import Recipe
-from trainables.training.steps import Steps, Totals
+from trainables.training.stepping import stepping
+from trainables.training.steps import Totals
 
 FASHION, CIFAR = (60_000, 1, 28), (50_000, 3, 32)
 MODELS: dict[str, tuple[dict[str, Any], tuple[int, int, int], int]] = {
@@ -60,6 +59,8 @@ FUSED = (2, 4, 8, 16, 32, 64)
 PROCESSES = (1, 2, 4, 8)
 LONGEST = 60
 """Seconds that a process may take to begin."""
+EAGER, GRAPHS = Execution(graphs="off"), Execution(graphs="on")
+COMPILED = Execution(compile=True, graphs="off")
 TOO_LONG = 0.5
 """Seconds a step: twice the networks would only take longer."""
 
@@ -71,7 +72,7 @@ class Case:
     model: str
     networks: int = 1
     precision: str = "float32"
-    execution: Execution = Execution()  # noqa: RUF009
+    execution: Execution = EAGER
     tiny: bool = False
 
     @property
@@ -81,7 +82,9 @@ class Case:
     @property
     def how(self) -> str:
         means = [self.precision] if self.precision != "float32" else []
-        means += ["graphs"] * self.execution.graphs + ["compiled"] * self.execution.compile
+        means += ["graphs"] * (self.execution.graphs == "on") + [
+            "compiled"
+        ] * self.execution.compile
         return " + ".join(means) or "eager"
 
     @property
@@ -136,29 +139,27 @@ class Bench:
             for seed, model in enumerate(models)
         ]
         self.models = models
-        form = form_of(self.config, data.shape, data.classes) if len(models) > 1 else None
         self.batches: Batches = batches_of(
             data, self.recipe, [Randomness(seed, 0) for seed in range(case.networks)]
         )
-        self.steps = Steps(
-            One(models[0]) if form is None else Stack(models, form),
-            self.recipe,
+        steps, self.take = stepping(
+            models,
             self.masks,
             [{} for _ in models],
+            self.config,
+            self.recipe,
+            data,
             self.batches.made,
-            case.execution.compile,
+            case.execution,
         )
-        self.take = self.steps.take
-        if case.execution.graphs:
-            self.take = graphed(self.steps, self.recipe, device)
-        self.steps.at_rate(0.01)
+        steps.at_rate(0.01)
 
     def losses(self, steps: int) -> Iterator[Tensor]:
         """The losses of as many steps, epoch after epoch, each with its batch's sums."""
         totals: Totals | None = None
         epoch = 0
         per_epoch = -(-self.examples // self.size)
-        with float32_products(self.recipe.precision):
+        with arithmetic(self.recipe.precision):
             while steps > 0:
                 for drawn in self.batches.drawn(epoch, range(min(per_epoch, steps))):
                     losses, correct = self.take(*drawn)
@@ -230,7 +231,7 @@ def checks(device: torch.device, tiny: bool) -> Iterator[tuple[str, bool]]:
             _first_losses(each, data, device, steps)
             for each in (
                 case,
-                replace(case, execution=Execution(graphs=True)),
+                replace(case, execution=GRAPHS),
                 replace(case, precision="bf16"),
                 replace(case, precision="tf32"),
             )
@@ -238,7 +239,7 @@ def checks(device: torch.device, tiny: bool) -> Iterator[tuple[str, bool]]:
         yield f"{model}: losses with graphs are those without", _close(graphs, eager, 1e-3)
         yield f"{model}: losses in tf32 are near", _close(tf32[:10], eager[:10], 0.02)
         yield f"{model}: losses in bf16 are near", _close(bf16[:10], eager[:10], 0.05)
-        for execution in (Execution(), Execution(graphs=True)):
+        for execution in (EAGER, GRAPHS):
             fused = replace(case, networks=3, execution=execution)
             found = _first_losses(fused, data, device, steps)[:, 0]
             yield f"{model}: {fused.how}, fused, are those alone", _close(found, eager, 0.01)
@@ -297,8 +298,7 @@ def work(device: torch.device) -> None:
         told = json.loads(line)
         try:
             case = Case(told["model"], tiny=told["tiny"])
-            execution = Execution(graphs=told["graphs"])
-            case = replace(case, execution=execution)
+            case = replace(case, execution=GRAPHS if told["graphs"] else EAGER)
             losses = Bench(case, data_for(case, device), device).losses(10**9)
             for _ in range(8):
                 next(losses)
@@ -320,7 +320,7 @@ def work(device: torch.device) -> None:
 def packed(workers: Sequence[Worker], case: Case, seconds: float, service: bool) -> Row:
     """As many processes at the same time, each with a network."""
     order = {"model": case.model, "tiny": case.tiny, "seconds": seconds}
-    order["graphs"] = case.execution.graphs
+    order["graphs"] = case.execution == GRAPHS
     for worker in workers:
         worker.tell(json.dumps(order))
     ready = [worker.hear() for worker in workers]
@@ -421,7 +421,7 @@ def run(options: argparse.Namespace, table: Table, device: torch.device) -> None
     models = options.models or list(TINY if options.tiny else MODELS)
     cases = [Case(model, tiny=options.tiny) for model in models]
     seconds = options.seconds
-    with_graphs = [Execution()] + [Execution(graphs=True)] * (device.type == "cuda")
+    with_graphs = [EAGER] + [GRAPHS] * (device.type == "cuda")
     each: list[tuple[Case, DeviceData]] = [(case, data_for(case, device)) for case in cases]
     for case, data in each:  # the reference of all that follows
         if table.has_time_for(seconds + 5):
@@ -448,14 +448,14 @@ def run(options: argparse.Namespace, table: Table, device: torch.device) -> None
     if "compiled" in options.parts:
         for case, data in each:
             if table.has_time_for(seconds + 60):
-                one = replace(case, execution=Execution(compile=True))
+                one = replace(case, execution=COMPILED)
                 measured(table, one, data, device, seconds)
 
 
 def pack(
     options: argparse.Namespace, table: Table, device: torch.device, cases: Sequence[Case]
 ) -> None:
-    with_graphs = [Execution()] + [Execution(graphs=True)] * (device.type == "cuda")
+    with_graphs = [EAGER] + [GRAPHS] * (device.type == "cuda")
     counts = (2,) if options.tiny else PROCESSES
     for service in (False, True):
         if service and shutil.which("nvidia-cuda-mps-control") is None:

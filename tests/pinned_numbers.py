@@ -63,7 +63,7 @@ from trainables.training.augmentation import Augmentation, FlipAndCrop, augmenta
 from trainables.training.batches import DeviceData, Examples, Inputs, Randomness, batches_of
 from trainables.training.losses import loss
 from trainables.training.optimizers import Optimizer, optimizer
-from trainables.training.precision import Precision, float32_products, logits_in
+from trainables.training.precision import Precision, arithmetic, logits_in
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, evaluate
 from trainables.training.schedules import lr_schedule
@@ -476,7 +476,7 @@ def of_precision(name: Precision) -> Numbers:
     """A number that bfloat16 rounds, and whether TF32 is allowed."""
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(layer.weight)
-    with float32_products(name):
+    with arithmetic(name):
         allowed = torch.backends.cuda.matmul.allow_tf32
         logits = logits_in(name, layer, torch.tensor([[1 + 2**-9]]))
     return {"logits": logits.tolist(), "tf32": [allowed], "type": [str(logits.dtype)]}

@@ -98,7 +98,7 @@ class Resources(Config):
     retries: Annotated[int, Field(ge=0)] = 1
     fuse: Annotated[Literal["off", "auto"] | int, BeforeValidator(_fuse)] = "off"
     compile: Literal["off", "on"] = "off"
-    graphs: Literal["off", "on"] = "off"
+    graphs: Literal["auto", "off", "on"] = "auto"
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None
     pin_cores: bool = True
     mps: Literal["auto", "off"] = "off"
@@ -116,7 +116,7 @@ class Resources(Config):
     @property
     def execution(self) -> Execution:
         """By what means steps are computed."""
-        return Execution(compile=self.compile == "on", graphs=self.graphs == "on")
+        return Execution(compile=self.compile == "on", graphs=self.graphs)
 
 
 def _checked_project(name: str) -> str:

@@ -14,7 +14,8 @@ from orchestrator.records.probes import read_probes
 from orchestrator.run.mps import CONTROL, mps
 from trainables.store import Store
 
-COMMAND = str(Path(sys.executable).with_name("prunesweep"))
+COMMAND = [sys.executable, "-c", "from orchestrator.commands.cli import main; main()"]
+"""As installed or not."""
 SWEEP: dict[str, Any] = {
     "name": "s",
     "dataset": {"name": "digits", "subset": 500},
@@ -35,7 +36,7 @@ pytestmark = [
 def prunesweep(folder: Path, command: str, resources: dict[str, Any], *arguments: str) -> Any:
     (folder / "s.yaml").write_text(json.dumps(SWEEP | {"resources": resources}))
     done = subprocess.run(
-        [COMMAND, command, "s.yaml", "--json", *arguments],
+        [*COMMAND, command, "s.yaml", "--json", *arguments],
         cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ from trainables.training.evaluation import evaluate
 from trainables.training.execution import Execution
 from trainables.training.graphs import WARM_UP, Graphed, graphed
 from trainables.training.networks import One, Stack, form_of
-from trainables.training.precision import float32_products, laid_out
+from trainables.training.precision import arithmetic, laid_out
 from trainables.training.progress import Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
@@ -116,7 +116,7 @@ def losses(
     take = graphed(stepping, used, CUDA) if execution.graphs else stepping.take
     assert isinstance(take, Graphed) == execution.graphs
     taken: list[Tensor] = []
-    with float32_products(used.precision):
+    with arithmetic(used.precision):
         for epoch in range(steps):
             stepping.at_rate(used.rate(epoch % used.epochs))
             for drawn in batches.drawn(epoch, range(13)):
@@ -182,7 +182,7 @@ def test_float32_is_nearer_to_float64_than_tf32(layer: nn.Module, shape: tuple[i
     layer.float()
     errors = {}
     for precision in ("float32", "tf32"):
-        with float32_products(precision):
+        with arithmetic(precision):
             errors[precision] = (layer(given) - exact).abs().max().item()
     assert errors["float32"] < 2e-5
     assert errors["tf32"] > 10 * errors["float32"]

@@ -4,7 +4,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,13 +16,14 @@ from trainables.data import DatasetConfig, data_roots, load_dataset
 from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.training import execution, graphs
-from trainables.training.batches import DeviceData, Randomness
-from trainables.training.execution import Execution, told
+from trainables.training.batches import DeviceData, Randomness, batches_of
+from trainables.training.execution import Execution, Graphs, told
 from trainables.training.networks import One
 from trainables.training.optimizers import Optimizer
 from trainables.training.progress import Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
+from trainables.training.side_by_side import of_one
 from trainables.training.steps import Steps
 
 CPU = torch.device("cpu")
@@ -60,15 +61,15 @@ def training(data: DeviceData, execution: Execution, seed: int = 1, **options: A
 
 
 def test_a_sweep_file_says_how_steps_are_computed() -> None:
-    assert Resources().execution == Execution(compile=False, graphs=False)
-    assert Resources(compile="on", graphs="on").execution == Execution(compile=True, graphs=True)
+    assert Resources().execution == Execution(compile=False, graphs="auto")
+    assert Resources(compile="on", graphs="on").execution == Execution(compile=True, graphs="on")
 
 
 def test_without_a_device_graphs_change_nothing_and_are_told_once(
     data: DeviceData, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = training(data, Execution()).finish()
-    runs = [training(data, Execution(graphs=True)) for _ in range(2)]
+    runs = [training(data, Execution(graphs="on")) for _ in range(2)]
     with caplog.at_level(logging.WARNING, "prunesweep"):
         for run in runs:
             assert run.finish().rows == expected.rows
@@ -92,6 +93,38 @@ def test_optimizers_that_python_steps_are_not_captured() -> None:
         assert why_not(recipe(optimizer={"name": name}).optimizer) is None
     reason = why_not(Plugged())
     assert reason == "what the optimizer of_a_user does in Python would not be replayed"
+
+
+def test_what_is_plugged_in_is_captured_only_if_asked_for() -> None:
+    """It may do something else in Python at every step, which is not replayed."""
+
+    class Plugged(type(MLP)):
+        plugin: ClassVar[Any] = object()
+
+    cuda, plugged = torch.device("cuda"), Plugged(**MLP.model_dump())
+    expected: dict[Graphs, tuple[bool, bool]] = {
+        "off": (False, False),
+        "auto": (True, False),
+        "on": (True, True),
+    }
+    for wanted, (built_in, of_a_user) in expected.items():
+        assert graphs.are_captured(wanted, MLP, recipe(), cuda) == built_in
+        assert graphs.are_captured(wanted, plugged, recipe(), cuda) == of_a_user
+        assert not graphs.are_captured(wanted, MLP, recipe(), CPU)
+
+
+def test_what_is_drawn_for_several_networks_is_each_ones_own(data: DeviceData) -> None:
+    used = recipe(augment={"horizontal_flip": True, "crop_padding": 2})
+    each = [Randomness(seed, 1) for seed in (1, 2, 3)]
+    for inputs in ("real", "random"):
+        together = batches_of(data, used, each, inputs)
+        alone = [batches_of(data, used, [one], inputs) for one in each]
+        batches = zip(*(one.drawn(0, range(4)) for one in (together, *alone)), strict=True)
+        for drawn, *of_each in batches:
+            for number, expected in enumerate(of_each):
+                found = alone[number].made(*of_one(drawn, number))
+                for tensor, other in zip(found, alone[number].made(*expected), strict=True):
+                    assert torch.equal(tensor, other)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -122,6 +155,8 @@ def test_what_can_be_captured_takes_the_same_steps(optimizer: str) -> None:
 def test_steps_leave_no_memory_for_the_garbage_collector(compiled: bool) -> None:
     """Which may come late, and knows nothing of what a device has left."""
     network = build_model(MLP, (1, 8, 8), 10, 0)
+    if compiled:
+        torch.compiler.reset()  # imports the compiler, which looks at those who call it
     gc.disable()
     try:
         steps = Steps(One(network), recipe(), [None], [{}], compiled=compiled)

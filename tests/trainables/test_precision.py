@@ -22,7 +22,7 @@ from trainables.training.evaluation import evaluate
 from trainables.training.networks import One, Stack
 from trainables.training.networks.mapped import Mapped
 from trainables.training.networks.wide import Wide
-from trainables.training.precision import float32_products
+from trainables.training.precision import arithmetic
 from trainables.training.progress import OptimizerState, Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
@@ -168,8 +168,8 @@ def test_tf32_is_allowed_where_the_network_is_trained_and_evaluated_but_not_wher
 def test_float32_forbids_tf32_and_gives_back_what_was() -> None:
     places = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [place.allow_tf32 for place in places]
-    with float32_products("tf32"):
-        with float32_products("float32"):
+    with arithmetic("tf32"):
+        with arithmetic("float32"):
             assert [place.allow_tf32 for place in places] == [False, False]
         assert [place.allow_tf32 for place in places] == [True, True]
     assert [place.allow_tf32 for place in places] == before

@@ -25,7 +25,7 @@ from trainables.store.claims import Claim
 from trainables.training.batches import Randomness
 from trainables.training.checkpoint import StoredCheckpoint
 from trainables.training.evaluation import evaluate
-from trainables.training.precision import float32_products, laid_out
+from trainables.training.precision import arithmetic, laid_out
 from trainables.training.progress import State
 from trainables.training.randomness import stream
 from trainables.training.run import Training
@@ -121,7 +121,7 @@ class IterationRun(Iteration):
             density=self.step.density,
             sample=sample,
         )
-        with float32_products("float32"):
+        with arithmetic("float32"):
             return cell.method(network)
 
     def _all(self, model: nn.Module) -> Masks:

@@ -7,7 +7,7 @@ from torch import nn
 
 from trainables.training.batches import Examples
 from trainables.training.losses import CROSS_ENTROPY, Loss
-from trainables.training.precision import Precision, float32_products, logits_in
+from trainables.training.precision import Precision, arithmetic, logits_in
 
 EVALUATION_BATCH = 1000
 EVALUATION_NUMBERS = 2**24
@@ -49,7 +49,7 @@ def _evaluated(
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
-    with float32_products(precision):
+    with arithmetic(precision):
         for start in range(0, len(examples), size):
             chosen = slice(start, start + size)
             labels = examples.labels[chosen]

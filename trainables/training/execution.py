@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trainables.lazy_torch import torch
 
 LOG = logging.getLogger("prunesweep")
 
 
+Graphs = Literal["auto", "on", "off"]
+
+
 @dataclass(frozen=True)
 class Execution:
     """`compile` has torch's compiler make forward and backward, `graphs` has whole steps replayed
-    from a CUDA graph. Where one cannot, steps are as without, and `told` says so."""
+    from a CUDA graph, with `auto` where that is sure to be the same. Where what is `on` cannot be,
+    steps are as without, and `told` says so."""
 
     compile: bool = False
-    graphs: bool = False
+    graphs: Graphs = "auto"
 
 
 PLAIN = Execution()

@@ -1,14 +1,16 @@
 """Whole training steps as CUDA graphs: launched as one, whatever they consist of."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from trainables.training.execution import first_line, tell
+from trainables.models import Model
+from trainables.plugins.loading import plugged_in
+from trainables.training.execution import Graphs, first_line, tell
 from trainables.training.recipe import Recipe
-from trainables.training.steps import Steps
 
 WARM_UP = 3
 """Steps that are taken one operation after the other, before one is captured."""
@@ -16,14 +18,19 @@ WARM_UP = 3
 Take = Callable[..., tuple[Tensor, Tensor]]
 
 
-def graphed(steps: Steps, recipe: Recipe, device: torch.device) -> Take:
-    """`steps.take`, replayed from a graph for batches of the recipe's size, where that can be."""
+def are_captured(
+    wanted: Graphs, architecture: Model | None, recipe: Recipe, device: torch.device
+) -> bool:
+    """Whether steps are to be replayed from graphs. `on` where they cannot be is told; `auto` has
+    them where nothing is plugged in that might do something else in Python at every step."""
+    if wanted == "off":
+        return False
     reason = _why_not(recipe, device)
-    if reason is not None:
+    if reason is not None and wanted == "on":
         tell(f"graphs: on: steps are taken without graphs, since {reason}")
-        return steps.take
-    steps.make_capturable()
-    return Graphed(steps.take, recipe.batch_size)
+    if wanted == "auto" and (architecture is None or plugged_in([architecture, recipe.loss])):
+        return False
+    return reason is None
 
 
 def _why_not(recipe: Recipe, device: torch.device) -> str | None:
@@ -40,38 +47,49 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """A step as a graph: of the batch in `given`, whose losses and correct answers are `made`."""
+
+    graph: torch.cuda.CUDAGraph
+    given: list[Tensor]
+    made: tuple[Tensor, Tensor]
+
+    def replay(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        for given, now in zip(self.given, drawn, strict=True):
+            given.copy_(now)
+        self.graph.replay()
+        return self.made
+
+
 class Graphed:
-    """`take` for batches whose first tensor has `rows`, from a graph; other batches, such as the
-    last of an epoch, are taken as they come.
+    """`take` from a graph for each size of batches, of which an epoch has one or two.
 
     The first batches are steps as well: they have the libraries and the optimizer make what they
     need, on the stream that is captured. A capture that fails has taken no step. What is returned
     is overwritten by the next batch.
     """
 
-    def __init__(self, take: Take, rows: int) -> None:
-        self._take, self._rows = take, rows
+    def __init__(self, take: Take) -> None:
+        self._take = take
         self._stream = _side_stream()
         self._taken = 0
         self._failed = False
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._given: list[Tensor] = []
-        self._made: tuple[Tensor, Tensor] | None = None
+        self._captured: dict[int, _Captured] = {}
 
     def __call__(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        if self._failed or len(drawn[0]) != self._rows:
+        if self._failed:
             return self._take(*drawn)
         if self._taken < WARM_UP:
             self._taken += 1
             return self._taken_aside(drawn)
-        if self._graph is None and not self._capture(drawn):
-            return self._take(*drawn)
-        assert self._graph is not None
-        assert self._made is not None
-        for given, now in zip(self._given, drawn, strict=True):
-            given.copy_(now)
-        self._graph.replay()
-        return self._made
+        rows = len(drawn[0])
+        if rows not in self._captured:
+            captured = self._capture(drawn)
+            if captured is None:
+                return self._take(*drawn)
+            self._captured[rows] = captured
+        return self._captured[rows].replay(drawn)
 
     def _taken_aside(self, drawn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         current = torch.cuda.current_stream()
@@ -81,17 +99,19 @@ class Graphed:
         current.wait_stream(self._stream)
         return made
 
-    def _capture(self, drawn: tuple[Tensor, ...]) -> bool:
-        self._given = [each.clone() for each in drawn]
+    def _capture(self, drawn: tuple[Tensor, ...]) -> _Captured | None:
+        given = [each.clone() for each in drawn]
         graph = torch.cuda.CUDAGraph()
+        # No graph needs what another has left in its memory.
+        pool = next((each.graph.pool() for each in self._captured.values()), None)
         # Other threads of the process may use the device meanwhile.
-        capture = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local")
         try:
             with capture:
-                self._made = self._take(*self._given)
+                made = self._take(*given)
         except RuntimeError as error:
-            self._failed, self._given, self._made = True, [], None
-            tell(f"graphs: on: steps are taken without graphs, since {first_line(error)}")
-            return False
-        self._graph = graph
-        return True
+            self._failed = True
+            self._captured.clear()
+            tell(f"graphs: steps are taken without graphs, since {first_line(error)}")
+            return None
+        return _Captured(graph, given, made)

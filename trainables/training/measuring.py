@@ -12,6 +12,7 @@ from trainables.measures.masks import dense_masks
 from trainables.models import Model, build_model, prunable
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.evaluation import EVALUATION_BATCH, evaluate
+from trainables.training.precision import laid_out
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
 from trainables.training.timing import Timing
@@ -44,7 +45,7 @@ def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> 
     step = (many_seconds - few_seconds) / (many - few)
     if step <= 0:  # the machine was busy with something else
         step = many_seconds / many
-    model = build_model(config, data.shape, data.classes, 0).to(device)
+    model = laid_out(build_model(config, data.shape, data.classes, 0), recipe.precision, device)
     some = _first(data.test, EVALUATION_BATCH)
     evaluation = _seconds(
         device, lambda: evaluate(model, some, recipe.loss, recipe.precision)
@@ -65,7 +66,8 @@ def _trained(
     device = data.train.labels.device
     trainings = []
     for seed in range(fused):
-        model = build_model(config, data.shape, data.classes, seed).to(device)
+        model = build_model(config, data.shape, data.classes, seed)
+        model = laid_out(model, recipe.precision, device)
         masks = dense_masks(prunable(model))
         training = Training(model, masks, part, short, Randomness(seed, 0), architecture=config)
         trainings.append(training)

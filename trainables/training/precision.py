@@ -17,19 +17,26 @@ M = TypeVar("M", bound="torch.nn.Module")
 
 
 @contextmanager
-def float32_products(precision: Precision) -> Iterator[None]:
+def arithmetic(precision: Precision) -> Iterator[None]:
     """Within, products of float32 on a CUDA device are TF32's with `precision` tf32, and IEEE
-    float32's with another. Nothing changes on a CPU, which has no TF32."""
-    places: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    float32's with another; and convolutions sum in one order, so that the same gives the same
+    again. Nothing changes on a CPU, where that is so anyway."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     # torch's newer names for these are not understood by parts of torch itself.
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = precision == "tf32"
+    wanted: list[tuple[Any, str, bool]] = [
+        (products, "allow_tf32", precision == "tf32"),
+        (convolutions, "allow_tf32", precision == "tf32"),
+        (convolutions, "deterministic", True),
+        (convolutions, "benchmark", False),
+    ]
+    before = [getattr(place, name) for place, name, _ in wanted]
+    for place, name, value in wanted:
+        setattr(place, name, value)
     try:
         yield
     finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
+        for (place, name, _), value in zip(wanted, before, strict=True):
+            setattr(place, name, value)
 
 
 def logits_in(precision: Precision, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -24,13 +24,12 @@ from trainables.training.batches import (
 )
 from trainables.training.evaluation import Evaluation, evaluate
 from trainables.training.execution import PLAIN, Execution
-from trainables.training.graphs import graphed
-from trainables.training.networks import Networks, One, Stack, form_of
-from trainables.training.precision import float32_products
+from trainables.training.precision import arithmetic
 from trainables.training.progress import Begun, Checkpoint, Progress
 from trainables.training.randomness import global_states, set_global_states
 from trainables.training.recipe import Recipe
-from trainables.training.steps import Steps, Totals
+from trainables.training.stepping import stepping
+from trainables.training.steps import Totals
 
 
 def never() -> bool:
@@ -230,17 +229,17 @@ class _Group:
         of = self._first
         self._randomness = [training.randomness for training in self._trainings]
         self._batches = batches_of(of.data, of.recipe, self._randomness, of.inputs)
-        self._steps = Steps(
-            _networks(self._trainings),
-            of.recipe,
+        assert all(training.kind == of.kind for training in self._trainings)
+        self._steps, self._take = stepping(
+            [training.model for training in self._trainings],
             [training.masks for training in self._trainings],
             [run.progress.optimizer for run in runs],
+            of.architecture,
+            of.recipe,
+            of.data,
             self._batches.made,
-            of.execution.compile,
+            of.execution,
         )
-        self._take = self._steps.take
-        if of.execution.graphs:
-            self._take = graphed(self._steps, of.recipe, of.data.train.labels.device)
         for run in runs:
             run.progress.fused = max(run.progress.fused, len(runs))
 
@@ -280,7 +279,7 @@ class _Group:
         self._steps.at_rate(rate)
         stored = [run for run in self.runs if run.training.snapshot]
         totals: Totals | None = None
-        with float32_products(recipe.precision):
+        with arithmetic(recipe.precision):
             for step, drawn in zip(steps, self._drawn(epoch, steps), strict=True):
                 if stored:
                     began = time.perf_counter()
@@ -337,12 +336,3 @@ class _Group:
         for begun in self._begun[:1]:
             set_global_states(begun.states)
         return self._batches.drawn(epoch, steps)
-
-
-def _networks(trainings: Sequence[Training]) -> Networks:
-    if len(trainings) == 1:
-        return One(trainings[0].model)
-    first, *others = trainings
-    assert all(other.kind == first.kind for other in others)
-    form = form_of(cast(Any, first.architecture), first.data.shape, first.data.classes)
-    return Stack([training.model for training in trainings], form)

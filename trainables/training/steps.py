@@ -122,9 +122,7 @@ class Steps:
             self._clip()
         # A zero weight with a zero gradient has zero momentum and zero weight decay, so masking
         # the gradient keeps it at exactly zero.
-        for weight, _, mask in self._masked:
-            if weight.grad is not None:
-                weight.grad.mul_(mask)
+        self._mask_gradients()
         if not recipe.clip_before_mask:
             self._clip()
         self._optimizer.step()
@@ -132,6 +130,12 @@ class Steps:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)
         return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
+
+    def _mask_gradients(self) -> None:
+        found = [(weight.grad, mask) for weight, _, mask in self._masked if weight.grad is not None]
+        if found:
+            gradients, masks = zip(*found, strict=True)
+            torch._foreach_mul_(gradients, masks)  # pyright: ignore[reportPrivateImportUsage]
 
     def _clip(self) -> None:
         if self._recipe.clip_grad_norm is not None:
