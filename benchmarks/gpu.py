@@ -297,8 +297,8 @@ def work(device: torch.device) -> None:
     for line in sys.stdin:
         told = json.loads(line)
         try:
-            case = Case(told["model"], tiny=told["tiny"])
-            case = replace(case, execution=GRAPHS if told["graphs"] else EAGER)
+            execution = GRAPHS if told["graphs"] else EAGER
+            case = Case(told["model"], 1, told["precision"], execution, told["tiny"])
             losses = Bench(case, data_for(case, device), device).losses(10**9)
             for _ in range(8):
                 next(losses)
@@ -319,8 +319,8 @@ def work(device: torch.device) -> None:
 
 def packed(workers: Sequence[Worker], case: Case, seconds: float, service: bool) -> Row:
     """As many processes at the same time, each with a network."""
-    order = {"model": case.model, "tiny": case.tiny, "seconds": seconds}
-    order["graphs"] = case.execution == GRAPHS
+    order: dict[str, Any] = {"model": case.model, "tiny": case.tiny, "seconds": seconds}
+    order |= {"graphs": case.execution == GRAPHS, "precision": case.precision}
     for worker in workers:
         worker.tell(json.dumps(order))
     ready = [worker.hear() for worker in workers]

@@ -26,13 +26,12 @@ from trainables.training import execution as executing
 from trainables.training.batches import DeviceData, Randomness, batches_of
 from trainables.training.evaluation import evaluate
 from trainables.training.execution import Execution
-from trainables.training.graphs import WARM_UP, Graphed, graphed
-from trainables.training.networks import One, Stack, form_of
+from trainables.training.graphs import WARM_UP, Graphed
 from trainables.training.precision import arithmetic, laid_out
 from trainables.training.progress import Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
-from trainables.training.steps import Steps
+from trainables.training.stepping import stepping
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,7 +39,7 @@ pytestmark = [
 ]
 
 CUDA = torch.device("cuda")
-GRAPHS = Execution(graphs=True)
+EAGER, GRAPHS = Execution(graphs="off"), Execution(graphs="on")
 ROOT = Path(__file__).parents[2]
 MODELS: dict[str, Any] = {
     name: TypeAdapter(ModelConfig).validate_python(options)
@@ -95,9 +94,9 @@ def losses(
     seeds: list[int],
     execution: Execution,
     steps: int = 50,
-    double: bool = True,
+    double: bool = False,
 ) -> Tensor:
-    """The losses of the first steps of networks, [steps] or [steps, K]; in float64 by default."""
+    """The losses of the first steps of networks, [steps] or [steps, K]."""
     networks = [network(name, data, seed, used.precision) for seed in seeds]
     networks = [each.double() if double else each for each in networks]
     batches = batches_of(data, used, [Randomness(seed, 1) for seed in seeds])
@@ -106,19 +105,15 @@ def losses(
         images, labels = batches.made(*drawn)
         return images.double() if double else images, labels
 
-    together = len(seeds) > 1
-    form = form_of(MODELS[name], data.shape, data.classes)
     masks = [half_masks(each, seed) for each, seed in zip(networks, seeds, strict=True)]
-    stepping = Steps(
-        Stack(networks, form) if together else One(networks[0]),
-        used, masks, [{} for _ in seeds], made,
-    )  # fmt: skip
-    take = graphed(stepping, used, CUDA) if execution.graphs else stepping.take
-    assert isinstance(take, Graphed) == execution.graphs
+    steps_of, take = stepping(
+        networks, masks, [{} for _ in seeds], MODELS[name], used, data, made, execution
+    )
+    assert isinstance(take, Graphed) == (execution == GRAPHS)
     taken: list[Tensor] = []
     with arithmetic(used.precision):
         for epoch in range(steps):
-            stepping.at_rate(used.rate(epoch % used.epochs))
+            steps_of.at_rate(used.rate(epoch % used.epochs))
             for drawn in batches.drawn(epoch, range(13)):
                 taken.append(take(*drawn)[0].clone())
                 if len(taken) == steps:
@@ -126,33 +121,46 @@ def losses(
                         for weight, mask in kept.items():
                             assert (each.get_parameter(weight)[~mask] == 0).all()
                     if isinstance(take, Graphed):
-                        assert take._graph is not None, "nothing was captured"
+                        assert {*take._captured} == {40, 10}, "not all was captured"
                     return torch.stack(taken)
     raise AssertionError
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("options", RECIPES.values(), ids=RECIPES)
-def test_steps_from_a_graph_are_those_without(
+def test_steps_from_a_graph_are_those_without_bit_by_bit(
     data: DeviceData, name: str, options: dict[str, Any]
 ) -> None:
-    """Over epochs with other learning rates and a smaller last batch. A learning rate on the device
-    is float32."""
+    """Over epochs with other learning rates and a smaller last batch, and again."""
     used = recipe(**options)
-    for seeds in ([1], [1, 2, 3]):
-        eager, graphs = (losses(name, data, used, seeds, each) for each in (Execution(), GRAPHS))
-        torch.testing.assert_close(graphs, eager, rtol=1e-5, atol=1e-7)
+    eager, graphs, again = (losses(name, data, used, [1], each) for each in (EAGER, GRAPHS, GRAPHS))
+    assert torch.equal(graphs, again)
+    if options.get("optimizer"):  # on the device, Adam counts its steps in float32
+        torch.testing.assert_close(graphs[:20], eager[:20], rtol=1e-3, atol=1e-5)
+    else:
+        assert torch.equal(graphs, eager)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["cnn", "resnet20"])
+def test_networks_side_by_side_are_those_alone_bit_by_bit(
+    data: DeviceData, name: str, precision: str
+) -> None:
+    used = recipe(precision=precision, augment={"horizontal_flip": True, "crop_padding": 1})
+    alone = [losses(name, data, used, [seed], GRAPHS) for seed in (1, 2, 3)]
+    fused = losses(name, data, used, [1, 2, 3], GRAPHS)
+    assert torch.equal(fused, torch.stack(alone, dim=1))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_fused_steps_are_those_alone(data: DeviceData, name: str) -> None:
+def test_steps_that_are_one_computation_are_those_alone(data: DeviceData, name: str) -> None:
     used = recipe()
-    alone = [losses(name, data, used, [seed], Execution()) for seed in (1, 2, 3)]
-    fused = losses(name, data, used, [1, 2, 3], Execution())
+    alone = [losses(name, data, used, [seed], EAGER, double=True) for seed in (1, 2, 3)]
+    fused = losses(name, data, used, [1, 2, 3], EAGER, double=True)
     torch.testing.assert_close(fused, torch.stack(alone, dim=1), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("execution", [Execution(), GRAPHS], ids=str)
+@pytest.mark.parametrize("execution", [EAGER, GRAPHS], ids=str)
 @pytest.mark.parametrize(("precision", "near"), [("tf32", 0.02), ("bf16", 0.08)])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_precision_is_near_float32(
@@ -160,8 +168,8 @@ def test_a_precision_is_near_float32(
 ) -> None:
     for seeds in ([1], [1, 2, 3]):
         exact, other = (
-            losses(name, data, recipe(precision=each), seeds, by, steps=12, double=False)
-            for each, by in (("float32", Execution()), (precision, execution))
+            losses(name, data, recipe(precision=each), seeds, by, steps=4)
+            for each, by in (("float32", EAGER), (precision, execution))
         )
         assert other.dtype == torch.float32
         torch.testing.assert_close(other, exact, rtol=near, atol=near)
@@ -189,7 +197,7 @@ def test_float32_is_nearer_to_float64_than_tf32(layer: nn.Module, shape: tuple[i
 
 
 def training(data: DeviceData, seed: int, name: str = "mlp", **options: Any) -> Training:
-    execution = options.pop("execution", Execution())
+    execution = options.pop("execution", EAGER)
     made = network(name, data, seed, options.get("precision", "float32"))
     return Training(made, half_masks(made, seed), data, recipe(**options), Randomness(seed, 1),
                     architecture=MODELS[name], execution=execution)  # fmt: skip
@@ -202,14 +210,15 @@ def test_a_run_from_graphs_is_the_run_without(
 ) -> None:
     runs = [
         train([training(data, seed, name, execution=each) for seed in seeds])
-        for each in (Execution(), GRAPHS)
+        for each in (EAGER, GRAPHS, GRAPHS)
     ]
-    for plain, graphs in zip(*runs, strict=True):
+    for plain, graphs, again in zip(*runs, strict=True):
         assert isinstance(plain, Progress)
         assert isinstance(graphs, Progress)
-        for row, expected in zip(graphs.rows, plain.rows, strict=True):
-            assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
-            assert row["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.05)
+        assert isinstance(again, Progress)
+        assert graphs.rows == again.rows
+        if len(seeds) == 1 or name == "mlp":
+            assert graphs.rows == plain.rows
 
 
 class Dropping(nn.Module):
@@ -232,7 +241,7 @@ def test_layers_that_draw_do_so_anew_at_every_replay_and_alike_again(data: Devic
     first, second = run(GRAPHS), run(GRAPHS)
     for row, again in zip(first.rows, second.rows, strict=True):
         assert row["train_loss"] == pytest.approx(again["train_loss"], rel=1e-4)
-    plain = run(Execution())
+    plain = run(EAGER)
     assert first.rows[-1]["train_loss"] == pytest.approx(plain.rows[-1]["train_loss"], rel=0.2)
 
 
@@ -256,15 +265,15 @@ def test_what_cannot_be_captured_is_trained_as_it_is_and_told(
         model = Waiting().to(CUDA)
         return Training(model, None, data, recipe(), Randomness(0, 0), execution=execution).finish()
 
-    expected = run(Execution())
+    expected = run(EAGER)
     with caplog.at_level(logging.WARNING, "prunesweep"):
         found = run(GRAPHS)
     (line,) = caplog.messages
-    assert line.startswith("graphs: on: steps are taken without graphs, since ")
+    assert line.startswith("graphs: steps are taken without graphs, since ")
     for row, other in zip(found.rows, expected.rows, strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
     # The device is as good as before.
-    assert run(Execution()).rows[-1]["train_loss"] == pytest.approx(
+    assert run(EAGER).rows[-1]["train_loss"] == pytest.approx(
         expected.rows[-1]["train_loss"], rel=1e-3
     )
 
@@ -284,12 +293,11 @@ def test_no_step_waits_for_the_device(data: DeviceData) -> None:
     used = recipe(augment={"horizontal_flip": True, "crop_padding": 1})
     for seeds in ([1], [1, 2]):
         networks = [network("cnn", data, seed) for seed in seeds]
-        form = form_of(MODELS["cnn"], data.shape, data.classes)
         batches = batches_of(data, used, [Randomness(seed, 1) for seed in seeds])
-        steps = Steps(
-            Stack(networks, form) if len(seeds) > 1 else One(networks[0]), used,
-            [half_masks(each, 1) for each in networks], [{} for _ in seeds], batches.made,
-        )  # fmt: skip
+        masks = [half_masks(each, 1) for each in networks]
+        steps, _ = stepping(
+            networks, masks, [{} for _ in seeds], MODELS["cnn"], used, data, batches.made, EAGER
+        )
         steps.at_rate(0.1)
         drawn = list(batches.drawn(0, range(13)))
         for each in drawn[: WARM_UP + 1]:
@@ -355,8 +363,7 @@ def test_a_bundle_that_needs_more_than_its_share_is_halved_until_it_fits(tmp_pat
     store = Store(str(tmp_path / "prunesweep-store"))
     rows = pq.read_table(store.absolute(table_path("iterations", "halved"))).to_pylist()
     assert len(rows) == 8
-    assert {row["fused"] for row in rows} <= {1, 2, 4}
-    assert max(row["fused"] for row in rows) > 1
+    assert 1 < max(row["fused"] for row in rows) <= 4
     assert all(0 < row["peak_memory_bytes"] <= 2.1 * 2**30 for row in rows)
 
 
