@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from trainables.data import Dataset, Split
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.training.batches import Batches, DeviceData, Randomness, batches_of
 from trainables.training.execution import Execution
-from trainables.training.precision import arithmetic, laid_out
+from trainables.training.precision import Precision, arithmetic, laid_out
 from trainables.training.recipe import Recipe
 from trainables.training.stepping import stepping
 from trainables.training.steps import Totals
@@ -71,7 +71,7 @@ class Case:
 
     model: str
     networks: int = 1
-    precision: str = "float32"
+    precision: Precision = "float32"
     execution: Execution = EAGER
     tiny: bool = False
 
@@ -428,7 +428,7 @@ def run(options: argparse.Namespace, table: Table, device: torch.device) -> None
             measured(table, case, data, device, seconds)
     if "alone" in options.parts:
         for case, data in each:
-            for precision in ("float32", "tf32", "bf16"):
+            for precision in get_args(Precision):
                 for execution in with_graphs:
                     one = replace(case, precision=precision, execution=execution)
                     if one != case and table.has_time_for(seconds + 5):

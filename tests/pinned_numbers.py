@@ -61,11 +61,12 @@ from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.augmentation import Augmentation, FlipAndCrop, augmentation
 from trainables.training.batches import DeviceData, Examples, Inputs, Randomness, batches_of
+from trainables.training.evaluation import evaluate
 from trainables.training.losses import loss
 from trainables.training.optimizers import Optimizer, optimizer
 from trainables.training.precision import Precision, arithmetic, logits_in
 from trainables.training.recipe import Recipe
-from trainables.training.run import Training, evaluate
+from trainables.training.run import Training
 from trainables.training.schedules import lr_schedule
 from trainables.versions import VERSIONS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -104,6 +104,10 @@ class Batches(Protocol):
         """What is drawn for the batches of `steps` of an epoch."""
         ...
 
+    def prepare(self, epoch: int) -> None:
+        """Draw what can be before the epoch begins, while the device is busy with another."""
+        ...
+
     @property
     def made(self) -> Callable[..., tuple[Tensor, Tensor]]:
         """Of what is drawn, inputs float32 [B, C, H, W] and labels int64 [B]; of K networks,
@@ -132,6 +136,7 @@ class _Given:
     data: DeviceData
     recipe: Recipe
     randomness: Sequence[Randomness]
+    prepared: dict[int, Any] = field(default_factory=dict, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -140,19 +145,38 @@ class _Given:
     def generators(self, purpose: str, epoch: int) -> list[torch.Generator]:
         return [each.generator(purpose, epoch) for each in self.randomness]
 
-    def chosen(self, epoch: int, steps: range) -> Iterator[Tensor]:
-        """The training examples of each step, [B] or [B, K]."""
-        examples, size = len(self.data.train), self.recipe.batch_size
+    def prepare(self, epoch: int) -> None:
+        if epoch not in self.prepared:
+            self.prepared[epoch] = self.in_advance(epoch)
+
+    def of(self, epoch: int) -> Any:
+        """What `in_advance` has drawn of an epoch."""
+        self.prepare(epoch)
+        return self.prepared.pop(epoch)
+
+    def in_advance(self, epoch: int) -> Any:
+        return self.order(epoch)
+
+    def order(self, epoch: int) -> Tensor:
+        """The training examples of an epoch in the order of their steps, [N] or [N, K]."""
+        examples = len(self.data.train)
         orders = [
             torch.randperm(examples, generator=generator)
             for generator in self.generators("order", epoch)
         ]
-        order = self.stacked(orders).to(self.device)
+        return self.sent(orders)
+
+    def sent(self, of_each: Sequence[Tensor]) -> Tensor:
+        """The tensors on the device, as one [N, …] or [N, K, …]."""
+        if len(of_each) == 1:
+            return of_each[0].to(self.device)
+        return torch.stack([*of_each]).to(self.device).transpose(0, 1).contiguous()
+
+    def batches(self, order: Tensor, steps: range) -> Iterator[Tensor]:
+        """The training examples of each step, [B] or [B, K]."""
+        size = self.recipe.batch_size
         for step in steps:
             yield order[step * size : (step + 1) * size]
-
-    def stacked(self, of_each: Sequence[Tensor]) -> Tensor:
-        return of_each[0] if len(of_each) == 1 else torch.stack([*of_each], dim=1)
 
 
 @dataclass
@@ -162,14 +186,18 @@ class RealBatches(_Given):
     names: tuple[str, ...]
 
     def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
-        examples = len(self.data.train)
-        draws = self.recipe.augment.draws(examples, self.generators("augment", epoch), self.device)
-        assert draws is not None
-        # The draws are as of K times the examples, those of the kth network `examples` · k on.
-        further = torch.arange(len(self.randomness), device=self.device) * examples
-        for chosen in self.chosen(epoch, steps):
+        order, draws = self.of(epoch)
+        # The draws are as of K times the examples, those of the kth network that much further on.
+        further = torch.arange(len(self.randomness), device=self.device) * len(self.data.train)
+        for chosen in self.batches(order, steps):
             rows = (chosen + further).flatten() if draws else chosen
             yield chosen, *(values.index_select(0, rows) for values in draws.values())
+
+    def in_advance(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        examples, generators = len(self.data.train), self.generators("augment", epoch)
+        draws = self.recipe.augment.draws(examples, generators, self.device)
+        assert draws is not None
+        return self.order(epoch), draws
 
     def made(self, chosen: Tensor, *draws: Tensor) -> tuple[Tensor, Tensor]:
         examples, rows = self.data.train, chosen.flatten()
@@ -189,7 +217,7 @@ class PluggedBatches(_Given):
         begin = self.recipe.augment.epoch if alone else self.recipe.augment.epochs
         given: Any = generators[0] if alone else generators
         augmented = begin(len(examples), given, self.device)
-        for step, chosen in zip(steps, self.chosen(epoch, steps), strict=True):
+        for step, chosen in zip(steps, self.batches(self.of(epoch), steps), strict=True):
             rows = chosen.flatten()
             images = augmented(examples.images.index_select(0, rows), chosen, step)
             yield examples.labels.index_select(0, rows).view_as(chosen), images
@@ -204,8 +232,11 @@ class RandomBatches(_Given):
     def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
         for step in steps:
             batches = [self._one(each, epoch, step) for each in self.randomness]
-            labels, images = map(self.stacked, zip(*batches, strict=True))
+            labels, images = (_together(each) for each in zip(*batches, strict=True))
             yield _sent(labels, self.device), _sent(images, self.device)
+
+    def in_advance(self, epoch: int) -> None:
+        """Whole batches would take as much memory as they are many."""
 
     def made(self, labels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         return images, labels
@@ -216,6 +247,10 @@ class RandomBatches(_Given):
         generator = randomness.generator(f"random inputs {step}", epoch)
         images = torch.randn(count, *self.data.shape, generator=generator)
         return torch.randint(self.data.classes, (count,), generator=generator), images
+
+
+def _together(of_each: Sequence[Tensor]) -> Tensor:
+    return of_each[0] if len(of_each) == 1 else torch.stack([*of_each], dim=1)
 
 
 def _of_each(images: Tensor, labels: Tensor) -> Tensor:

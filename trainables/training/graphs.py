@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ WARM_UP = 3
 """Steps that are taken one operation after the other, before one is captured."""
 
 Take = Callable[..., tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
 
 def are_captured(
@@ -45,6 +47,21 @@ def _why_not(recipe: Recipe, device: torch.device) -> str | None:
 def _side_stream() -> torch.cuda.Stream:
     # Libraries keep memory for each stream that they have seen.
     return torch.cuda.Stream()
+
+
+def capture(function: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T] | None:
+    """What `function` does on the device as a graph, and what it gave, which each replay writes
+    anew. None where it cannot be captured, which is told; then it has done nothing."""
+    graph = torch.cuda.CUDAGraph()
+    # Other threads of the process may use the device meanwhile.
+    capturing = torch.cuda.graph(graph, pool, _side_stream(), capture_error_mode="thread_local")
+    try:
+        with capturing:
+            made = function()
+    except RuntimeError as error:
+        tell(f"graphs: steps are taken without graphs, since {first_line(error)}")
+        return None
+    return graph, made
 
 
 @dataclass(frozen=True)
@@ -101,17 +118,12 @@ class Graphed:
 
     def _capture(self, drawn: tuple[Tensor, ...]) -> _Captured | None:
         given = [each.clone() for each in drawn]
-        graph = torch.cuda.CUDAGraph()
         # No graph needs what another has left in its memory.
         pool = next((each.graph.pool() for each in self._captured.values()), None)
-        # Other threads of the process may use the device meanwhile.
-        capture = torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local")
-        try:
-            with capture:
-                made = self._take(*given)
-        except RuntimeError as error:
+        found = capture(lambda: self._take(*given), pool)
+        if found is None:
             self._failed = True
             self._captured.clear()
-            tell(f"graphs: steps are taken without graphs, since {first_line(error)}")
             return None
+        graph, made = found
         return _Captured(graph, given, made)

@@ -16,18 +16,19 @@ from trainables.store import Damaged, StoreError
 from trainables.training.batches import (
     DeviceData,
     Drawn,
-    Examples,
     Inputs,
     Randomness,
     batches_of,
     steps_per_epoch,
 )
-from trainables.training.evaluation import Evaluation, evaluate
+from trainables.training.evaluation import Evaluation, Evaluations
 from trainables.training.execution import PLAIN, Execution
+from trainables.training.graphs import Graphed
 from trainables.training.precision import arithmetic
 from trainables.training.progress import Begun, Checkpoint, Progress
 from trainables.training.randomness import global_states, set_global_states
 from trainables.training.recipe import Recipe
+from trainables.training.side_by_side import has_convolutions
 from trainables.training.stepping import stepping
 from trainables.training.steps import Totals
 
@@ -164,10 +165,9 @@ class _Run:
             training.model.load_state_dict(self.progress.best)
         return self.progress
 
-    def measure(self, trained: "_Trained") -> None:
+    def measure(self, trained: "_Trained", test: Evaluation, validation: Evaluation | None) -> None:
         """Add the row of an epoch, and keep its weights if they are the best."""
         training, progress = self.training, self.progress
-        test = self._evaluated(training.data.test)
         if not (math.isfinite(trained.loss) and math.isfinite(test.loss)):
             self.failed = Diverged(
                 f"the training loss is {trained.loss:g} and the test loss {test.loss:g} in epoch "
@@ -175,8 +175,6 @@ class _Run:
                 f"{trained.rate:g}); try a smaller train.optimizer.lr or train.clip_grad_norm"
             )
             return
-        held_out = training.data.validation
-        validation = self._evaluated(held_out) if held_out else None
         progress.epoch, progress.begun = progress.epoch + 1, None
         progress.rows.append(
             {
@@ -192,10 +190,6 @@ class _Run:
             }
         )
         self._keep_best()
-
-    def _evaluated(self, examples: Examples) -> Evaluation:
-        recipe = self.training.recipe
-        return evaluate(self.training.model, examples, recipe.loss, recipe.precision)
 
     def _keep_best(self) -> None:
         training, progress = self.training, self.progress
@@ -240,6 +234,10 @@ class _Group:
             self._batches.made,
             of.execution,
         )
+        models = [training.model for training in self._trainings]
+        # A graph keeps the memory that it needs, which only feature maps make large.
+        captured = isinstance(self._take, Graphed) and not has_convolutions(of.model)
+        self._evaluations = Evaluations(models, of.recipe.loss, of.recipe.precision, captured)
         for run in runs:
             run.progress.fused = max(run.progress.fused, len(runs))
 
@@ -262,9 +260,14 @@ class _Group:
         begun = self._begun[0].steps if self._begun else 0
         first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, begun)
         trained = self.train(range(first, self._first.steps_per_epoch))
-        for run, of_run in zip(self.runs, trained, strict=True):
+        data = self._first.data
+        tests = self._evaluations.of(data.test)
+        held_out: Sequence[Evaluation | None] = [None] * len(self.runs)
+        if data.validation:
+            held_out = self._evaluations.of(data.validation)
+        for run, of_run, test, validation in zip(self.runs, trained, tests, held_out, strict=True):
             if run.failed is None:
-                run.measure(of_run)
+                run.measure(of_run, test, validation)
         going = any(run.is_going for run in self.runs)
         self._keep(going and self._first.is_told())
 
@@ -295,6 +298,8 @@ class _Group:
                     self._note(step + 1, totals)
                     self._keep(told)
         assert totals is not None, "an epoch has a step"
+        if epoch + 1 < recipe.epochs:
+            self._batches.prepare(epoch + 1)
         at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen
         return [
             _Trained(at, rate, loss / seen, correct / seen)

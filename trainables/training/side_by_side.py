@@ -14,7 +14,7 @@ STREAMS = 8
 has memory of its own in torch's libraries."""
 
 
-def is_faster_so(model: nn.Module) -> bool:
+def has_convolutions(model: nn.Module) -> bool:
     """Whether several such networks are faster side by side than as one computation: on a device
     grouped convolutions are slow, while products of matrices are better batched."""
     return any(isinstance(layer, nn.modules.conv._ConvNd) for layer in model.modules())

@@ -14,7 +14,7 @@ from trainables.training.graphs import Graphed, Take, are_captured
 from trainables.training.networks import One, Stack, form_of
 from trainables.training.progress import OptimizerState
 from trainables.training.recipe import Recipe
-from trainables.training.side_by_side import SideBySide, is_faster_so
+from trainables.training.side_by_side import SideBySide, has_convolutions
 from trainables.training.steps import Steps
 
 
@@ -29,7 +29,7 @@ def stepping(
     execution: Execution,
 ) -> tuple[Steps | SideBySide, Take]:
     """What takes the steps of one network, or of several of one `architecture` at once, and the
-    function that takes one; see `Steps` for what is given.
+    function that takes one, from a graph or not; see `Steps` for what is given.
 
     Raises Unfusible when several cannot be one computation.
     """
@@ -46,7 +46,7 @@ def stepping(
             network = Stack(models, form_of(cast(Any, architecture), data.shape, data.classes))
         return Steps(network, recipe, masks, states, made, execution.compile)
 
-    beside = captured and len(models) > 1 and not execution.compile and is_faster_so(models[0])
+    beside = captured and len(models) > 1 and not execution.compile and has_convolutions(models[0])
     steps = side_by_side() if beside else together()
     if not captured:
         return steps, steps.take
