@@ -10,10 +10,12 @@ from trainables.data import DatasetInfo
 from trainables.lineage.keys import Cell
 from trainables.models import blueprint
 
-AUTO_WEIGHTS = 4_000_000
-"""`fuse: auto` on a GPU that no probe has measured: as many networks as have together about as
-many weights."""
-AUTO_LARGEST = 32
+AUTO_WEIGHTS = {True: 2**26, False: 2**24}
+"""`fuse: auto` on a GPU that no probe has measured, with and without convolutions: as many networks
+as have together about as many weights…"""
+AUTO_NETWORKS = {True: 8, False: 64}
+"""… and no more, as on an H100 (docs/benchmarks.md): more are no faster there."""
+AUTO_LARGEST = max(AUTO_NETWORKS.values())
 
 
 def largest_bundles(
@@ -47,8 +49,8 @@ def fusing_notices(
         yield f"fuse: {name} is trained alone: {reason}"
     yield (
         f"fuse: {resources.fuse} trains up to {resources.fuse} lineages as one computation; their "
-        "numbers agree with those of lineages trained alone within float rounding, and are not "
-        "bit-identical (the column fused says which)"
+        "numbers agree with those of lineages trained alone within float rounding, and are "
+        "bit-identical only for convolutional networks on a GPU (the column fused says which)"
     )
 
 
@@ -76,5 +78,9 @@ def _why_alone(cell: Cell, info: DatasetInfo) -> str | None:
 
 
 def _auto(model: Any, info: DatasetInfo) -> int:
-    weights = sum(each.numel() for each in blueprint(model, info.shape, info.classes).parameters())
-    return max(1, min(AUTO_LARGEST, AUTO_WEIGHTS // weights))
+    from trainables.training.side_by_side import has_convolutions
+
+    network = blueprint(model, info.shape, info.classes)
+    weights = sum(each.numel() for each in network.parameters())
+    wide = has_convolutions(network)
+    return max(1, min(AUTO_NETWORKS[wide], AUTO_WEIGHTS[wide] // weights))

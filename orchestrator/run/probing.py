@@ -85,7 +85,7 @@ def probe_plan(
             data = DeviceData.of(arrays[canonical_json(lineage.dataset)], device)
             largest = bundles.get(kind_of(task), 1)
 
-            timed = partial(measure, cell.model, data, cell.train)
+            timed = partial(measure, cell.model, data, cell.train, resources.execution)
             name = f"{cell.model.name} on {cell.dataset.name}"
             told(f"measuring {name}")
             try:

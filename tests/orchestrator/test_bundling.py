@@ -199,7 +199,7 @@ def test_a_stopped_run_hands_out_nothing_and_says_that_it_is_unfinished(tmp_path
 
 @pytest.mark.parametrize(
     ("fuse", "gpu", "size"),
-    [("off", True, None), ("auto", False, None), ("auto", True, 32), (8, False, 8), (8, True, 8)],
+    [("off", True, None), ("auto", False, None), ("auto", True, 64), (8, False, 8), (8, True, 8)],
 )
 def test_how_many_go_together(tmp_path: Path, fuse: Any, gpu: bool, size: int | None) -> None:
     plan = planned(tmp_path, "methods: [one_shot]")

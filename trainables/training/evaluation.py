@@ -41,7 +41,8 @@ class Evaluations:
     def __init__(
         self, models: Sequence[nn.Module], loss: Loss, precision: Precision, captured: bool
     ) -> None:
-        self._models, self._loss, self._precision = tuple(models), loss, precision
+        self._models, self._loss = tuple(models), loss
+        self._precision: Precision = precision
         self._captured = captured
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._seen: set[int] = set()

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -12,6 +13,7 @@ from trainables.measures.masks import dense_masks
 from trainables.models import Model, build_model, prunable
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.evaluation import EVALUATION_BATCH, evaluate
+from trainables.training.execution import PLAIN, Execution
 from trainables.training.precision import laid_out
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
@@ -27,7 +29,9 @@ HARMLESS_RATE = 1e-6
 """A learning rate with which nothing diverges; steps take the same time with any."""
 
 
-def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> Timing:
+def measure(
+    config: Model, data: DeviceData, recipe: Recipe, execution: Execution = PLAIN, fused: int = 1
+) -> Timing:
     """Train `fused` networks of `config` for some dozen steps, with masks, and time it.
 
     Raises Unfusible as `train` does, and what the device raises when its memory is too small.
@@ -35,13 +39,14 @@ def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> 
     device = data.train.labels.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    trained = partial(_trained, config, data, recipe, execution, fused)
     # The first steps of all choose algorithms and fill caches.
-    _trained(config, data, recipe, fused, FEW)
-    few, few_seconds = _trained(config, data, recipe, fused, FEW)
-    many, many_seconds = _trained(config, data, recipe, fused, MANY)
+    trained(FEW)
+    few, few_seconds = trained(FEW)
+    many, many_seconds = trained(MANY)
     for _ in range(TURNS - 1 if many_seconds < LONG_SECONDS else 0):
-        few_seconds = min(few_seconds, _trained(config, data, recipe, fused, FEW)[1])
-        many_seconds = min(many_seconds, _trained(config, data, recipe, fused, MANY)[1])
+        few_seconds = min(few_seconds, trained(FEW)[1])
+        many_seconds = min(many_seconds, trained(MANY)[1])
     step = (many_seconds - few_seconds) / (many - few)
     if step <= 0:  # the machine was busy with something else
         step = many_seconds / many
@@ -54,7 +59,7 @@ def measure(config: Model, data: DeviceData, recipe: Recipe, fused: int = 1) -> 
 
 
 def _trained(
-    config: Model, data: DeviceData, recipe: Recipe, fused: int, steps: int
+    config: Model, data: DeviceData, recipe: Recipe, execution: Execution, fused: int, steps: int
 ) -> tuple[int, float]:
     """How many steps were taken, at least `steps`, and the seconds."""
     train_part = _first(data.train, steps * recipe.batch_size)
@@ -69,8 +74,12 @@ def _trained(
         model = build_model(config, data.shape, data.classes, seed)
         model = laid_out(model, recipe.precision, device)
         masks = dense_masks(prunable(model))
-        training = Training(model, masks, part, short, Randomness(seed, 0), architecture=config)
-        trainings.append(training)
+        trainings.append(
+            Training(
+                model, masks, part, short, Randomness(seed, 0),
+                architecture=config, execution=execution,
+            )
+        )  # fmt: skip
     return epochs * an_epoch, _seconds(device, lambda: train(trainings))
 
 
