@@ -38,7 +38,7 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
+from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import Shape, build_model, model, prunable
@@ -422,6 +422,21 @@ def of_sampled_rounds(name: Any) -> Numbers:
     return {"kept": pruned_by(config)}
 
 
+def of_layer_densities(name: Any) -> Numbers:
+    config = at_init(density=0.3, layer_densities=name)
+    kept = some_masks(network())
+    layers = nn.ModuleDict({"a": nn.Conv2d(3, 4, 3), "b": nn.Linear(5, 9), "c": nn.Linear(9, 5)})
+    masks = dense_masks(prunable(layers))
+    found = [config.highest_by_layer(scores_of(masks), masks, n) for n in (20, 100, 190)]
+    return {
+        "kept": pruned_by(config),
+        "of each layer": [[*kept_counts(each).values()] for each in found],
+        "of each masked layer": [
+            *kept_counts(config.highest_by_layer(scores_of(kept), kept, 90)).values()
+        ],
+    }
+
+
 def of_rounds(name: Any) -> Numbers:
     return {"kept": [at_init(density=0.05, rounds=6, schedule=name).kept_after_rounds(10_000)]}
 
@@ -757,6 +772,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "init": of_init,
     "inputs": of_inputs,
     "keep": of_keep,
+    "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,
     "sampled_rounds": of_sampled_rounds,

@@ -35,6 +35,7 @@ from trainables.pruning import (
 )
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.iterative import Iterative
+from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Scorer
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
@@ -95,6 +96,10 @@ def edited_scores(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: slightly(score) for name, score in found.items()}
 
 
+def edited_masks(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: mask.roll(1, 0) for name, mask in found.items()}
+
+
 def edited_batches(found: Any) -> Any:
     return tuple((slightly(inputs), labels) for inputs, labels in found)
 
@@ -131,6 +136,9 @@ EDITS: dict[str, Edit] = {
         to, batches.RandomBatches, "made", lambda made: (slightly(made[0]), made[1])
     ),
     "keep": lambda to, part: with_state(to),
+    "layer_densities": lambda to, part: with_result(
+        to, LayerDensities, "highest_by_layer", edited_masks
+    ),
     "padding_mode": lambda to, part: with_result(to, augmentation.F, "pad", rolled),
     "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
@@ -320,6 +328,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "inputs": {"method": {"name": "imp", "density": 0.3, "data": name}},
         "keep": {"train": {"keep": name}},
         "precision": {"train": {"precision": name}},
+        "layer_densities": {"method": snip | {"layer_densities": name}},
         "loss": {"train": {"loss": entry}},
         "lr_schedule": {"train": {"lr_schedule": entry}},
         "method": {"method": entry},

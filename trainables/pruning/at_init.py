@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from trainables.config import Choice, canonical, canonical_json
 from trainables.lazy_torch import Tensor
-from trainables.measures.masks import Masks
+from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
+from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Method, Network, Scorer, Step
 from trainables.pruning.parts import Selects, ToDensity
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import ScoringData
-from trainables.pruning.selection import keep_highest, sampled
+from trainables.pruning.selection import sampled_of_each
 
 
-class AtInit(Selects, ToDensity, ScoringData, Method):
+class AtInit(Selects, ToDensity, LayerDensities, ScoringData, Method):
     """The base of the method that every criterion is at initialization: one pruning, one training.
 
     The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round
     i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear). With `selection: sampled`, masks
-    are drawn at the last round, or at `every` one.
+    are drawn at the last round, or at `every` one. `layer_densities` says how many weights each
+    layer keeps, in which the highest scores of the layer stay.
     """
 
     global_scope = True
@@ -36,6 +39,11 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
         """One, which needs no trunk, and whose key has nothing of `prune`."""
         adds = canonical_json({"method": canonical(self)})
         return (Step(1, "prune", adds, density=self.density, scored="init"),)
+
+    def require_fit(self, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Raises Unfit."""
+        if self.layer_densities != "global":
+            self.require_room(self.density, weights())
 
     def scores(self, scoring: Scoring) -> dict[str, Tensor]:
         """What the criterion says."""
@@ -55,12 +63,13 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
         scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
         for round_, count in enumerate(counts, start=1):
             scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
-            highest = keep_highest(scores, masks, count)
+            highest = self.highest_by_layer(scores, masks, count)
             if network.sample is not None:
                 network.sample.add_scores(scores)
                 network.sample.add_highest(highest)
-            drawn = self._draws(round_)
-            masks = sampled(scores, masks, count, selection) if drawn else highest
+            if self._draws(round_):
+                highest = sampled_of_each(scores, masks, kept_counts(highest), selection)
+            masks = highest
         return masks
 
     def kept_after_rounds(self, total: int) -> list[int]:

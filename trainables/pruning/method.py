@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -140,6 +141,10 @@ class Method(Entry):
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """The iterations of a lineage, in order; the dense trunk, where there is one, is first."""
         raise NotImplementedError
+
+    def require_fit(self, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Raises Unfit when it cannot prune a network; `weights` gives its prunable weights, of
+        which only the shapes are to be looked at."""
 
     def __call__(self, network: Network) -> Masks:
         return self.call(network)
