@@ -207,6 +207,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
     "method/imp": {"density": 0.3, "ratio": 0.2, "data": "real"},
     "method/lottery_ticket": {"ratio": 0.2},
+    "method/nm": {"n": 1, "m": 3},
     "method/one_shot": {"ratio": 0.2},
     "method/sap": {"p": 0.5, "q": 1.0, "eta": 0.0, "gamma": 1.0, "beta": 0.9},
     "model/cnn": {"hidden": [64, 128, 256, 512]},

@@ -306,7 +306,7 @@ def _check_scope(spec: SweepSpec) -> None:
         method, scope = cell.method, cell.prune.scope
         if method.needs_global_scope and scope != "global":
             raise PlanError(
-                f"{method.name} compares all weights with each other, so it has no scope "
+                f"{method.name} decides itself which weights compete, so it has no scope "
                 f"{scope}; exclude it there: exclude: [{{method: {method.name}, scope: {scope}}}]",
                 ("methods", spec.methods.index(cell.method)),
             )

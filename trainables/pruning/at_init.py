@@ -20,7 +20,7 @@ from trainables.pruning.scoring_data import ScoringData
 from trainables.pruning.selection import sampled_of_each
 
 
-class AtInit(Selects, ToDensity, LayerDensities, ScoringData, Method):
+class AtInit(LayerDensities, Selects, ToDensity, ScoringData, Method):
     """The base of the method that every criterion is at initialization: one pruning, one training.
 
     The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round

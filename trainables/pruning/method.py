@@ -136,7 +136,7 @@ class Method(Entry):
     """
 
     global_scope: ClassVar[bool] = False
-    """Whether it compares all weights with each other by definition."""
+    """Whether it decides itself which weights compete: all of them, or groups of its own."""
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """The iterations of a lineage, in order; the dense trunk, where there is one, is first."""
