@@ -711,11 +711,16 @@ def of_everything() -> Numbers:
     } | lineage()  # fmt: skip
 
 
-def lineage() -> Numbers:
+def of_rewind(what: Any) -> Numbers:
+    return lineage(what)
+
+
+def lineage(what: Any = "weights") -> Numbers:
+    rewind = Rewind(step=2, what=what)
     cell = Cell(
         dataset=entry(DATASET, "digits"), model=config_of(plain), train=own_recipe(),
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
-        method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=Rewind(step=2)),
+        method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=rewind),
     )  # fmt: skip
     line = make_lineage(cell, {"name": "own"})
     found: Numbers = {}
@@ -776,6 +781,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,
+    "rewind": of_rewind,
     "sampled_rounds": of_sampled_rounds,
     "schedule": of_rounds,
     "scope": of_scope,

@@ -165,8 +165,10 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
     """For each trunk key, the steps whose weights its lineages rewind to."""
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
+        method = lineage.cell.method
+        step = method.rewind_step if method.rewinds == "weights" else 0
         for trunk in {lineage.trunk, lineage.keys[0]}:
-            steps.setdefault(trunk, set()).add(lineage.cell.method.rewind_step)
+            steps.setdefault(trunk, set()).add(step)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 

@@ -13,7 +13,7 @@ from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 from trainables.pruning.config import Pruning
-from trainables.pruning.parts import PARTS
+from trainables.pruning.parts import PARTS, Rewound
 from trainables.pruning.scope import Scope
 from trainables.pruning.score_sample import ScoreSample
 from trainables.pruning.scoring import Scoring
@@ -153,6 +153,11 @@ class Method(Entry):
     def rewind_step(self) -> int:
         """The training step that retraining starts from (0: the initialization)."""
         return 0
+
+    @property
+    def rewinds(self) -> Rewound:
+        """What goes back to that step."""
+        return "weights"
 
     @property
     def target(self) -> float | None:
