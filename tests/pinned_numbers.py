@@ -50,6 +50,8 @@ from trainables.pruning.at_init import AtInit
 from trainables.pruning.criterion import criterion
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
+from trainables.pruning.layer_densities import LayerDensities
+from trainables.pruning.method import METHOD
 from trainables.pruning.parts import Rewind, Rewinds
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.scoring import Batch, Scoring, gradient, summed
@@ -210,6 +212,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "method/nm": {"n": 1, "m": 3},
     "method/one_shot": {"ratio": 0.2},
     "method/sap": {"p": 0.5, "q": 1.0, "eta": 0.0, "gamma": 1.0, "beta": 0.9},
+    "method/random_search": {"density": 0.3, "candidates": 5, "score": "loss", **EXAMPLES},
     "model/cnn": {"hidden": [64, 128, 256, 512]},
     "model/mlp": {"hidden": [128, 256]},
     "model/resnet20": {"width": 1},
@@ -234,6 +237,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
     *Pruning.model_fields, "init", "rewind", "selection", "criterion",
+    *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""
 
@@ -370,12 +374,13 @@ def of_augmentation(config: Any) -> Numbers:
 
 def of_method(config: Any) -> Numbers:
     """How much of each group goes, what is kept of the network, and the iterations."""
-    config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
-    weights = wave(3, 100)
-    kept = torch.arange(300).reshape(3, 100) % torch.tensor([[2], [3], [7]]) > 0
+    found: Numbers = {}
+    if isinstance(config, Iterative):
+        config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
+        kept = torch.arange(300).reshape(3, 100) % torch.tensor([[2], [3], [7]]) > 0
+        found["amounts"] = config.amount(wave(3, 100), kept).tolist()
     steps = config.steps(Pruning(iterations=2))
-    return {
-        "amounts": config.amount(weights, kept).tolist(),
+    return found | {
         "kept": pruned_by(config),
         "iterations": [
             [s.iteration, s.kind, s.inputs, s.density, s.scored] for s in steps
@@ -440,6 +445,10 @@ def of_layer_densities(name: Any) -> Numbers:
 
 def of_rounds(name: Any) -> Numbers:
     return {"kept": [at_init(density=0.05, rounds=6, schedule=name).kept_after_rounds(10_000)]}
+
+
+def of_score(name: Any) -> Numbers:
+    return {"kept": pruned_by(entry(METHOD, "random_search", score=name, candidates=9))}
 
 
 def of_scoring_data(name: Any) -> Numbers:
@@ -786,6 +795,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "schedule": of_rounds,
     "scope": of_scope,
     "scoring_data": of_scoring_data,
+    "score": of_score,
     "selection": of_selection,
 }
 

@@ -33,10 +33,11 @@ from trainables.pruning import (
     scoring_data,
     selection,
 )
-from trainables.pruning.at_init import AtInit
+from trainables.pruning.at_init import AtInit, PrunedAtInit
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Scorer
+from trainables.pruning.methods.random_search import RandomSearch
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
 from trainables.training.recipe import Recipe
@@ -141,12 +142,14 @@ EDITS: dict[str, Edit] = {
     ),
     "padding_mode": lambda to, part: with_result(to, augmentation.F, "pad", rolled),
     "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
+    "method/random_search": lambda to, part: with_result(to, RandomSearch, "_drawn", edited_masks),
     "rewind": lambda to, part: with_state(to),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
     "scope": lambda to, part: with_result(
         to, pinned_numbers, "grouped", lambda rows: [row.flip(1) for row in rows]
     ),
+    "score": lambda to, part: with_result(to, RandomSearch, "_cost", lambda cost: -cost),
     "scoring_data": lambda to, part: with_result(
         to, scoring_data, data_of(part.partition("/")[2]), edited_batches
     ),
@@ -295,7 +298,7 @@ def named_in_trunk(cell: Cell) -> set[str]:
 
 
 def named_in_steps(cell: Cell) -> set[str]:
-    pruning = () if isinstance(cell.method, AtInit) else named_in(cell.prune)
+    pruning = () if isinstance(cell.method, PrunedAtInit) else named_in(cell.prune)
     return {*named_in(cell.method), *pruning}
 
 
@@ -322,6 +325,7 @@ def with_part(cell: Cell, part: str) -> Cell:
     """`cell` with a part that a sweep file can name."""
     kind, name = part.split("/")
     required = {"image_folder": {"path": "x"}, "parquet": {"path": "x"}, "imp": {"density": 0.3}}
+    required["random_search"] = {"density": 0.3}
     required["step"] = {"milestones": [1]}
     entry = {"name": name, **required.get(name, {})}
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
@@ -345,6 +349,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "sampled_rounds": {"method": snip | {"sampled_rounds": name}},
         "schedule": {"method": snip | {"schedule": name}},
         "scope": {"prune": {"scope": name}},
+        "score": {"method": {"name": "random_search", "density": 0.3, "score": name}},
         "scoring_data": {"method": snip | {"data": name}},
         "selection": {"method": snip | {"selection": name}},
     }

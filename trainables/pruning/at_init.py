@@ -20,20 +20,10 @@ from trainables.pruning.scoring_data import ScoringData
 from trainables.pruning.selection import sampled_of_each
 
 
-class AtInit(LayerDensities, Selects, ToDensity, ScoringData, Method):
-    """The base of the method that every criterion is at initialization: one pruning, one training.
-
-    The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round
-    i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear). With `selection: sampled`, masks
-    are drawn at the last round, or at `every` one. `layer_densities` says how many weights each
-    layer keeps, in which the highest scores of the layer stay.
-    """
+class PrunedAtInit(LayerDensities, ToDensity, Method):
+    """The base of methods that prune once, at initialization, and train what is left."""
 
     global_scope = True
-
-    sampled_rounds: Annotated[Literal["last", "every"], Choice("sampled_rounds")] = "last"
-    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
-    schedule: Annotated[Literal["exponential", "linear"], Choice("schedule")] = "exponential"
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """One, which needs no trunk, and whose key has nothing of `prune`."""
@@ -44,6 +34,20 @@ class AtInit(LayerDensities, Selects, ToDensity, ScoringData, Method):
         """Raises Unfit."""
         if self.layer_densities != "global":
             self.require_room(self.density, weights())
+
+
+class AtInit(Selects, ScoringData, PrunedAtInit):
+    """The base of the method that every criterion is at initialization: one pruning, one training.
+
+    The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round
+    i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear). With `selection: sampled`, masks
+    are drawn at the last round, or at `every` one. `layer_densities` says how many weights each
+    layer keeps, in which the highest scores of the layer stay.
+    """
+
+    sampled_rounds: Annotated[Literal["last", "every"], Choice("sampled_rounds")] = "last"
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    schedule: Annotated[Literal["exponential", "linear"], Choice("schedule")] = "exponential"
 
     def scores(self, scoring: Scoring) -> dict[str, Tensor]:
         """What the criterion says."""
