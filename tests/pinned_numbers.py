@@ -207,6 +207,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "loss/cross_entropy": {"label_smoothing": 0.0},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
+    "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
     "method/imp": {"density": 0.3, "ratio": 0.2, "data": "real"},
     "method/lottery_ticket": {"ratio": 0.2},
     "method/nm": {"n": 1, "m": 3},

@@ -37,6 +37,7 @@ from trainables.pruning.at_init import AtInit, PrunedAtInit
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Scorer
+from trainables.pruning.methods.force import FORCE
 from trainables.pruning.methods.random_search import RandomSearch
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
@@ -109,6 +110,10 @@ def rolled(images: torch.Tensor) -> torch.Tensor:
     return images.roll(1, dims=-1)
 
 
+def one_less(counts: list[int]) -> list[int]:
+    return [count - 1 for count in counts]
+
+
 def one_more(count: Any) -> Any:
     return count + 1
 
@@ -143,6 +148,7 @@ EDITS: dict[str, Edit] = {
     "padding_mode": lambda to, part: with_result(to, augmentation.F, "pad", rolled),
     "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
     "method/random_search": lambda to, part: with_result(to, RandomSearch, "_drawn", edited_masks),
+    "method/force": lambda to, part: with_result(to, FORCE, "kept_after_rounds", one_less),
     "rewind": lambda to, part: with_state(to),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
@@ -325,7 +331,7 @@ def with_part(cell: Cell, part: str) -> Cell:
     """`cell` with a part that a sweep file can name."""
     kind, name = part.split("/")
     required = {"image_folder": {"path": "x"}, "parquet": {"path": "x"}, "imp": {"density": 0.3}}
-    required["random_search"] = {"density": 0.3}
+    required |= {each: {"density": 0.3} for each in ("force", "random_search")}
     required["step"] = {"milestones": [1]}
     entry = {"name": name, **required.get(name, {})}
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}

@@ -36,18 +36,38 @@ class PrunedAtInit(LayerDensities, ToDensity, Method):
             self.require_room(self.density, weights())
 
 
-class AtInit(Selects, ScoringData, PrunedAtInit):
+class InRounds(PrunedAtInit):
+    """The base of those that do so in several rounds, which bring the density down on a `schedule`:
+    after round i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear)."""
+
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    schedule: Annotated[Literal["exponential", "linear"], Choice("schedule")] = "exponential"
+
+    def kept_after_rounds(self, total: int) -> list[int]:
+        """How many of `total` weights are kept after each round: exact at the last one, and in the
+        floats of SynFlow's published code on the way."""
+        last = kept_count(self.density, total)
+        on_the_way = [self.round_density(round_) for round_ in range(1, self.rounds)]
+        # In floats a tiny density leaves nothing, and the last round keeps at least one weight.
+        return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
+
+    def round_density(self, round_: int) -> float:
+        """The density after `round_` (from 1) of the rounds."""
+        done = round_ / self.rounds
+        if self.schedule == "exponential":
+            return self.density**done
+        return 1 - (1 - self.density) * done
+
+
+class AtInit(Selects, ScoringData, InRounds):
     """The base of the method that every criterion is at initialization: one pruning, one training.
 
-    The scores of `rounds` rounds bring the density down to `density` on a `schedule`: after round
-    i of n it is ρ^{i/n} (exponential) or 1 − (1−ρ)·i/n (linear). With `selection: sampled`, masks
-    are drawn at the last round, or at `every` one. `layer_densities` says how many weights each
-    layer keeps, in which the highest scores of the layer stay.
+    Every round scores what those before it have kept. With `selection: sampled`, masks are drawn at
+    the last round, or at `every` one. `layer_densities` says how many weights each layer keeps, in
+    which the highest scores of the layer stay.
     """
 
     sampled_rounds: Annotated[Literal["last", "every"], Choice("sampled_rounds")] = "last"
-    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
-    schedule: Annotated[Literal["exponential", "linear"], Choice("schedule")] = "exponential"
 
     def scores(self, scoring: Scoring) -> dict[str, Tensor]:
         """What the criterion says."""
@@ -75,21 +95,6 @@ class AtInit(Selects, ScoringData, PrunedAtInit):
                 highest = sampled_of_each(scores, masks, kept_counts(highest), selection)
             masks = highest
         return masks
-
-    def kept_after_rounds(self, total: int) -> list[int]:
-        """How many of `total` weights are kept after each round: exact at the last one, and in the
-        floats of SynFlow's published code on the way."""
-        last = kept_count(self.density, total)
-        on_the_way = [self.round_density(round_) for round_ in range(1, self.rounds)]
-        # In floats a tiny density leaves nothing, and the last round keeps at least one weight.
-        return [max(last, total - int((1.0 - density) * total)) for density in on_the_way] + [last]
-
-    def round_density(self, round_: int) -> float:
-        """The density after `round_` (from 1) of the rounds."""
-        done = round_ / self.rounds
-        if self.schedule == "exponential":
-            return self.density**done
-        return 1 - (1 - self.density) * done
 
     def _draws(self, round_: int) -> bool:
         return self.samples and (self.sampled_rounds == "every" or round_ == self.rounds)
