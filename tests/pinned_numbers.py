@@ -38,7 +38,7 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
+from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import Shape, build_model, model, prunable
@@ -50,6 +50,8 @@ from trainables.pruning.at_init import AtInit
 from trainables.pruning.criterion import criterion
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
+from trainables.pruning.layer_densities import LayerDensities
+from trainables.pruning.method import METHOD
 from trainables.pruning.parts import Rewind, Rewinds
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.scoring import Batch, Scoring, gradient, summed
@@ -206,10 +208,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "loss/cross_entropy": {"label_smoothing": 0.0},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
+    "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
     "method/imp": {"density": 0.3, "ratio": 0.2, "data": "real"},
     "method/lottery_ticket": {"ratio": 0.2},
+    "method/nm": {"n": 1, "m": 3},
     "method/one_shot": {"ratio": 0.2},
     "method/sap": {"p": 0.5, "q": 1.0, "eta": 0.0, "gamma": 1.0, "beta": 0.9},
+    "method/random_search": {"density": 0.3, "candidates": 5, "score": "loss", **EXAMPLES},
     "model/cnn": {"hidden": [64, 128, 256, 512]},
     "model/mlp": {"hidden": [128, 256]},
     "model/resnet20": {"width": 1},
@@ -234,6 +239,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
     *Pruning.model_fields, "init", "rewind", "selection", "criterion",
+    *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""
 
@@ -370,12 +376,13 @@ def of_augmentation(config: Any) -> Numbers:
 
 def of_method(config: Any) -> Numbers:
     """How much of each group goes, what is kept of the network, and the iterations."""
-    config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
-    weights = wave(3, 100)
-    kept = torch.arange(300).reshape(3, 100) % torch.tensor([[2], [3], [7]]) > 0
+    found: Numbers = {}
+    if isinstance(config, Iterative):
+        config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
+        kept = torch.arange(300).reshape(3, 100) % torch.tensor([[2], [3], [7]]) > 0
+        found["amounts"] = config.amount(wave(3, 100), kept).tolist()
     steps = config.steps(Pruning(iterations=2))
-    return {
-        "amounts": config.amount(weights, kept).tolist(),
+    return found | {
         "kept": pruned_by(config),
         "iterations": [
             [s.iteration, s.kind, s.inputs, s.density, s.scored] for s in steps
@@ -423,8 +430,27 @@ def of_sampled_rounds(name: Any) -> Numbers:
     return {"kept": pruned_by(config)}
 
 
+def of_layer_densities(name: Any) -> Numbers:
+    config = at_init(density=0.3, layer_densities=name)
+    kept = some_masks(network())
+    layers = nn.ModuleDict({"a": nn.Conv2d(3, 4, 3), "b": nn.Linear(5, 9), "c": nn.Linear(9, 5)})
+    masks = dense_masks(prunable(layers))
+    found = [config.highest_by_layer(scores_of(masks), masks, n) for n in (20, 100, 190)]
+    return {
+        "kept": pruned_by(config),
+        "of each layer": [[*kept_counts(each).values()] for each in found],
+        "of each masked layer": [
+            *kept_counts(config.highest_by_layer(scores_of(kept), kept, 90)).values()
+        ],
+    }
+
+
 def of_rounds(name: Any) -> Numbers:
     return {"kept": [at_init(density=0.05, rounds=6, schedule=name).kept_after_rounds(10_000)]}
+
+
+def of_score(name: Any) -> Numbers:
+    return {"kept": pruned_by(entry(METHOD, "random_search", score=name, candidates=9))}
 
 
 def of_scoring_data(name: Any) -> Numbers:
@@ -696,11 +722,16 @@ def of_everything() -> Numbers:
     } | lineage()  # fmt: skip
 
 
-def lineage() -> Numbers:
+def of_rewind(what: Any) -> Numbers:
+    return lineage(what)
+
+
+def lineage(what: Any = "weights") -> Numbers:
+    rewind = Rewind(step=2, what=what)
     cell = Cell(
         dataset=entry(DATASET, "digits"), model=config_of(plain), train=own_recipe(),
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
-        method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=Rewind(step=2)),
+        method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=rewind),
     )  # fmt: skip
     line = make_lineage(cell, {"name": "own"})
     found: Numbers = {}
@@ -758,12 +789,15 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "init": of_init,
     "inputs": of_inputs,
     "keep": of_keep,
+    "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,
+    "rewind": of_rewind,
     "sampled_rounds": of_sampled_rounds,
     "schedule": of_rounds,
     "scope": of_scope,
     "scoring_data": of_scoring_data,
+    "score": of_score,
     "selection": of_selection,
 }
 

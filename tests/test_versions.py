@@ -33,9 +33,12 @@ from trainables.pruning import (
     scoring_data,
     selection,
 )
-from trainables.pruning.at_init import AtInit
+from trainables.pruning.at_init import AtInit, PrunedAtInit
 from trainables.pruning.iterative import Iterative
+from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Scorer
+from trainables.pruning.methods.force import FORCE
+from trainables.pruning.methods.random_search import RandomSearch
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
 from trainables.training.recipe import Recipe
@@ -95,12 +98,20 @@ def edited_scores(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: slightly(score) for name, score in found.items()}
 
 
+def edited_masks(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: mask.roll(1, 0) for name, mask in found.items()}
+
+
 def edited_batches(found: Any) -> Any:
     return tuple((slightly(inputs), labels) for inputs, labels in found)
 
 
 def rolled(images: torch.Tensor) -> torch.Tensor:
     return images.roll(1, dims=-1)
+
+
+def one_less(counts: list[int]) -> list[int]:
+    return [count - 1 for count in counts]
 
 
 def one_more(count: Any) -> Any:
@@ -131,13 +142,20 @@ EDITS: dict[str, Edit] = {
         to, batches.RandomBatches, "made", lambda made: (slightly(made[0]), made[1])
     ),
     "keep": lambda to, part: with_state(to),
+    "layer_densities": lambda to, part: with_result(
+        to, LayerDensities, "highest_by_layer", edited_masks
+    ),
     "padding_mode": lambda to, part: with_result(to, augmentation.F, "pad", rolled),
     "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
+    "method/random_search": lambda to, part: with_result(to, RandomSearch, "_drawn", edited_masks),
+    "method/force": lambda to, part: with_result(to, FORCE, "kept_after_rounds", one_less),
+    "rewind": lambda to, part: with_state(to),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
     "scope": lambda to, part: with_result(
         to, pinned_numbers, "grouped", lambda rows: [row.flip(1) for row in rows]
     ),
+    "score": lambda to, part: with_result(to, RandomSearch, "_cost", lambda cost: -cost),
     "scoring_data": lambda to, part: with_result(
         to, scoring_data, data_of(part.partition("/")[2]), edited_batches
     ),
@@ -259,6 +277,10 @@ DATA_FIELDS = {"imp": "inputs"}
 """What the field `data` chooses of."""
 
 
+FIELDS = {"what": "rewind"}
+"""What a field chooses of, where that is not called as the field."""
+
+
 def named_in(config: Config) -> Iterator[str]:
     """The parts that a config is made with, by what a sweep file says: its names and values."""
     if isinstance(config, AtInit):
@@ -273,7 +295,7 @@ def named_in(config: Config) -> Iterator[str]:
         elif field == "data":
             yield f"{DATA_FIELDS.get(config.name, 'scoring_data')}/{value}"  # pyright: ignore
         else:
-            yield f"{field}/{value}"
+            yield f"{FIELDS.get(field, field)}/{value}"
 
 
 def named_in_trunk(cell: Cell) -> set[str]:
@@ -282,7 +304,7 @@ def named_in_trunk(cell: Cell) -> set[str]:
 
 
 def named_in_steps(cell: Cell) -> set[str]:
-    pruning = () if isinstance(cell.method, AtInit) else named_in(cell.prune)
+    pruning = () if isinstance(cell.method, PrunedAtInit) else named_in(cell.prune)
     return {*named_in(cell.method), *pruning}
 
 
@@ -309,6 +331,7 @@ def with_part(cell: Cell, part: str) -> Cell:
     """`cell` with a part that a sweep file can name."""
     kind, name = part.split("/")
     required = {"image_folder": {"path": "x"}, "parquet": {"path": "x"}, "imp": {"density": 0.3}}
+    required |= {each: {"density": 0.3} for each in ("force", "random_search")}
     required["step"] = {"milestones": [1]}
     entry = {"name": name, **required.get(name, {})}
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
@@ -320,6 +343,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "inputs": {"method": {"name": "imp", "density": 0.3, "data": name}},
         "keep": {"train": {"keep": name}},
         "precision": {"train": {"precision": name}},
+        "layer_densities": {"method": snip | {"layer_densities": name}},
         "loss": {"train": {"loss": entry}},
         "lr_schedule": {"train": {"lr_schedule": entry}},
         "method": {"method": entry},
@@ -327,9 +351,11 @@ def with_part(cell: Cell, part: str) -> Cell:
         "optimizer": {"train": {"optimizer": entry}},
         "padding_mode": {"train": {"augment": {"padding_mode": name}}},
         "plug-ins": {},
+        "rewind": {"method": {"name": "lottery_ticket", "rewind": {"what": name}}},
         "sampled_rounds": {"method": snip | {"sampled_rounds": name}},
         "schedule": {"method": snip | {"schedule": name}},
         "scope": {"prune": {"scope": name}},
+        "score": {"method": {"name": "random_search", "density": 0.3, "score": name}},
         "scoring_data": {"method": snip | {"data": name}},
         "selection": {"method": snip | {"selection": name}},
     }

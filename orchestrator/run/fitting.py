@@ -7,20 +7,24 @@ from orchestrator.run.planning import PlanError, ResolvedDataset
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lazy_torch import torch
-from trainables.models import Model, blueprint
+from trainables.models import Model, blueprint, prunable
 from trainables.plugins.entry import Entry, PluginError
+from trainables.pruning import Method
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import smallest_batch
 from trainables.training.recipe import Recipe
 
 
 def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
-    """Raise PlanError when a recipe cannot train on a dataset, or a model on a recipe's batches."""
+    """Raise PlanError when a recipe cannot train on a dataset, a model on a recipe's batches,
+    or when a method cannot prune a model."""
     info = {dataset.config: dataset.info for dataset in datasets}
-    every = cells(spec)
-    distinct = dict.fromkeys((cell.dataset, cell.model, cell.train) for cell in every)
+    distinct = dict.fromkeys((cell.dataset, cell.model, cell.train) for cell in cells(spec))
     for dataset, recipe in dict.fromkeys((dataset, recipe) for dataset, _, recipe in distinct):
         _check_recipe(recipe, info[dataset], dataset.name, ("train", spec.train.index(recipe)))
+    pruned = dict.fromkeys((cell.dataset, cell.model, cell.method) for cell in cells(spec))
+    for dataset, model, method in pruned:
+        _check_method(spec, method, model, info[dataset])
     for dataset, model, recipe in distinct:
         field = ("train", spec.train.index(recipe))
         _check_batches(spec, model, recipe, dataset, info[dataset])
@@ -56,6 +60,14 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
         with _mistakes(schedule, (*field, "lr_schedule")):
             for epoch in (0, recipe.epochs - 1):
                 recipe.rate(epoch)
+
+
+def _check_method(spec: SweepSpec, method: Method, model: Model, info: DatasetInfo) -> None:
+    try:
+        method.require_fit(lambda: prunable(blueprint(model, info.shape, info.classes)))
+    except Unfit as error:
+        at = ("methods", spec.methods.index(method), error.option)
+        raise PlanError(f"{model.name}: {error}", at) from error
 
 
 def _check_batches(

@@ -165,8 +165,10 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
     """For each trunk key, the steps whose weights its lineages rewind to."""
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
+        method = lineage.cell.method
+        step = method.rewind_step if method.rewinds == "weights" else 0
         for trunk in {lineage.trunk, lineage.keys[0]}:
-            steps.setdefault(trunk, set()).add(lineage.cell.method.rewind_step)
+            steps.setdefault(trunk, set()).add(step)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 
@@ -306,7 +308,7 @@ def _check_scope(spec: SweepSpec) -> None:
         method, scope = cell.method, cell.prune.scope
         if method.needs_global_scope and scope != "global":
             raise PlanError(
-                f"{method.name} compares all weights with each other, so it has no scope "
+                f"{method.name} decides itself which weights compete, so it has no scope "
                 f"{scope}; exclude it there: exclude: [{{method: {method.name}, scope: {scope}}}]",
                 ("methods", spec.methods.index(cell.method)),
             )

@@ -151,6 +151,18 @@ class TestBatchesOfOne:
         assert planned(model="cnn", dataset="{name: digits, subset: 51}") == (0, "")
 
 
+class TestMethods:
+    def test_a_last_layer_that_would_take_all_weights(self, planned: Planned) -> None:
+        random = "[{name: random, density: [0.1, 0.01], layer_densities: [erk, smart_ratio]}]"
+        code, said = planned(model="[linear, {name: mlp, hidden: [64]}]", methods=random)
+        assert code == 2
+        assert said == (
+            "s.yaml:6:41: methods.0.density.1: mlp: density 0.01 keeps 48 of 4,736 weights, and "
+            "smart_ratio keeps 192 of the last layer alone; choose a density of 0.041 or more, or "
+            "another layer_densities\n"
+        )
+
+
 class TestPluggedIn:
     @pytest.mark.parametrize(
         ("train", "field", "reason"),

@@ -41,7 +41,7 @@ def test_a_sweep_that_does_not_fit_the_disk_is_refused(
 
 @pytest.mark.parametrize("name", ["snip", "imp"])
 def test_a_global_method_refuses_another_scope(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PlanError, match=f"{name} compares all weights .* exclude") as error:
+    with pytest.raises(PlanError, match=f"{name} decides itself which .* exclude") as error:
         run(tmp_path, f"prune: {{scope: layer}}\nmethods: [{{name: {name}, density: 0.1}}]")
     assert error.value.field == ("methods", 0)
     assert not (tmp_path / "store").exists()

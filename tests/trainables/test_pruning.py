@@ -182,9 +182,11 @@ def test_signs_do_not_matter() -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in WEIGHTS)
 
 
-def test_only_a_lottery_ticket_can_rewind_to_a_later_step() -> None:
-    assert method("lottery_ticket", rewind={"step": 7}).rewind_step == 7
-    assert method("one_shot").rewind_step == method("sap").rewind_step == 0
+@pytest.mark.parametrize("name", ["lottery_ticket", "one_shot", "sap"])
+def test_a_method_rewinds_to_the_initialization_or_to_a_later_step(name: str) -> None:
+    assert (method(name).rewind_step, method(name).rewinds) == (0, "weights")
+    assert method(name, rewind={"step": 7}).rewind_step == 7
+    assert method(name, rewind={"what": "nothing"}).rewinds == "nothing"
 
 
 @pytest.mark.parametrize("p_q", [(1.0, 1.0), (0.0, 1.0), (1.1, 2.0), (0.5, 0.9)])
@@ -264,7 +266,7 @@ def test_a_ratio_takes_exactly_its_floor_from_every_group(net, scope, config) ->
 def test_sap_takes_the_amount_of_every_group_and_empties_none(net, scope, config) -> None:
     weights, masks = net
     after = grouped(pruned(config, scope, weights, masks), scope)
-    options = config.model_dump(exclude={"name", "criterion"})
+    options = config.model_dump(exclude={"name", "criterion", "rewind"})
     groups = zip(grouped(weights, scope), grouped(masks, scope), after, strict=True)
     for values, before, left in groups:
         d = before.sum(1)

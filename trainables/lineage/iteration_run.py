@@ -75,8 +75,10 @@ class IterationRun(Iteration):
             rewound, made = self._scored_and_pruned(model)
         model.load_state_dict(rewound)
         made.prune_seconds = time.perf_counter() - started
-        start = self.lineage.cell.method.rewind_step
-        training = self._training(model, made.masks, self.step.iteration, start)
+        method = self.lineage.cell.method
+        training = self._training(model, made.masks, self.step.iteration, method.rewind_step)
+        if method.rewinds == "nothing":
+            training = replace(training, recipe=training.recipe.at_last_rate())
         made.progress = yield replace(training, checkpoint=self._checkpoint())
         return made
 
@@ -87,6 +89,8 @@ class IterationRun(Iteration):
         sample = self._score_sample(masks)
         made = self._measured_pruned(model, self._masks(model, masks, sample))
         made.scores = sample
+        if scored is not None and self.lineage.cell.method.rewinds != "weights":
+            return scored, made
         rewound = self._rewound_state()
         if scored is not None and not self.lineage.cell.prune.rewind_batchnorm:
             buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))

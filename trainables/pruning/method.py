@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 from trainables.pruning.config import Pruning
-from trainables.pruning.parts import PARTS
+from trainables.pruning.parts import PARTS, Rewound
 from trainables.pruning.scope import Scope
 from trainables.pruning.score_sample import ScoreSample
 from trainables.pruning.scoring import Scoring
@@ -135,11 +136,15 @@ class Method(Entry):
     """
 
     global_scope: ClassVar[bool] = False
-    """Whether it compares all weights with each other by definition."""
+    """Whether it decides itself which weights compete: all of them, or groups of its own."""
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """The iterations of a lineage, in order; the dense trunk, where there is one, is first."""
         raise NotImplementedError
+
+    def require_fit(self, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Raises Unfit when it cannot prune a network; `weights` gives its prunable weights, of
+        which only the shapes are to be looked at."""
 
     def __call__(self, network: Network) -> Masks:
         return self.call(network)
@@ -148,6 +153,11 @@ class Method(Entry):
     def rewind_step(self) -> int:
         """The training step that retraining starts from (0: the initialization)."""
         return 0
+
+    @property
+    def rewinds(self) -> Rewound:
+        """What goes back to that step."""
+        return "weights"
 
     @property
     def target(self) -> float | None:

@@ -11,10 +11,19 @@ Density = Annotated[float, Field(gt=0, le=1)]
 Selection = Annotated[Literal["threshold", "sampled"], Choice("selection")]
 
 
+Rewound = Literal["weights", "learning_rate", "nothing"]
+
+
 class Rewind(Config):
-    """Where retraining starts: step 0 is the initialization, step k the trunk after k steps."""
+    """Where retraining starts: step 0 is the initialization, step k the trunk after k steps.
+
+    `what` goes back there (Renda et al., 2020): the weights, and the learning rate with them; the
+    learning rate alone, so that training goes on from the weights that were scored; or nothing, so
+    that they are fine-tuned at the last learning rate, for as many steps.
+    """
 
     step: Annotated[int, Field(ge=0)] = 0
+    what: Annotated[Rewound, Choice("rewind")] = "weights"
 
 
 class Rewinds(Config):
@@ -25,6 +34,10 @@ class Rewinds(Config):
     @property
     def rewind_step(self) -> int:
         return self.rewind.step
+
+    @property
+    def rewinds(self) -> Rewound:
+        return self.rewind.what
 
 
 class ToDensity(Config):

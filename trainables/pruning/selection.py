@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from math import inf
 
@@ -49,6 +50,16 @@ def keep_highest(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
     return {name: stay[name].view(mask.shape) for name, mask in masks.items()}
 
 
+def keep_highest_of_each(
+    scores: dict[str, Tensor], masks: Masks, counts: Mapping[str, int]
+) -> Masks:
+    """`keep_highest` in each layer by itself."""
+    kept: Masks = {}
+    for name, mask in masks.items():
+        kept |= keep_highest({name: scores[name]}, {name: mask}, counts[name])
+    return kept
+
+
 def _lowest_but(dropped: int, rows: dict[str, Tensor], kept: Masks, total: int) -> float:
     """The kept score that `dropped` of the `total` kept ones come before in ascending order."""
     if any(row.device.type != "cpu" for row in kept.values()):
@@ -87,6 +98,13 @@ def sampled(
     `generator` is on the CPU.
     """
     counts = kept_counts(keep_highest(scores, masks, count))
+    return sampled_of_each(scores, masks, counts, generator)
+
+
+def sampled_of_each(
+    scores: dict[str, Tensor], masks: Masks, counts: Mapping[str, int], generator: torch.Generator
+) -> Masks:
+    """The same, where it is known how many weights each layer keeps."""
     drawn: Masks = {}
     for name, mask in masks.items():
         drawn |= keep_highest({name: _race(scores[name], generator)}, {name: mask}, counts[name])

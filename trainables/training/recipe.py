@@ -12,7 +12,7 @@ from trainables.training.augmentation import AUGMENTATION, Augmentation, FlipAnd
 from trainables.training.losses import CROSS_ENTROPY, LOSS, Loss
 from trainables.training.optimizers import OPTIMIZER, SGD, Optimizer
 from trainables.training.precision import Precision
-from trainables.training.schedules import SCHEDULE, Cosine, Schedule
+from trainables.training.schedules import SCHEDULE, Constant, Cosine, Schedule
 
 
 class Recipe(Config):
@@ -44,6 +44,13 @@ class Recipe(Config):
                 "no_norm", "clip_before_mask needs clip_grad_norm, the norm to clip to"
             )
         return self
+
+    def at_last_rate(self) -> Self:
+        """The same with the learning rate of the last epoch in every one."""
+        optimizer = self.optimizer.model_copy(update={"lr": self.rate(self.epochs - 1)})
+        return self.model_copy(
+            update={"optimizer": optimizer, "lr_schedule": Constant(name="constant")}
+        )
 
     def rate(self, epoch: int) -> float:
         """The learning rate of `epoch`, from 0. Raises PluginError when the schedule gives none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainables.lazy_torch import Tensor
 from trainables.pruning.criterion import criterion
-from trainables.pruning.scoring import Scoring, gradient, loss, summed
+from trainables.pruning.scoring import Named, Scoring, gradient, loss, summed
 from trainables.pruning.scoring_data import Examples
 
 
@@ -14,12 +14,15 @@ def snip(scoring: Scoring) -> dict[str, Tensor]:
 
     The absolute value is that of the sum, not a sum of absolute values.
     """
+    slopes = loss_slopes(scoring, scoring.weights)
+    return {name: (weight * slopes[name]).abs() for name, weight in scoring.weights.items()}
+
+
+def loss_slopes(scoring: Scoring, weights: Named) -> Named:
+    """∂L/∂w at `weights`, L summed over all examples."""
     # Here, as it derives classes from torch's, which listing criteria does not import.
     from trainables.pruning.convolution import Convolutions, by_tap
 
-    weights = by_tap(scoring.weights)
+    leaves = by_tap(weights)
     with Convolutions():
-        slopes = summed(
-            gradient(loss(scoring, weights, batch), weights) for batch in scoring.batches
-        )
-    return {name: (weight * slopes[name]).abs() for name, weight in scoring.weights.items()}
+        return summed(gradient(loss(scoring, leaves, batch), leaves) for batch in scoring.batches)

@@ -36,6 +36,17 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
     data: Annotated[Literal["real", "random"], Choice("inputs")] = "real"
 
     @model_validator(mode="after")
+    def _rewinds_to_real_weights(self) -> Self:
+        if self.data == "random" and self.rewind.what != "weights":
+            raise PydanticCustomError(
+                "meaningless",
+                "the mask of data: random is trained from weights of the real trunk; leave out "
+                "what, or set data: real",
+                {"at": ("rewind", "what")},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _few_enough_iterations(self) -> Self:
         if self._rounds > MAX_ITERATIONS:
             # In floats, and upwards, so that what is advised is enough.

@@ -11,11 +11,11 @@ from trainables.pruning.amount import ratio_amount
 from trainables.pruning.config import Pruning
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
-from trainables.pruning.parts import Ratio
+from trainables.pruning.parts import Ratio, Rewinds
 
 
 @method
-class OneShot(Iterative):
+class OneShot(Rewinds, Iterative):
     """Prune by the magnitudes of the dense trained weights w_0, at every iteration."""
 
     scored = "dense"

@@ -10,11 +10,11 @@ from trainables.lazy_torch import Tensor
 from trainables.pruning.amount import pq_amount
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
-from trainables.pruning.parts import Ratio
+from trainables.pruning.parts import Ratio, Rewinds
 
 
 @method
-class SAP(Iterative):
+class SAP(Rewinds, Iterative):
     """Sparsity-informed Adaptive Pruning (SAP Algorithm 1)."""
 
     name: Literal["sap"]
