@@ -15,6 +15,7 @@ from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, tru
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
+from trainables.training.augmentation import Unfit
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
@@ -306,7 +307,7 @@ def _check_scope(spec: SweepSpec) -> None:
         method, scope = cell.method, cell.prune.scope
         if method.needs_global_scope and scope != "global":
             raise PlanError(
-                f"{method.name} compares all weights with each other, so it has no scope "
+                f"{method.name} compares {method.compares}, so it has no scope "
                 f"{scope}; exclude it there: exclude: [{{method: {method.name}, scope: {scope}}}]",
                 ("methods", spec.methods.index(cell.method)),
             )
@@ -325,6 +326,10 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
                 ("methods", number, "rewind", "step"),
             )
+        try:
+            method.require_fit(recipe, steps)
+        except Unfit as error:
+            raise PlanError(str(error), ("methods", number, error.option)) from error
         examples, available = method.real_examples, info[dataset].train_examples
         if examples > available:
             raise PlanError(

@@ -75,9 +75,13 @@ class IterationRun(Iteration):
             rewound, made = self._scored_and_pruned(model)
         model.load_state_dict(rewound)
         made.prune_seconds = time.perf_counter() - started
-        start = self.lineage.cell.method.rewind_step
-        training = self._training(model, made.masks, self.step.iteration, start)
-        made.progress = yield replace(training, checkpoint=self._checkpoint())
+        method = self.lineage.cell.method
+        training = self._training(model, made.masks, self.step.iteration, method.rewind_step)
+        schedule = method.mask_schedule(self._network(model, made.masks), training.steps)
+        made.progress = yield replace(
+            training, checkpoint=self._checkpoint(), mask_schedule=schedule
+        )
+        made.masks = made.progress.masks or made.masks
         return made
 
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
@@ -110,8 +114,14 @@ class IterationRun(Iteration):
         return ScoreSample(masks, count, stream(seed, "kept scores")) if count else None
 
     def _masks(self, model: nn.Module, masks: Masks, sample: ScoreSample | None) -> Masks:
+        with float32_products("float32"):
+            return self.lineage.cell.method(self._network(model, masks, sample))
+
+    def _network(
+        self, model: nn.Module, masks: Masks, sample: ScoreSample | None = None
+    ) -> Network:
         cell = self.lineage.cell
-        network = Network(
+        return Network(
             model=model,
             masks=masks,
             data=self.bench.data,
@@ -121,8 +131,6 @@ class IterationRun(Iteration):
             density=self.step.density,
             sample=sample,
         )
-        with float32_products("float32"):
-            return cell.method(network)
 
     def _all(self, model: nn.Module) -> Masks:
         return dense_masks(prunable(model))

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.errors import Diverged, Interrupted
-from trainables.measures.masks import Masks
+from trainables.measures.masks import Masks, density
 from trainables.models import Model
 from trainables.store import Damaged, StoreError
 from trainables.training.batches import (
@@ -23,8 +23,9 @@ from trainables.training.batches import (
     steps_per_epoch,
 )
 from trainables.training.evaluation import Evaluation, evaluate
-from trainables.training.execution import PLAIN, Execution
+from trainables.training.execution import PLAIN, Execution, tell
 from trainables.training.graphs import graphed
+from trainables.training.mask_schedule import MaskSchedule
 from trainables.training.networks import Networks, One, Stack, form_of
 from trainables.training.precision import float32_products
 from trainables.training.progress import Begun, Checkpoint, Progress
@@ -48,6 +49,7 @@ class Training:
     called before every step and once after the last. `architecture` is what the model was made
     from; a run without is trained alone. Its numbers do not depend on `execution` but for rounding.
     `is_told` is asked between steps: whether to go, which saves the state and raises Interrupted.
+    With a `mask_schedule` the masks change on the way; those at its end are the progress's.
     """
 
     model: nn.Module
@@ -62,17 +64,25 @@ class Training:
     architecture: Model | None = None
     execution: Execution = PLAIN
     is_told: Callable[[], bool] = never
+    mask_schedule: MaskSchedule | None = None
 
     @property
     def kind(self) -> Any:
         """What runs have in common that can be one computation."""
         if self.architecture is None or not self.recipe.optimizer.elementwise:
             return id(self)
+        if self.mask_schedule is not None:  # an update may take the place of its step alone
+            return id(self)
         return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(len(self.data.train), self.recipe.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.recipe.epochs * self.steps_per_epoch
 
     def finish(self) -> Progress:
         """Train to the recipe's end.
@@ -148,6 +158,11 @@ class _Run:
             self.failed = error
 
     @property
+    def masks(self) -> Masks | None:
+        """The kept weights of now."""
+        return self.progress.masks or self.training.masks
+
+    @property
     def is_going(self) -> bool:
         return self.failed is None and self.progress.epoch < self.training.recipe.epochs
 
@@ -158,7 +173,7 @@ class _Run:
 
     def ended(self) -> Progress | Exception:
         training = self.training
-        self.snapshot(training.recipe.epochs * training.steps_per_epoch)
+        self.snapshot(training.steps)
         if self.failed is not None:
             return self.failed
         if self.progress.best is not None:
@@ -192,6 +207,8 @@ class _Run:
                 "test_accuracy": test.accuracy,
             }
         )
+        if training.mask_schedule is not None and self.masks is not None:
+            progress.rows[-1]["density"] = density(self.masks)
         self._keep_best()
 
     def _evaluated(self, examples: Examples) -> Evaluation:
@@ -233,13 +250,15 @@ class _Group:
         self._steps = Steps(
             _networks(self._trainings),
             of.recipe,
-            [training.masks for training in self._trainings],
+            [run.masks for run in runs],
             [run.progress.optimizer for run in runs],
             self._batches.made,
             of.execution.compile,
         )
         self._take = self._steps.take
-        if of.execution.graphs:
+        if of.execution.graphs and of.mask_schedule is not None:
+            tell("graphs: on: steps are taken without graphs where masks change within a training")
+        elif of.execution.graphs:
             self._take = graphed(self._steps, of.recipe, of.data.train.labels.device)
         for run in runs:
             run.progress.fused = max(run.progress.fused, len(runs))
@@ -288,7 +307,7 @@ class _Group:
                         run.snapshot(epoch * self._first.steps_per_epoch + step)
                     # To write them is no training.
                     self._since += time.perf_counter() - began
-                losses, correct = self._take(*drawn)
+                losses, correct = self._taken(epoch * self._first.steps_per_epoch + step, drawn)
                 totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
                 told = self._first.is_told()
@@ -301,6 +320,17 @@ class _Group:
             _Trained(at, rate, loss / seen, correct / seen)
             for loss, correct in zip(*totals.of_each(), strict=True)
         ]
+
+    def _taken(self, step: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """What the batch of `step` gives; masks change before that, or in its place, when due."""
+        schedule = self._first.mask_schedule
+        if schedule is None or not schedule.is_due(step):
+            return self._take(*drawn)
+        (run,) = self.runs
+        found = self._steps.backward(*drawn) if schedule.by_gradient else None
+        run.progress.masks = schedule.masks(step, run.masks or {})
+        self._steps.change_masks([run.progress.masks])
+        return found or self._take(*drawn)
 
     @property
     def _is_due(self) -> bool:
