@@ -61,8 +61,9 @@ class WithinTraining(ToDensity, Method):
             )
         if not self.updates(steps):
             raise Unfit(
-                f"{self.name} would not change the mask every {self.every} steps in a training of "
-                f"{steps}; choose a smaller every, or train longer",
+                f"a training of {steps} steps leaves {self.name} no room to change the mask every "
+                f"{self.every} of them, up to its share end of {self.end:g}; choose a smaller "
+                "every, or train longer",
                 "every",
             )
 
