@@ -1,9 +1,11 @@
 """Methods whose mask changes within a training: gradual magnitude, SET, RigL."""
 
+import logging
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -35,12 +37,17 @@ from trainables.store.artifacts import (
     decode_table,
     decode_tensors,
 )
+from trainables.training import execution as executing
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.checkpoint import StoredCheckpoint
+from trainables.training.execution import Execution
+from trainables.training.networks import One
+from trainables.training.optimizers import SGD, Optimizer, optimizer
 from trainables.training.progress import Progress, State
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
+from trainables.training.steps import Steps
 
 CPU = torch.device("cpu")
 DIGITS: DatasetOptions = TypeAdapter(DatasetConfig).validate_python(
@@ -371,34 +378,59 @@ def test_pruned_weights_are_zero_and_so_is_what_is_remembered_of_them(
     assert looked_at >= 2
 
 
-def test_a_weight_that_grows_has_no_momentum(data: DeviceData) -> None:
-    """Dropped at one update and grown at a later one, it begins anew."""
-    from trainables.training.networks import One
-    from trainables.training.steps import Steps
+class Remembering(torch.optim.Optimizer):
+    """Remembers something of every weight, whatever its gradient."""
 
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    held = self.state[weight].setdefault("held", torch.zeros_like(weight))
+                    weight.data.sub_(group["lr"] * held.add_(weight.grad + 1))
+
+
+@optimizer
+class RememberingConfig(Optimizer):
+    name: Literal["remembering"] = "remembering"
+    lr: float = 0.1
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return Remembering(parameters, self.lr)
+
+
+@pytest.mark.parametrize("used", [SGD(name="sgd", weight_decay=0.1), RememberingConfig()])
+def test_what_goes_and_what_comes_is_zero_and_nothing_is_remembered_of_it(used: Optimizer) -> None:
     layer = nn.Linear(64, 10, bias=False)
-    model = nn.Sequential(nn.Flatten(), layer)
-    full = {"1.weight": torch.ones(10, 64, dtype=torch.bool)}
-    without = {"1.weight": full["1.weight"].clone()}
-    without["1.weight"][0] = False
-    used = recipe(optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.1})
-    steps = Steps(One(model), used, [full], [{}])
+    everything = torch.ones(10, 64, dtype=torch.bool)
+    first, second = everything.clone(), everything.clone()
+    first[0], second[1] = False, False
+    network = One(nn.Sequential(nn.Flatten(), layer))
+    steps = Steps(network, recipe(optimizer=used), [{"1.weight": everything}], [{}])
     steps.at_rate(0.1)
     images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    labels = torch.arange(40) % 10
-    steps.take(images, labels)
-    (state,) = steps.states()
-    assert state[0]["momentum_buffer"][0].any()
-    steps.change_masks([without])
-    steps.take(images, labels)
-    assert not layer.weight[0].any()
-    steps.change_masks([full])
-    (state,) = steps.states()
-    assert not state[0]["momentum_buffer"][0].any()
-    assert not layer.weight[0].any()
-    assert state[0]["momentum_buffer"][1].any()
-    steps.take(images, labels)
-    assert layer.weight[0].any()
+
+    def step() -> None:
+        steps.take(images, torch.arange(40) % 10)
+
+    def rows() -> list[list[bool]]:
+        """Of the first three, whether they are other than zero: the weights, what is remembered."""
+        (states,) = steps.states()
+        (held,) = states[0].values()
+        return [each[:3].any(dim=1).tolist() for each in (layer.weight, held)]
+
+    step()
+    assert rows() == [[True, True, True]] * 2
+    steps.change_masks([{"1.weight": first}])
+    assert rows() == [[False, True, True]] * 2
+    step()
+    assert rows()[0] == [False, True, True]
+    steps.change_masks([{"1.weight": second}])
+    assert rows() == [[False, False, True]] * 2
+    step()
+    assert rows()[0] == [True, False, True]
 
 
 # Reproducibility
@@ -451,15 +483,25 @@ def test_a_training_that_diverges_says_so(data: DeviceData, name: str) -> None:
         run(method(name, every=1), data, used)
 
 
-def test_trainings_whose_masks_change_are_trained_alone(data: DeviceData) -> None:
+def test_trainings_whose_masks_change_are_trained_alone_and_without_graphs(
+    data: DeviceData, caplog: pytest.LogCaptureFixture
+) -> None:
     mlp = TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [8]})
     alike = [
-        training(method("set"), data, recipe(), plain_net(), architecture=mlp) for _ in range(2)
-    ]
+        training(
+            method("set"), data, recipe(), plain_net(), architecture=mlp,
+            execution=Execution(graphs=True),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
     assert len({each.kind for each in alike}) == 2
-    (progress,) = train(alike[:1])
+    executing._told.clear()
+    with caplog.at_level(logging.WARNING, "prunesweep"):
+        (progress,) = train(alike[:1])
     assert isinstance(progress, Progress)
     assert progress.fused == 1
+    told = "graphs: on: steps are taken without graphs, since masks change in the training"
+    assert caplog.messages == [told]
 
 
 # What is refused
@@ -467,7 +509,7 @@ def test_trainings_whose_masks_change_are_trained_alone(data: DeviceData) -> Non
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_cannot_mean_what_it_says_is_unfit(name: str) -> None:
-    with pytest.raises(Unfit, match="of 16 steps leaves .* choose a smaller every") as error:
+    with pytest.raises(Unfit, match=r"of 16 steps leaves .* choose a smaller every") as error:
         method(name, every=13).require_fit(recipe(), STEPS)
     assert error.value.option == "every"
     with pytest.raises(Unfit, match=r"train\.keep: last"):

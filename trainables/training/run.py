@@ -257,7 +257,7 @@ class _Group:
         )
         self._take = self._steps.take
         if of.execution.graphs and of.mask_schedule is not None:
-            tell("graphs: on: steps are taken without graphs where masks change within a training")
+            tell("graphs: on: steps are taken without graphs, since masks change in the training")
         elif of.execution.graphs:
             self._take = graphed(self._steps, of.recipe, of.data.train.labels.device)
         for run in runs:
