@@ -50,7 +50,7 @@ from trainables.pruning.at_init import AtInit
 from trainables.pruning.criterion import criterion
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
-from trainables.pruning.layer_densities import LayerDensities
+from trainables.pruning.layer_densities import LayerDensities, kept_by_layer
 from trainables.pruning.method import METHOD
 from trainables.pruning.parts import Rewind, Rewinds
 from trainables.pruning.scope import Scope, grouped, ungrouped
@@ -59,6 +59,7 @@ from trainables.pruning.scoring import loss as scoring_loss
 from trainables.pruning.scoring_data import Examples as ExampleData
 from trainables.pruning.scoring_data import FlowInput, ScoringData
 from trainables.pruning.selection import drop_lowest, keep_highest, sampled
+from trainables.pruning.within_training import WithinTraining
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.augmentation import Augmentation, FlipAndCrop, augmentation
@@ -209,12 +210,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "loss/cross_entropy": {"label_smoothing": 0.0},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
     "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
+    "method/gradual_magnitude": {"density": 0.3, "begin": 0.0, "end": 0.75, "every": 4},
     "method/imp": {"density": 0.3, "ratio": 0.2, "data": "real"},
     "method/lottery_ticket": {"ratio": 0.2},
     "method/nm": {"n": 1, "m": 3},
     "method/one_shot": {"ratio": 0.2},
+    "method/rigl": {"density": 0.3, "fraction": 0.3, "end": 0.75, "every": 4},
     "method/sap": {"p": 0.5, "q": 1.0, "eta": 0.0, "gamma": 1.0, "beta": 0.9},
     "method/random_search": {"density": 0.3, "candidates": 5, "score": "loss", **EXAMPLES},
+    "method/set": {"density": 0.3, "fraction": 0.3, "end": 0.75, "every": 4},
     "model/cnn": {"hidden": [64, 128, 256, 512]},
     "model/mlp": {"hidden": [128, 256]},
     "model/resnet20": {"width": 1},
@@ -226,9 +230,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
     "augmentation/flip_and_crop": ({"horizontal_flip": False, "crop_padding": 2},),
     "loss/cross_entropy": ({"label_smoothing": 0.1},),
+    "method/gradual_magnitude": ({"density": 0.07, "begin": 0.2, "end": 1.0, "every": 3},),
     "method/imp": ({"ratio": 0.5, "data": "random"},),
     "method/lottery_ticket": ({"ratio": 0.29, "rewind": {"step": 3}},),
+    "method/rigl": ({"density": 0.5, "fraction": 0.7, "end": 1.0, "every": 3},),
     "method/sap": ({"p": 0.8, "q": 1.5, "eta": 0.2, "gamma": 1.3, "beta": 0.3},),
+    "method/set": ({"density": 0.5, "fraction": 0.7, "end": 1.0, "every": 3},),
     "model/cnn": ({"hidden": [4, 5]},),
     "model/resnet20": ({"width": 2},),
     "optimizer/adam": ({"beta1": 0.5, "beta2": 0.9, "weight_decay": 0.1},),
@@ -238,7 +245,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
-    *Pruning.model_fields, "init", "rewind", "selection", "criterion",
+    *Pruning.model_fields, "init", "rewind", "selection", "criterion", "distribution",
     *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""
@@ -376,6 +383,8 @@ def of_augmentation(config: Any) -> Numbers:
 
 def of_method(config: Any) -> Numbers:
     """How much of each group goes, what is kept of the network, and the iterations."""
+    if isinstance(config, WithinTraining):
+        return of_method_within_training(config)
     found: Numbers = {}
     if isinstance(config, Iterative):
         config = config.model_copy(update={"criterion": config_of(seen, **EXAMPLES)})
@@ -391,7 +400,28 @@ def of_method(config: Any) -> Numbers:
     }  # fmt: skip
 
 
+def of_method_within_training(config: WithinTraining) -> Numbers:
+    """What is kept of the network at first, and after each of three updates in 20 steps."""
+    net, updates = network(), config.updates(20)
+    for index, weight in enumerate(net.parameters()):
+        weight.grad = wave(*weight.shape, step=2.3 + index)
+    masks = config(Network(net, some_masks(net), data(), seed=3, iteration=1))
+    schedule = config.mask_schedule(Network(net, masks, data(), seed=3, iteration=1), 20)
+    found = {"at first": places(masks)}
+    for step in updates[:3]:
+        masks = schedule.masks(step, masks)
+        found[f"from step {step}"] = places(masks)
+    steps = [[s.iteration, s.kind, s.density, s.scored] for s in config.steps(Pruning())]
+    return found | {"updates": [*updates], "iterations": steps}
+
+
 # By the choice
+
+
+def of_distribution(name: Literal["erk", "uniform"]) -> Numbers:
+    shapes = {"a": (16, 3, 3, 3), "b": (40, 16), "c": (3, 4)}
+    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    return {"counts": [[*kept_by_layer(name, masks, n).values()] for n in (55, 326, 868)]}
 
 
 def of_scope(name: Scope) -> Numbers:
@@ -786,6 +816,7 @@ OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
 
 BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "dataset": of_dataset,
+    "distribution": of_distribution,
     "init": of_init,
     "inputs": of_inputs,
     "keep": of_keep,

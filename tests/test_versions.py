@@ -34,6 +34,7 @@ from trainables.pruning import (
     selection,
 )
 from trainables.pruning.at_init import AtInit, PrunedAtInit
+from trainables.pruning.drop_and_grow import DropAndGrow
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.layer_densities import LayerDensities
 from trainables.pruning.method import Scorer
@@ -131,6 +132,13 @@ EDITS: dict[str, Edit] = {
     "loss": lambda to, part: with_result(to, CrossEntropy, "_reduced"),
     "lr_schedule": lambda to, part: with_result(to, entry_of(part), "__call__"),
     "method": lambda to, part: with_result(to, entry_of(part), "amount", one_more),
+    **dict.fromkeys(
+        ("method/gradual_magnitude", "method/rigl", "method/set"),
+        lambda to, part: with_result(to, entry_of(part), "updated", edited_masks),
+    ),
+    "distribution": lambda to, part: with_result(
+        to, pinned_numbers, "kept_by_layer", lambda counts: {n: c + 1 for n, c in counts.items()}
+    ),
     "model": lambda to, part: with_result(to, entry_of(part), "function", edited_module),
     "optimizer": lambda to, part: with_result(to, entry_of(part), "__call__", edited_steps),
     "init": lambda to, part: with_result(to, nn.init, "kaiming_normal_", lambda w: w.data.mul_(2)),
@@ -304,7 +312,8 @@ def named_in_trunk(cell: Cell) -> set[str]:
 
 
 def named_in_steps(cell: Cell) -> set[str]:
-    pruning = () if isinstance(cell.method, PrunedAtInit) else named_in(cell.prune)
+    alone = isinstance(cell.method, PrunedAtInit | DropAndGrow)
+    pruning = () if alone else named_in(cell.prune)
     return {*named_in(cell.method), *pruning}
 
 
@@ -333,12 +342,14 @@ def with_part(cell: Cell, part: str) -> Cell:
     required = {"image_folder": {"path": "x"}, "parquet": {"path": "x"}, "imp": {"density": 0.3}}
     required |= {each: {"density": 0.3} for each in ("force", "random_search")}
     required["step"] = {"milestones": [1]}
+    required |= {each: {"density": 0.3} for each in ("gradual_magnitude", "rigl", "set")}
     entry = {"name": name, **required.get(name, {})}
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
     changed: dict[str, dict[str, Any]] = {
         "augmentation": {"train": {"augment": entry}},
         "criterion": {"method": {"name": "lottery_ticket", "criterion": entry}},
         "dataset": {"dataset": entry},
+        "distribution": {"method": {"name": "rigl", "density": 0.3, "distribution": name}},
         "init": {"model": {"name": "mlp", "init": name}},
         "inputs": {"method": {"name": "imp", "density": 0.3, "data": name}},
         "keep": {"train": {"keep": name}},

@@ -41,7 +41,7 @@ def fusing_notices(
     if isinstance(resources.fuse, str) or resources.fuse == 1 or not tasks:
         return
     alone = {
-        cell.model.name: reason
+        cell.method.name if cell.method.changes_masks else cell.model.name: reason
         for _, cell, info in _kinds(tasks, datasets)
         if (reason := _why_alone(cell, info)) is not None
     }
@@ -64,6 +64,8 @@ def _kinds(
 
 
 def _why_alone(cell: Cell, info: DatasetInfo) -> str | None:
+    if cell.method.changes_masks:
+        return "it changes the masks of each network within the training"
     optimizer = cell.train.optimizer
     if not optimizer.elementwise:
         return f"a step of the optimizer {optimizer.name} may depend on the whole network"

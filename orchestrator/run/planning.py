@@ -15,6 +15,7 @@ from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, tru
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
+from trainables.training.augmentation import Unfit
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
@@ -327,6 +328,10 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
                 ("methods", number, "rewind", "step"),
             )
+        try:
+            method.require_time(recipe, steps)
+        except Unfit as error:
+            raise PlanError(str(error), ("methods", number, error.option)) from error
         examples, available = method.real_examples, info[dataset].train_examples
         if examples > available:
             raise PlanError(

@@ -40,9 +40,10 @@ class Attempt:
 
 
 def kind_of(task: Task) -> Hashable:
-    """What lineages share that can be trained together: dataset, model and recipe."""
+    """What lineages share that can be trained together: dataset, model and recipe, and whether
+    the masks stay as they are in a training."""
     cell = task.lineage.cell
-    return cell.dataset, cell.model, cell.train
+    return cell.dataset, cell.model, cell.train, cell.method.changes_masks and cell.method.name
 
 
 @dataclass

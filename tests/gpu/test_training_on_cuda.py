@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from torch import Tensor, nn
 
 from orchestrator.results.tables import table_path
 from trainables.data import DatasetConfig, data_roots, load_dataset
-from trainables.measures.masks import Masks
+from trainables.errors import Interrupted
+from trainables.measures.masks import Masks, dense_masks
 from trainables.models import ModelConfig, build_model, prunable
+from trainables.pruning import MethodConfig, Network
+from trainables.pruning.amount import kept_count
 from trainables.store import Store
 from trainables.training import execution as executing
 from trainables.training.batches import DeviceData, Randomness, batches_of
+from trainables.training.checkpoint import StoredCheckpoint
 from trainables.training.evaluation import Evaluations, evaluate
 from trainables.training.execution import Execution
 from trainables.training.graphs import WARM_UP, Graphed
@@ -278,6 +283,36 @@ def test_what_cannot_be_captured_is_trained_as_it_is_and_told(
     assert run(EAGER).rows[-1]["train_loss"] == pytest.approx(
         expected.rows[-1]["train_loss"], rel=1e-3
     )
+
+
+@pytest.mark.parametrize("name", ["gradual_magnitude", "set", "rigl"])
+def test_masks_that_change_in_training_do_so_on_the_device(
+    data: DeviceData, tmp_path: Path, name: str
+) -> None:
+    """And go on from a checkpoint, with exact counts."""
+    how: Any = TypeAdapter(MethodConfig).validate_python({"name": name, "density": 0.1, "every": 5})
+    kept = StoredCheckpoint(Store(str(tmp_path)), "key", None)
+    asked = count(1)
+
+    def run(is_told: Any) -> tuple[nn.Module, Progress]:
+        model = network("cnn", data, 0)
+        begun = Network(model, dense_masks(prunable(model)), data, seed=0, iteration=1)
+        begun = replace(begun, masks=how(begun))
+        plain = Training(
+            model, begun.masks, data, recipe(), Randomness(0, 1), checkpoint=kept, is_told=is_told
+        )
+        schedule = how.mask_schedule(begun, plain.steps)
+        return model, replace(plain, mask_schedule=schedule).finish()
+
+    with pytest.raises(Interrupted):
+        run(lambda: next(asked) > 17)
+    model, progress = run(lambda: False)
+    assert progress.masks is not None
+    total = sum(mask.numel() for mask in progress.masks.values())
+    assert sum(int(mask.sum()) for mask in progress.masks.values()) == kept_count(0.1, total)
+    for layer, mask in progress.masks.items():
+        assert mask.device.type == CUDA.type
+        assert not model.get_parameter(layer)[~mask].any()
 
 
 def test_a_graph_leaves_no_memory_behind(data: DeviceData) -> None:

@@ -231,6 +231,17 @@ def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
     assert first == "fuse: dropping is trained alone: it draws random numbers in training"
 
 
+def test_lineages_whose_masks_change_in_training_share_no_trial(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "methods: [one_shot, {name: set, density: 0.5, every: 1}]\n")
+    spec = load_sweep(tmp_path / "s.yaml")
+    datasets, resources = resolve_datasets(spec, data_roots(None, {})), Resources(fuse=4)
+    kinds = {kind_of(task): task.lineage.cell.method.name for task in plan.tasks}
+    sizes = largest_bundles(plan.tasks, datasets, resources, gpu=False)
+    assert {kinds[kind]: size for kind, size in sizes.items()} == {"one_shot": 4}
+    first, _ = fusing_notices(plan.tasks, datasets, resources)
+    assert first.startswith("fuse: set is trained alone: it changes the masks")
+
+
 def test_the_most_urgent_come_first_then_the_longest(tmp_path: Path) -> None:
     plan = planned(
         tmp_path,

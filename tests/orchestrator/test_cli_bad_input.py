@@ -151,6 +151,17 @@ class TestSweepFile:
         message = refused(command, file, "--set", "train.epochs=2")
         assert message.startswith("prunesweep: s.yaml:7:47: methods.1.rewind.step.1: step 58")
 
+    def test_whose_masks_have_no_time_to_change(self, refused: Refused, command: str) -> None:
+        file = written(GOOD.replace("[sap]", "[sap, {name: rigl, density: 0.1}]"))
+        message = refused(command, file)
+        assert message == (
+            "prunesweep: s.yaml:5:16: methods.1.every: a training of 58 steps leaves rigl no room "
+            "to change the mask every 100 of them, up to its share end of 0.75; choose a smaller "
+            "every, or train longer\n"
+        )
+        message = refused(command, file, "--set", "train.keep=best_test")
+        assert "set train.keep: last instead of best_test" in message
+
     def test_whose_model_does_not_fit(self, refused: Refused, command: str) -> None:
         message = refused(command, written(GOOD.replace("mlp", "vgg11")))
         assert message == f"prunesweep: s.yaml:3:8: model: {TOO_SMALL}\n"

@@ -47,6 +47,13 @@ def test_a_global_method_refuses_another_scope(tmp_path: Path, name: str) -> Non
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("name", ["set", "rigl"])
+def test_a_method_of_layers_refuses_a_scope(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PlanError, match=f"{name} compares the weights of a layer .* exclude"):
+        run(tmp_path, f"prune: {{scope: neuron}}\nmethods: [{{name: {name}, density: 0.1}}]")
+    assert not (tmp_path / "store").exists()
+
+
 GRID: dict[str, Any] = {
     "seeds": [0, 1],
     "prune": {"iterations": 2},

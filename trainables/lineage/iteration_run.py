@@ -79,7 +79,11 @@ class IterationRun(Iteration):
         training = self._training(model, made.masks, self.step.iteration, method.rewind_step)
         if method.rewinds == "nothing":
             training = replace(training, recipe=training.recipe.at_last_rate())
-        made.progress = yield replace(training, checkpoint=self._checkpoint())
+        schedule = method.mask_schedule(self._network(model, made.masks), training.steps)
+        made.progress = yield replace(
+            training, checkpoint=self._checkpoint(), mask_schedule=schedule
+        )
+        made.masks = made.progress.masks or made.masks
         return made
 
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
@@ -114,8 +118,14 @@ class IterationRun(Iteration):
         return ScoreSample(masks, count, stream(seed, "kept scores")) if count else None
 
     def _masks(self, model: nn.Module, masks: Masks, sample: ScoreSample | None) -> Masks:
+        with arithmetic("float32"):
+            return self.lineage.cell.method(self._network(model, masks, sample))
+
+    def _network(
+        self, model: nn.Module, masks: Masks, sample: ScoreSample | None = None
+    ) -> Network:
         cell = self.lineage.cell
-        network = Network(
+        return Network(
             model=model,
             masks=masks,
             data=self.bench.data,
@@ -125,8 +135,6 @@ class IterationRun(Iteration):
             density=self.step.density,
             sample=sample,
         )
-        with arithmetic("float32"):
-            return cell.method(network)
 
     def _all(self, model: nn.Module) -> Masks:
         return dense_masks(prunable(model))

@@ -13,6 +13,7 @@ EPOCH_SCHEMA = pa.schema(
         ("validation_accuracy", pa.float64()),
         ("test_loss", pa.float64()),
         ("test_accuracy", pa.float64()),
+        ("density", pa.float64()),
     ]
 )
 

@@ -23,6 +23,8 @@ from trainables.training.randomness import stream
 if TYPE_CHECKING:
     from trainables.training.batches import DeviceData
     from trainables.training.batches import Inputs as TrainingInputs
+    from trainables.training.mask_schedule import MaskSchedule
+    from trainables.training.recipe import Recipe
 
 Scored = Literal["init", "dense", "parent"]
 """Whose weights are scored: w_init, the trunk's trained w_0, or w_{t−1}."""
@@ -137,6 +139,8 @@ class Method(Entry):
 
     global_scope: ClassVar[bool] = False
     """Whether it decides itself which weights compete: all of them, or groups of its own."""
+    changes_masks: ClassVar[bool] = False
+    """Whether the mask changes within a training, which then has a schedule of it."""
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
         """The iterations of a lineage, in order; the dense trunk, where there is one, is first."""
@@ -148,6 +152,13 @@ class Method(Entry):
 
     def __call__(self, network: Network) -> Masks:
         return self.call(network)
+
+    def require_time(self, recipe: Recipe, steps: int) -> None:
+        """Raises Unfit when it cannot mean what it says in a training of so many `steps`."""
+
+    def mask_schedule(self, network: Network, steps: int) -> MaskSchedule | None:
+        """How the mask changes while `network` is trained for so many `steps`; None: it stays."""
+        return None
 
     @property
     def rewind_step(self) -> int:

@@ -42,12 +42,14 @@ class StoredCheckpoint:
                 self.store.set_aside(path)
                 continue
             model.load_state_dict(_part(tensors, "model/"))
+            masks = _part(tensors, "mask/").items()
             begun = progress.pop("begun", None)
             return Progress(
                 **progress,
                 begun=begun and Begun(**begun, states=_part(tensors, "states/")),
                 best=_part(tensors, "best/") or None,
                 optimizer=_by_parameter(_part(tensors, "optimizer/")),
+                masks={n: m.to(model.get_parameter(n).device) for n, m in masks} or None,
             )
         return None
 
@@ -56,6 +58,7 @@ class StoredCheckpoint:
         for index, held in progress.optimizer.items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in held.items()}
         tensors |= {f"best/{name}": t for name, t in (progress.best or {}).items()}
+        tensors |= {f"mask/{name}": t for name, t in (progress.masks or {}).items()}
         plain = ("epoch", "rows", "seconds", "fused")
         written = {name: getattr(progress, name) for name in plain}
         if progress.begun is not None:

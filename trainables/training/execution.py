@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trainables.lazy_torch import torch
@@ -23,6 +23,12 @@ class Execution:
 
     compile: bool = False
     graphs: Graphs = "auto"
+
+    def without_graphs(self) -> Execution:
+        """For a training whose steps are not alike, since its masks change."""
+        if self.graphs == "on":
+            tell("graphs: on: steps are taken without graphs, since masks change in the training")
+        return replace(self, graphs="off")
 
 
 PLAIN = Execution()

@@ -1,9 +1,11 @@
 """Progress: how far a training run has come, and where it is kept between steps."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
+
+from trainables.measures.masks import Masks
 
 State = dict[str, Tensor]
 
@@ -23,6 +25,8 @@ class EpochRow(TypedDict):
     validation_accuracy: float | None
     test_loss: float
     test_accuracy: float
+    density: NotRequired[float]
+    """Where masks change within the training."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Progress:
 
     `epoch` are the epochs that are complete, `begun` is of the one after them. `fused` is the
     largest number of networks, this one among them, that were one computation. `seconds` is this
-    network's share of the time.
+    network's share of the time. `masks` are the kept weights of now, where those have changed.
     """
 
     epoch: int = 0
@@ -53,6 +57,7 @@ class Progress:
     fused: int = 1
     best: State | None = None
     optimizer: OptimizerState = field(default_factory=dict)
+    masks: Masks | None = None
 
     @property
     def place(self) -> tuple[int, int]:

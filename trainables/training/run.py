@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.errors import Diverged, Interrupted
-from trainables.measures.masks import Masks
+from trainables.measures.masks import Masks, density
 from trainables.models import Model
 from trainables.store import Damaged, StoreError
 from trainables.training.batches import (
@@ -24,13 +24,14 @@ from trainables.training.batches import (
 from trainables.training.evaluation import Evaluation, Evaluations
 from trainables.training.execution import PLAIN, Execution
 from trainables.training.graphs import Graphed
+from trainables.training.mask_schedule import MaskSchedule
 from trainables.training.precision import arithmetic
 from trainables.training.progress import Begun, Checkpoint, Progress
 from trainables.training.randomness import global_states, set_global_states
 from trainables.training.recipe import Recipe
 from trainables.training.side_by_side import has_convolutions
 from trainables.training.stepping import stepping
-from trainables.training.steps import Totals
+from trainables.training.steps import Steps, Totals
 
 
 def never() -> bool:
@@ -48,6 +49,7 @@ class Training:
     called before every step and once after the last. `architecture` is what the model was made
     from; a run without is trained alone. Its numbers do not depend on `execution` but for rounding.
     `is_told` is asked between steps: whether to go, which saves the state and raises Interrupted.
+    With a `mask_schedule` the masks change on the way; those at its end are the progress's.
     """
 
     model: nn.Module
@@ -62,17 +64,25 @@ class Training:
     architecture: Model | None = None
     execution: Execution = PLAIN
     is_told: Callable[[], bool] = never
+    mask_schedule: MaskSchedule | None = None
 
     @property
     def kind(self) -> Any:
         """What runs have in common that can be one computation."""
         if self.architecture is None or not self.recipe.optimizer.elementwise:
             return id(self)
+        if self.mask_schedule is not None:  # an update may take the place of its step alone
+            return id(self)
         return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(len(self.data.train), self.recipe.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.recipe.epochs * self.steps_per_epoch
 
     def finish(self) -> Progress:
         """Train to the recipe's end.
@@ -148,6 +158,11 @@ class _Run:
             self.failed = error
 
     @property
+    def masks(self) -> Masks | None:
+        """The kept weights of now."""
+        return self.progress.masks or self.training.masks
+
+    @property
     def is_going(self) -> bool:
         return self.failed is None and self.progress.epoch < self.training.recipe.epochs
 
@@ -158,7 +173,7 @@ class _Run:
 
     def ended(self) -> Progress | Exception:
         training = self.training
-        self.snapshot(training.recipe.epochs * training.steps_per_epoch)
+        self.snapshot(training.steps)
         if self.failed is not None:
             return self.failed
         if self.progress.best is not None:
@@ -189,6 +204,8 @@ class _Run:
                 "test_accuracy": test.accuracy,
             }
         )
+        if training.mask_schedule is not None and self.masks is not None:
+            progress.rows[-1]["density"] = density(self.masks)
         self._keep_best()
 
     def _keep_best(self) -> None:
@@ -226,13 +243,13 @@ class _Group:
         assert all(training.kind == of.kind for training in self._trainings)
         self._steps, self._take = stepping(
             [training.model for training in self._trainings],
-            [training.masks for training in self._trainings],
+            [run.masks for run in runs],
             [run.progress.optimizer for run in runs],
             of.architecture,
             of.recipe,
             of.data,
             self._batches.made,
-            of.execution,
+            of.execution if of.mask_schedule is None else of.execution.without_graphs(),
         )
         models = [training.model for training in self._trainings]
         # A graph keeps the memory that it needs, which only feature maps make large.
@@ -290,7 +307,7 @@ class _Group:
                         run.snapshot(epoch * self._first.steps_per_epoch + step)
                     # To write them is no training.
                     self._since += time.perf_counter() - began
-                losses, correct = self._take(*drawn)
+                losses, correct = self._taken(epoch * self._first.steps_per_epoch + step, drawn)
                 totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
                 told = self._first.is_told()
@@ -305,6 +322,18 @@ class _Group:
             _Trained(at, rate, loss / seen, correct / seen)
             for loss, correct in zip(*totals.of_each(), strict=True)
         ]
+
+    def _taken(self, step: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """What the batch of `step` gives; masks change before that, or in its place, when due."""
+        schedule = self._first.mask_schedule
+        if schedule is None or not schedule.is_due(step):
+            return self._take(*drawn)
+        (run,), steps = self.runs, self._steps
+        assert isinstance(steps, Steps)
+        found = steps.backward(*drawn) if schedule.by_gradient else None
+        run.progress.masks = schedule.masks(step, run.masks or {})
+        steps.change_masks([run.progress.masks])
+        return found or self._take(*drawn)
 
     @property
     def _is_due(self) -> bool:

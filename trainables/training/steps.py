@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.measures.masks import Masks
 from trainables.training.execution import Compiled
@@ -84,10 +84,25 @@ class Steps:
         self._computed = Compiled(forward) if compiled else forward
         self._optimizer = networks.optimizer(recipe.optimizer)
         networks.load(self._optimizer, states)
-        self._masked = [
+        self._masked = self._held(masks)
+
+    def _held(self, masks: Sequence[Masks | None]) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        """Each weight of which something is pruned, its mask, and that as a factor."""
+        return [
             (weight, mask, torch.empty_like(weight).copy_(mask))
-            for weight, mask in networks.masked(masks)
+            for weight, mask in self._networks.masked(masks)
         ]
+
+    def change_masks(self, masks: Sequence[Masks | None]) -> None:
+        """Go on with other masks: what goes becomes zero, what comes is zero, and the optimizer
+        remembers nothing of either."""
+        earlier = {weight: mask for weight, mask, _ in self._masked}
+        self._masked = self._held(masks)
+        for weight, mask, _ in self._masked:
+            stays = mask & earlier.get(weight, mask)
+            for held in self._optimizer.state.get(weight, {}).values():
+                if isinstance(held, Tensor) and held.shape == weight.shape:
+                    held.masked_fill_(~stays, 0)
 
     def states(self) -> list[OptimizerState]:
         """What the optimizer remembers of each network."""
@@ -110,14 +125,20 @@ class Steps:
             if "capturable" in group:
                 group["capturable"] = True
 
-    def take(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """One step; the losses before it, and how many examples were classified correctly."""
-        recipe, networks = self._recipe, self._networks
+    def backward(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses of a batch, and how many examples are classified correctly; the gradients are
+        left with the parameters, those of pruned weights too."""
         images, labels = self._made(*drawn)
-        for parameter in networks.parameters:
+        for parameter in self._networks.parameters:
             parameter.grad = None
         losses, logits = self._computed(images, labels)
         losses.sum().backward()
+        return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
+
+    def take(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; the losses before it, and how many examples were classified correctly."""
+        recipe = self._recipe
+        found = self.backward(*drawn)
         if recipe.clip_before_mask:
             self._clip()
         # A zero weight with a zero gradient has zero momentum and zero weight decay, so masking
@@ -129,7 +150,7 @@ class Steps:
         if not recipe.optimizer.keeps_zeros:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)
-        return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
+        return found
 
     def _mask_gradients(self) -> None:
         found = [(weight.grad, mask) for weight, _, mask in self._masked if weight.grad is not None]
