@@ -41,8 +41,8 @@ class DropAndGrow(WithinTraining):
         raise NotImplementedError
 
     def updates(self, steps: int) -> range:
-        """Every `every` steps before `end`, the very first among them (RigL, Algorithm 1); none
-        where that would be the only one."""
+        """Every `every` steps before `end`, the very first among them, as in the code of RigL's
+        authors; none where that would be the only one."""
         found = range(0, steps_in(self.end, steps), self.every)
         return found if len(found) > 1 else range(0)
 
