@@ -38,7 +38,8 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
+from trainables.measures.effective import effective_masks
+from trainables.measures.masks import Masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import Shape, build_model, model, prunable
@@ -691,6 +692,7 @@ def of_everything() -> Numbers:
         "multiply-adds": [multiply_adds(net, SHAPE), multiply_adds(net, SHAPE, {
             name: int(each.sum()) for name, each in masks.items()
         })],
+        "effective": [*kept_counts(effective_masks(net, masks, SHAPE) or {}).values()],
         "evaluation": [tested.loss, tested.accuracy],
     } | lineage()  # fmt: skip
 
