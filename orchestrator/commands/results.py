@@ -15,6 +15,7 @@ from orchestrator.commands.parameters import (
     Storage,
     SweepName,
     SweepNames,
+    Weights,
 )
 from orchestrator.commands.streams import console, ended_by_ctrl_c
 
@@ -44,6 +45,7 @@ def results(
             "that keep as few weights (the default), or the best means alone."
         ),
     ] = None,
+    weights: Weights = "kept",
     sql: Annotated[
         str | None,
         Parameter(
@@ -62,9 +64,8 @@ def results(
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
-    found = answer(
-        open_results(storage, *name), sql=sql, where=where, last=last, layout=layout, mark=mark
-    )
+    opened = open_results(storage, *name, weights=weights)
+    found = answer(opened, sql=sql, where=where, last=last, layout=layout, mark=mark)
     show_table(found, console(), format, output)
     return OK
 
@@ -78,13 +79,14 @@ def figures(
         Parameter(negative="", help="A figure's name; repeatable. By default all there are."),
     ] = None,
     format: Annotated[Literal["png", "svg", "pdf", "html", "json"], Parameter()] = "png",
+    weights: Weights = "kept",
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
     """Draw the papers' figures of sweeps, one file each."""
     from orchestrator.results.figures.saving import save_figures
     from orchestrator.results.opening import open_results
 
-    results = open_results(storage, *name)
+    results = open_results(storage, *name, weights=weights)
     for drawn, file in save_figures(results, figure or [], format, output):
         if file:
             print(file)

@@ -13,6 +13,8 @@ from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
+from orchestrator.results.tables import Weights
+from trainables.errors import UserError
 from trainables.store import Store
 
 
@@ -54,11 +56,15 @@ class Results(SweepTables):
         return paper_table(self, metric=metric, layout=layout, where=where, mark=mark)
 
 
-def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: str) -> Results:
+def open_results(
+    storage: "str | PathLike[str] | Store", sweep: str, *others: str, weights: Weights = "kept"
+) -> Results:
     """The results of `sweep` in `storage`, a folder or a URI such as `s3://bucket/folder`; with
     `others`, those of all of these sweeps as one, in which a lineage that several have counts once.
 
-    Tables that lag behind the commits are rebuilt first. Raises StoreError, NoSuchSweep, Damaged.
+    Summaries, paper's tables and figures show the density of the kept `weights`, or that of the
+    effective ones. Tables that lag behind the commits are rebuilt first. Raises StoreError,
+    NoSuchSweep, Damaged, and NotMeasured when no iteration has an effective density.
     """
     store = storage if isinstance(storage, Store) else Store(str(storage))
     records = [existing_sweep(store, name) for name in dict.fromkeys((sweep, *others))]
@@ -69,6 +75,22 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: st
         compact(store, record, committed)
     joined = join(records)
     statuses = zip(joined.parts, signs, strict=True)
-    return Results(
-        store, joined, tuple(status_by(*each, committed) for each in statuses), committed
-    )
+    found = tuple(status_by(*each, committed) for each in statuses)
+    results = Results(store, joined, found, committed, weights=weights)
+    if weights == "effective":
+        _require_measured(results)
+    return results
+
+
+class NotMeasured(UserError, ValueError):
+    """No iteration has what is to be shown."""
+
+
+def _require_measured(results: Results) -> None:
+    measured = results.iterations[results.density]
+    if measured.null_count == len(measured) > 0:
+        raise NotMeasured(
+            f"no iteration of {results.record.name} has a {results.density}: it is null for "
+            "networks of which it is not known what they connect, and where another version "
+            "trained them; show the kept weights"
+        )
