@@ -186,19 +186,39 @@ def wandb_sync(
 def export(
     name: SweepName,
     lineage: Annotated[
-        str, Parameter(help="A lineage's label or id, or a part of the id that is unique.")
-    ],
+        str | None,
+        Parameter(help="A lineage's label or id, or a part of the id that is unique."),
+    ] = None,
     *,
     output: Annotated[Path, Parameter(help="The folder to write to.")],
-    iteration: Annotated[int | None, Parameter(help="By default the last one.")] = None,
+    iteration: Annotated[
+        int | None, Parameter(help="By default the last one, and with --all every one.")
+    ] = None,
+    all_: Annotated[
+        bool,
+        Parameter(
+            name="--all",
+            negative="",
+            help="Write all lineages, each iteration whose weights are stored to a folder of its "
+            "own.",
+        ),
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Write one iteration's weights and mask as plain safetensors and a PyTorch state_dict."""
-    from orchestrator.commands.export import export_iteration
+    """Write an iteration's weights and mask as plain safetensors, or those of all iterations."""
+    from orchestrator.commands.export import export_all, export_iteration
+    from orchestrator.errors import ExportError
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
 
+    if (lineage is None) != all_:
+        raise ExportError("give a lineage to export, or --all and none")
     store = Store(storage)
-    for file in export_iteration(store, existing_sweep(store, name), lineage, iteration, output):
+    record = existing_sweep(store, name)
+    if lineage is None:
+        files = export_all(store, record, iteration, output)
+    else:
+        files = export_iteration(store, record, lineage, iteration, output)
+    for file in files:
         print(file)
     return OK
