@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -234,7 +234,7 @@ def _cell_value(sweep: SweepRecord, line: LineageRecord, column: str) -> Any:
     return values[column]
 
 
-Function = Callable[[nn.Module, Any], Any]
+Function: TypeAlias = "Callable[[nn.Module, Any], Any]"
 """Of a network in eval mode and data; it gives a number, or several by name."""
 
 
