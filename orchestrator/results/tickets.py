@@ -97,12 +97,18 @@ class StoredLineage:
 
     def data(self, device: str = "cpu", data_root: str | None = None) -> DeviceData:
         """Its dataset, looked for as `run` does. Raises NoTicket and DatasetNotFound."""
-        where = {"path": self.dataset.path} if self.dataset and self.dataset.path else {}
-        config = self._config("dataset", DatasetConfig, **where)
+        config = self._config("dataset", DatasetConfig, **self._beside_content())
         roots = data_roots(data_root or self.sweep.spec.get("data_root"), os.environ)
         if identity(config, describe_dataset(config, roots)) != self.config["dataset"]:
             raise NoTicket(f"the dataset {config.name} that is here is not the one of {self.id}")
         return DeviceData.of(load_dataset(config, roots), torch.device(device))
+
+    def _beside_content(self) -> dict[str, Any]:
+        """The options of its dataset that are no identity."""
+        contents = self.dataset and self.dataset.info.contents
+        path = self.dataset and self.dataset.path
+        found = {"path": path, "overlap": contents and contents.overlap}
+        return {name: value for name, value in found.items() if value}
 
     def _config(self, section: str, kind: Any, **more: Any) -> Any:
         """The config that a section of the lineage's own is the identity of."""

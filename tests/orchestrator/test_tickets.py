@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from asking import ask, refused
+from PIL import Image
 from pydantic import TypeAdapter
 from torch import nn
 
@@ -51,7 +52,7 @@ SWEEP: dict[str, Any] = {
 
 def train(folder: Path, sweep: dict[str, Any], **keeping: Any) -> Path:
     """The storage of the sweep, trained and recorded."""
-    file = folder / "sweep.yaml"
+    file = folder / f"{sweep['name']}.yaml"
     file.write_text(json.dumps(sweep))
     store = mark(Store(str(folder / "prunesweep-store")))
     planned = plan_sweep(load_sweep(file), store, ROOTS)
@@ -74,6 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     train(folder, SWEEP)
+    train(folder, SWEEP | {"name": "second", "seeds": [0, 2], "methods": ["sap"]})
     torch.set_num_threads(before)
     return folder
 
@@ -126,7 +128,7 @@ def test_initial_weights_are_those_of_the_seed_stored_or_not(
     results: Results, folder: Path, tmp_path: Path
 ) -> None:
     ticket = results.lineage("lottery_ticket seed 1")[2]
-    config = load_sweep(folder / "sweep.yaml").model[0]
+    config = load_sweep(folder / "first.yaml").model[0]
     expected = build_model(config, (1, 8, 8), 10, seed=1).state_dict()
     shutil.copytree(folder / "prunesweep-store", tmp_path / "store")
     shutil.rmtree(tmp_path / "store/snapshots")
@@ -179,6 +181,16 @@ def test_some_lineages_another_split_and_several_numbers(results: Results) -> No
         results.evaluate(accuracy, on="tests")
     with pytest.raises(NoTicket, match="has no validation split"):
         results.evaluate(accuracy, on="validation")
+
+
+def test_of_several_sweeps_each_ticket_is_one(results: Results, folder: Path) -> None:
+    both = open_results(folder / "prunesweep-store", "first", "second")
+    table = both.evaluate(accuracy, lineages=["sap"])
+    assert table.num_rows == 3 * 3
+    assert np.allclose(table["result"], table["test_accuracy"])
+    assert both.lineage("sap seed 1")[2].key == results.lineage("sap seed 1")[2].key
+    with pytest.raises(NoSuchLineage):
+        results.lineage("sap seed 2")
 
 
 def test_any_other_data_is_handed_on(results: Results) -> None:
@@ -235,6 +247,26 @@ def test_a_network_of_a_plug_in_needs_its_code(
     Path("tickets_lab.py").write_text(PLUGIN.replace("{activation}", "Tanh"))
     with pytest.raises(NoTicket, match="other code"):
         open_results(storage, "first", plugins=["tickets_lab.py"]).lineage("snip")[-1].model()
+
+
+def test_a_dataset_of_files_is_found_where_it_was(tmp_path: Path) -> None:
+    """With a test image that is a training image too, as it was allowed."""
+    draws = np.random.default_rng(0)
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / "pets" / place).mkdir(parents=True)
+        for i in range(6):
+            image = Image.fromarray(draws.integers(0, 256, (8, 8), np.uint8))
+            image.save(tmp_path / "pets" / place / f"{i}.png")
+    shutil.copy(tmp_path / "pets/train/cat/0.png", tmp_path / "pets/test/cat/0.png")
+    dataset = {"name": "image_folder", "path": str(tmp_path / "pets"), "overlap": 1}
+    storage = train(tmp_path, SWEEP | {"dataset": dataset, "methods": ["one_shot"], "seeds": [0]})
+    table = open_results(storage, "first").evaluate(accuracy)
+    assert np.allclose(table["result"], table["test_accuracy"])
+    ask(tmp_path, "export", "first", "one_shot", "--output", "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["class_names"] == ["cat", "dog"]
+    (tmp_path / "pets/test/dog/5.png").unlink()
+    with pytest.raises(NoTicket, match="image_folder that is here is not the one of"):
+        open_results(storage, "first").evaluate(accuracy)
 
 
 # export
