@@ -38,6 +38,7 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
+from trainables.measures.effective import effective_masks
 from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
 from trainables.measures.weights import kept_magnitude, measure_sparsity
@@ -748,6 +749,7 @@ def of_everything() -> Numbers:
         "multiply-adds": [multiply_adds(net, SHAPE), multiply_adds(net, SHAPE, {
             name: int(each.sum()) for name, each in masks.items()
         })],
+        "effective": [*kept_counts(effective_masks(net, masks, SHAPE) or {}).values()],
         "evaluation": [tested.loss, tested.accuracy],
     } | lineage()  # fmt: skip
 

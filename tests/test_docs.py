@@ -127,10 +127,12 @@ def test_a_file_is_imported_as_it_is_shown(
 
 
 TUTORIAL = "docs/tutorial.md"
+TICKETS = "docs/tickets.md"
+"""Of networks, which have to be trained: tests/orchestrator/test_tickets.py runs it."""
 SNIPPETS = {name for name, block in SHOWN if block.kind == "python" and not block.file}
 
 
-@pytest.mark.parametrize("document", sorted(SNIPPETS - {TUTORIAL}))
+@pytest.mark.parametrize("document", sorted(SNIPPETS - {TUTORIAL, TICKETS}))
 def test_the_snippets_of_a_document_run_one_after_the_other(
     document: str, folder: Path, stored: None
 ) -> None:

@@ -1,7 +1,10 @@
-"""Export: one committed iteration as plain files that need nothing of prunesweep."""
+"""Export: committed iterations as plain files that need nothing of prunesweep."""
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,11 @@ import safetensors.torch
 import torch
 
 from orchestrator.errors import ExportError
-from orchestrator.records.datasets import recorded_datasets
-from orchestrator.records.labels import find_lineages, lineage_labels
-from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
-from trainables.config import canonical_json
-from trainables.store import Store, iteration_path
-from trainables.store.artifacts import WEIGHTS, read_masks, read_tensors
+from orchestrator.records.sweep import SweepRecord
+from orchestrator.results.tickets import Ticket, one_lineage, stored_lineages
+from trainables.store import Store
 
-FILES = ("weights.safetensors", "mask.safetensors", "state_dict.pt", "model.json")
+WEIGHTS, MASK, CONFIG = "weights.safetensors", "mask.safetensors", "config.json"
 
 INPUT = "float32 [N, channels, height, width]: (pixels / 255 - mean) / std, channel by channel"
 
@@ -24,71 +24,108 @@ INPUT = "float32 [N, channels, height, width]: (pixels / 255 - mean) / std, chan
 def export_iteration(
     store: Store, sweep: SweepRecord, lineage: str, iteration: int | None, folder: Path
 ) -> list[Path]:
-    """Write `weights.safetensors`, `mask.safetensors` (uint8, 1 = kept), `state_dict.pt`, and
-    `model.json`: which model that is, and what its inputs have to be.
+    """Write `weights.safetensors`, `mask.safetensors` (uint8, 1 = kept), `state_dict.pt`,
+    `model.json`: which model that is, and what its inputs have to be; and `config.json`: that, its
+    cell, and what was measured of it.
 
     `lineage` is a lineage's label or any unambiguous part of its id; `iteration` defaults to its
-    last. Raises NoSuchLineage, ExportError when there is no such iteration, and Damaged.
+    last. Raises NoSuchLineage, NoTicket when there is no such iteration, ExportError, and Damaged.
     """
-    line = _one(sweep, lineage)
-    keys = dict(zip(line.iterations, line.keys, strict=True))
-    t = line.iterations[-1] if iteration is None else iteration
-    if t not in keys or not store.is_committed(iteration_path(keys[t])):
-        raise ExportError(f"{line.id} has no committed iteration {t}")
-    path = iteration_path(keys[t])
-    if WEIGHTS not in store.manifest(path)["files"]:
-        raise ExportError(f"the weights of iteration {t} were not kept (store.keep_weights)")
-    weights = read_tensors(store, path)
-    masks = read_masks(store, path)
+    (line,) = stored_lineages(store, sweep, [one_lineage(sweep, lineage)])
+    ticket = line[-1 if iteration is None else iteration]
+    files = _written(ticket, _outside(store, folder))
+    more = [folder / "state_dict.pt", folder / "model.json"]
+    torch.save(ticket.weights(), more[0])
+    more[1].write_text(_json(_about(ticket)))
+    return [*files[:2], *more, *files[2:]]
 
+
+def export_all(
+    store: Store, sweep: SweepRecord, iteration: int | None, folder: Path
+) -> Iterator[Path]:
+    """Write every ticket whose weights are stored, or those of one iteration, each to a folder of
+    its own, which it yields: `<lineage>/<iteration>/` with weights, mask and `config.json`.
+
+    Raises ExportError, also when there is none, and Damaged.
+    """
+    tickets = [
+        ticket
+        for line in stored_lineages(store, sweep, sweep.lineages)
+        for ticket in line
+        if iteration in (None, ticket.iteration)
+    ]
+    if not tickets:
+        which = "iteration" if iteration is None else f"iteration {iteration}"
+        raise ExportError(f"{sweep.name} has no {which} whose weights are stored")
+    for ticket in tickets:
+        place = folder / ticket.lineage.id / str(ticket.iteration)
+        _written(ticket, _outside(store, place))
+        yield place
+
+
+def _outside(store: Store, folder: Path) -> Path:
     if store.local_root and folder.resolve().is_relative_to(store.local_root.resolve()):
         raise ExportError(f"{folder} is inside of the storage; export to another folder")
+    return folder
+
+
+def _written(ticket: Ticket, folder: Path) -> list[Path]:
+    """The files that all that is exported has."""
+    weights, masks = ticket.weights(), ticket.mask()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {folder}: {error.strerror}") from error
-    metadata = _metadata(store, sweep, line, t, keys[t])
     # A safetensors file has text beside its tensors.
-    told = {"format": "pt", "prunesweep": json.dumps(metadata)}
-    files = [folder / name for name in FILES]
+    told = {"format": "pt", "prunesweep": json.dumps(_about(ticket))}
+    files = [folder / name for name in (WEIGHTS, MASK, CONFIG)]
     # As bytes: the library's own files are for nobody else, whatever the umask.
     files[0].write_bytes(safetensors.torch.save(weights, told))
     numbers = {name: mask.to(torch.uint8) for name, mask in masks.items()}
     files[1].write_bytes(safetensors.torch.save(numbers, told))
-    torch.save(weights, files[2])
-    files[3].write_text(json.dumps(metadata, indent=1) + "\n")
+    files[2].write_text(_json(_about(ticket) | _more(ticket)))
     return files
 
 
-def _one(sweep: SweepRecord, named: str) -> LineageRecord:
-    found = find_lineages(sweep, named)
-    if len(found) > 1:
-        names = lineage_labels(sweep)
-        which = ", ".join(repr(names[line.id]) for line in found[:5])
-        raise NoSuchLineage(
-            f"{len(found)} lineages of {sweep.name} match {named!r}; give one, such as {which}"
-        )
-    return found[0]
-
-
-def _metadata(
-    store: Store, sweep: SweepRecord, line: LineageRecord, iteration: int, key: str
-) -> dict[str, Any]:
+def _about(ticket: Ticket) -> dict[str, Any]:
     """Which network this is, and what its inputs have to be; null where no record says it."""
-    dataset = recorded_datasets(store, sweep.name).get(canonical_json(line.config["dataset"]))
+    line = ticket.lineage
     given = line.config["dataset"].get("normalize")
-    known = dataset and dataset.normalized and asdict(dataset.normalized)
+    known = line.dataset and line.dataset.normalized and asdict(line.dataset.normalized)
     return {
-        "sweep": sweep.name,
+        "sweep": line.sweep.name,
         "lineage": line.id,
-        "iteration": iteration,
-        "key": key,
+        "iteration": ticket.iteration,
+        "key": ticket.key,
         "dataset": line.config["dataset"],
         "model": line.config["model"],
         "method": line.config["method"],
         "seed": line.config["seed"],
         "input": INPUT,
-        "input_shape": dataset and dataset.info.shape,
-        "classes": dataset and dataset.info.classes,
+        "input_shape": line.dataset and line.dataset.info.shape,
+        "classes": line.dataset and line.dataset.info.classes,
         "normalization": given or known,
     }
+
+
+def _more(ticket: Ticket) -> dict[str, Any]:
+    """The rest of its cell, and what was measured; null where there is no finite number."""
+    line = ticket.lineage
+    contents = line.dataset and line.dataset.info.contents
+    return {
+        "label": line.label,
+        "train": line.config["train"],
+        "prune": line.config["prune"],
+        "class_names": (contents and contents.names) or None,
+        "metrics": {name: _shown(value) for name, value in ticket.metrics().items()},
+    }
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1) + "\n"

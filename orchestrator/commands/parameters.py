@@ -50,4 +50,11 @@ Retry = Annotated[
     Literal["failed"] | None,
     Parameter(help="Train what has diverged in an earlier run again."),
 ]
+Weights = Annotated[
+    Literal["kept", "effective"],
+    Parameter(
+        help="Whose density is shown: that of the kept weights, or of those on a path of kept ones "
+        "from an input to an output."
+    ),
+]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for a script.")]

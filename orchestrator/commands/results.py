@@ -15,6 +15,7 @@ from orchestrator.commands.parameters import (
     Storage,
     SweepName,
     SweepNames,
+    Weights,
 )
 from orchestrator.commands.streams import console, ended_by_ctrl_c
 
@@ -44,6 +45,7 @@ def results(
             "that keep as few weights (the default), or the best means alone."
         ),
     ] = None,
+    weights: Weights = "kept",
     sql: Annotated[
         str | None,
         Parameter(
@@ -62,9 +64,8 @@ def results(
     from orchestrator.results.opening import open_results
     from orchestrator.results.query import answer
 
-    found = answer(
-        open_results(storage, *name), sql=sql, where=where, last=last, layout=layout, mark=mark
-    )
+    opened = open_results(storage, *name, weights=weights)
+    found = answer(opened, sql=sql, where=where, last=last, layout=layout, mark=mark)
     show_table(found, console(), format, output)
     return OK
 
@@ -78,13 +79,14 @@ def figures(
         Parameter(negative="", help="A figure's name; repeatable. By default all there are."),
     ] = None,
     format: Annotated[Literal["png", "svg", "pdf", "html", "json"], Parameter()] = "png",
+    weights: Weights = "kept",
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
     """Draw the papers' figures of sweeps, one file each."""
     from orchestrator.results.figures.saving import save_figures
     from orchestrator.results.opening import open_results
 
-    results = open_results(storage, *name)
+    results = open_results(storage, *name, weights=weights)
     for drawn, file in save_figures(results, figure or [], format, output):
         if file:
             print(file)
@@ -184,19 +186,39 @@ def wandb_sync(
 def export(
     name: SweepName,
     lineage: Annotated[
-        str, Parameter(help="A lineage's label or id, or a part of the id that is unique.")
-    ],
+        str | None,
+        Parameter(help="A lineage's label or id, or a part of the id that is unique."),
+    ] = None,
     *,
     output: Annotated[Path, Parameter(help="The folder to write to.")],
-    iteration: Annotated[int | None, Parameter(help="By default the last one.")] = None,
+    iteration: Annotated[
+        int | None, Parameter(help="By default the last one, and with --all every one.")
+    ] = None,
+    all_: Annotated[
+        bool,
+        Parameter(
+            name="--all",
+            negative="",
+            help="Write all lineages, each iteration whose weights are stored to a folder of its "
+            "own.",
+        ),
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
-    """Write one iteration's weights and mask as plain safetensors and a PyTorch state_dict."""
-    from orchestrator.commands.export import export_iteration
+    """Write an iteration's weights and mask as plain safetensors, or those of all iterations."""
+    from orchestrator.commands.export import export_all, export_iteration
+    from orchestrator.errors import ExportError
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
 
+    if (lineage is None) != all_:
+        raise ExportError("give a lineage to export, or --all and none")
     store = Store(storage)
-    for file in export_iteration(store, existing_sweep(store, name), lineage, iteration, output):
+    record = existing_sweep(store, name)
+    if lineage is None:
+        files = export_all(store, record, iteration, output)
+    else:
+        files = export_iteration(store, record, lineage, iteration, output)
+    for file in files:
         print(file)
     return OK

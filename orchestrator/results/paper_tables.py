@@ -18,7 +18,7 @@ from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.statistics import LEVEL, ROUNDING, compare, summarize
 from orchestrator.results.sweep_tables import SweepTables, query_errors
-from orchestrator.results.tables import SCHEMAS, planned_iterations
+from orchestrator.results.tables import SCHEMAS, Weights, planned_iterations
 from orchestrator.sweepfile.published import PublishedCell, PublishedValue, cell_of
 from trainables.store import iteration_path
 
@@ -92,7 +92,7 @@ class PaperTable:
     """A table as in a paper; `cells[row][column]` is None where the sweep has no such cell.
 
     `levels` names the lines of the columns' headings, and `row_heading` the column of row names.
-    `remarks` are the notes of published values, each once.
+    `remarks` are the notes of published values, each once. Densities are of the `weights`.
     """
 
     title: str
@@ -104,6 +104,7 @@ class PaperTable:
     cells: tuple[tuple[PaperCell | None, ...], ...]
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
+    weights: Weights = "kept"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value
     with query_errors():
         rows = connection.sql(PLANNED_AND_MEASURED)
         rows = rows if where is None else rows.filter(where)
-        found = rows.project(f"lineage, iteration, key, density, {metric} AS metric").fetchall()
+        columns = f"lineage, iteration, key, {results.density}, {metric} AS metric"
+        found = rows.project(columns).fetchall()
     chosen = {(lineage, t): (key, density, value) for lineage, t, key, density, value in found}
     return [
         _Value(line, t, key, density, value if value is not None and isfinite(value) else None)
@@ -355,6 +357,7 @@ def _table(
         cells=tuple(tuple(cells.get(_Place(row, column)) for column in columns) for row in rows),
         notes=_notes(results, layout, cells.values(), mark),
         remarks=_remarks(cells.values()),
+        weights=results.weights,
     )
 
 
@@ -382,6 +385,8 @@ def _notes(
 ) -> tuple[str, ...]:
     cells = [*cells]
     notes = [] if cells else ["No iteration is chosen."]
+    if cells and results.weights == "effective":
+        notes.append("Weights are the effective ones, on a path from an input to an output.")
     common = common_options(results.record)
     if cells and common:
         notes.append(f"Options of all rows: {'; '.join(common)}.")

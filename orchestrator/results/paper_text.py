@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from orchestrator.results.paper_tables import PaperCell, PaperColumn, PaperTable
 from orchestrator.results.rendering import TextTable, decimals
+from orchestrator.results.tables import DENSITIES, Weights
 from orchestrator.sweepfile.published import PublishedValue
 
 
@@ -69,8 +70,12 @@ def paper_rows(table: PaperTable) -> pa.Table:
         if cell is not None
     ]
     headings = [first, *(pa.field(name, pa.string()) for name in levels)]
-    return pa.Table.from_pylist(rows, pa.schema([*headings, *FIGURES_SCHEMA]))
+    found = pa.Table.from_pylist(rows, pa.schema([*headings, *FIGURES_SCHEMA]))
+    density = DENSITIES[table.weights]
+    return found.rename_columns([density if n == "density" else n for n in found.column_names])
 
+
+REMAINING: dict[Weights, str] = {"kept": "remaining %", "effective": "effective %"}
 
 FIGURES_SCHEMA = pa.schema(
     [
@@ -115,9 +120,10 @@ def _parts(table: PaperTable, j: int) -> list[_Part]:
     heading = "accuracy %" if percent else "loss"
     cells = [cell for row in table.cells if (cell := row[j]) is not None]
     value = _Part(j, heading, lambda cell: _value_text(cell, percent), marked=True)
-    remaining = (
-        [_Part(j, "remaining %", _remaining_text)] if table.columns[j].density is None else []
-    )
+    left = _Part(j, REMAINING[table.weights], _remaining_text)
+    # How many weights are effective is no method's aim.
+    aims = table.weights == "kept" and table.columns[j].density is not None
+    remaining = [] if aims else [left]
     if all(cell.published is None for cell in cells):
         return [*remaining, value]
     errors = [] if all(cell.z is None for cell in cells) else [_Part(j, "z", _z_text)]

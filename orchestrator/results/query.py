@@ -34,7 +34,7 @@ WHERE iteration = last GROUP BY ALL ORDER BY min(position), iteration
 """The same at the last iteration of every lineage, of those trained on real data."""
 
 MEASURES = """
-avg(density) AS density,
+avg({density}) AS {density},
 avg(test_accuracy) AS test_accuracy,
 stddev_samp(test_accuracy) AS test_accuracy_std,
 avg(pruned_test_accuracy) AS pruned_test_accuracy,
@@ -47,6 +47,7 @@ def _percent(value: float, significant: int = 2) -> str:
 
 
 SHOWN = {
+    "density_effective": ("effective %", partial(_percent, significant=3)),
     "density": ("remaining %", partial(_percent, significant=3)),
     "test_accuracy": ("accuracy %", _percent),
     "test_accuracy_std": ("± std", _percent),
@@ -98,7 +99,7 @@ def summary(results: Results, *, where: str | None = None, last: bool = False) -
     if not last and any(len(line.on_data) < len(line.keys) for line in results.record.lineages):
         cells.append("inputs")
     sql = LAST_ITERATION if last else EVERY_ITERATION
-    sql = sql.format(cell=", ".join(cells), measures=MEASURES)
+    sql = sql.format(cell=", ".join(cells), measures=MEASURES.format(density=results.density))
     connection = results.duckdb()
     with query_errors():
         chosen = connection.table("iterations")

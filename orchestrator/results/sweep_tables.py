@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.tables import read_rows
+from orchestrator.results.tables import DENSITIES, Weights, read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
 from trainables.store import Store
@@ -46,17 +46,23 @@ class QueryError(UserError, ValueError):
 class SweepTables:
     """The tables of one sweep, or of several that are joined, as they were when it was opened.
 
-    docs/results.md has the columns.
+    docs/results.md has the columns. `weights` are those whose density is shown.
     """
 
     store: Store
     record: SweepRecord
+    weights: Weights = field(default="kept", kw_only=True)
 
     def __repr__(self) -> str:
         """Short: a record is as long as its sweep."""
         lineages = len(self.record.lineages)
         where = f"{lineages} lineages of {self.record.name!r} in {self.store.location!r}"
         return f"<{type(self).__name__}: {where}>"
+
+    @property
+    def density(self) -> str:
+        """The column of `iterations` that is shown as the density."""
+        return DENSITIES[self.weights]
 
     @cached_property
     def iterations(self) -> pa.Table:

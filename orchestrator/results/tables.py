@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,10 @@ from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
+
+Weights = Literal["kept", "effective"]
+"""Whose density is shown."""
+DENSITIES: Mapping[Weights, str] = {"kept": "density", "effective": "density_effective"}
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
 """Those of every sweep; one whose commits have scores has `scores` too."""

@@ -124,6 +124,7 @@ def test_a_run_with_nothing_to_train_lists_the_storage_once(
 def test_its_results_are_what_they_were(before: Store) -> None:
     found: dict[str, list[float]] = {}
     for row in open_results(before, SWEEP).iterations.to_pylist():
+        assert row["params_effective"] is None  # which it did not measure
         found.setdefault(row["method"], []).append(round(row["test_accuracy"], 4))
     assert found == ACCURACIES
 

@@ -231,6 +231,9 @@ def test_each_iteration_keeps_exactly_what_the_ratio_leaves(result: Held) -> Non
         assert sum(layer["kept"] for layer in layers) == row["params_kept"]
         assert row["macs_dense"] == total
         assert row["macs_kept"] == row["params_kept"]
+        assert 0 < row["params_effective"] <= row["params_kept"]
+        assert row["density_effective"] == row["params_effective"] / total
+        assert row["macs_effective"] == row["params_effective"]
 
 
 def test_masks_are_nested_and_pruned_weights_are_zero(result: Held) -> None:

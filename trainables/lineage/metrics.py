@@ -60,10 +60,27 @@ class Measured:
         by = "test_accuracy" if keep == "best_test" else "validation_accuracy"
         return max(rows, key=lambda row: row[by] or 0.0)
 
-    def multiply_adds(self, kept: dict[str, int] | None) -> int:
-        from trainables.measures.multiply_adds import multiply_adds
+    @cached_property
+    def effective(self) -> dict[str, int] | None:
+        """The number of effective weights of each layer; None where it is not known."""
+        from trainables.measures.effective import effective_masks
 
-        return multiply_adds(self.model, self.iteration.bench.data.shape, kept)
+        masks = effective_masks(self.model, self.made.masks, self.iteration.bench.data.shape)
+        return None if masks is None else kept_counts(masks)
+
+    @cached_property
+    def dense_multiply_adds(self) -> dict[str, int]:
+        """Those with each weight, for one example."""
+        from trainables.measures.multiply_adds import dense_multiply_adds
+
+        return dense_multiply_adds(self.model, self.iteration.bench.data.shape)
+
+    def multiply_adds(self, kept: dict[str, int] | None) -> int | None:
+        from trainables.measures.multiply_adds import kept_multiply_adds
+
+        if kept is None:
+            return None
+        return kept_multiply_adds(self.model, self.dense_multiply_adds, kept)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ COLUMNS = (
     Column("density_target", NUMBER, lambda m: m.iteration.step.density),
     Column("params_prunable", INTEGER, lambda m: m.prunable),
     Column("params_kept", INTEGER, lambda m: sum(m.kept.values())),
+    Column("params_effective", INTEGER, lambda m: _total(m.effective)),
+    Column("density_effective", NUMBER, lambda m: _density(m.effective, m.prunable)),
     Column("collapsed_layers", TEXT, lambda m: _collapsed(m.kept)),
     Column("train_loss", NUMBER, lambda m: m.final["train_loss"]),
     Column("train_accuracy", NUMBER, lambda m: m.final["train_accuracy"]),
@@ -97,8 +116,9 @@ COLUMNS = (
     Column("pq_index_pruned", NUMBER, lambda m: _of_pruned(m, "pq_index")),
     Column("gini", NUMBER, lambda m: m.sparsity.gini),
     Column("gini_pruned", NUMBER, lambda m: _of_pruned(m, "gini")),
-    Column("macs_dense", INTEGER, lambda m: m.multiply_adds(None)),
+    Column("macs_dense", INTEGER, lambda m: sum(m.dense_multiply_adds.values())),
     Column("macs_kept", INTEGER, lambda m: m.multiply_adds(m.kept)),
+    Column("macs_effective", INTEGER, lambda m: m.multiply_adds(m.effective)),
     Column("train_seconds", NUMBER, lambda m: m.made.progress.seconds),
     Column("prune_seconds", NUMBER, lambda m: m.made.prune_seconds),
     Column("peak_memory_bytes", INTEGER, lambda m: _peak_memory(m.iteration.bench.device)),
@@ -117,6 +137,14 @@ METRICS_SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 def metrics_of(measured: Measured) -> Metrics:
     """The row of an iteration."""
     return {column.name: column.of(measured) for column in COLUMNS}
+
+
+def _density(counts: dict[str, int] | None, of: int) -> float | None:
+    return None if counts is None else sum(counts.values()) / of
+
+
+def _total(counts: dict[str, int] | None) -> int | None:
+    return None if counts is None else sum(counts.values())
 
 
 def _collapsed(kept: dict[str, int]) -> str | None:

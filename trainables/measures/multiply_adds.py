@@ -24,16 +24,20 @@ def multiply_adds(model: nn.Module, shape: Shape, kept: Mapping[str, int] | None
     and as often as the network applies it; other uses, as by an embedding, cost nothing. Raises
     KeyError when `kept` lacks a weight.
     """
-    dense, weights = _dense(model, shape), prunable(model)
-    if kept is None:
-        return sum(dense.values())
+    dense = dense_multiply_adds(model, shape)
+    return sum(dense.values()) if kept is None else kept_multiply_adds(model, dense, kept)
+
+
+def kept_multiply_adds(model: nn.Module, dense: Mapping[str, int], kept: Mapping[str, int]) -> int:
+    """Of the `dense` multiply-adds with each weight, those with the unpruned ones."""
+    weights = prunable(model)
     return sum(dense[name] * kept[name] // weight.numel() for name, weight in weights.items())
 
 
-def _dense(model: nn.Module, shape: Shape) -> dict[str, int]:
+def dense_multiply_adds(model: nn.Module, shape: Shape) -> dict[str, int]:
     """The multiply-adds with each weight for one image."""
     uses = _Uses(model)
-    with _evaluating(model), _plainly(), torch.no_grad(), uses:
+    with evaluating(model), _plainly(), torch.no_grad(), uses:
         # On the model's own device and in its dtype: the model is not moved to be measured.
         model(next(model.parameters()).new_zeros((1, *shape)))
     return uses.multiply_adds
@@ -79,7 +83,7 @@ def _memory(tensor: Tensor) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

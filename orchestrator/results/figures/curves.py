@@ -59,13 +59,18 @@ PQ_INDEX = Measure("pq_index", "PQ Index", fraction=True)
 GINI = Measure("gini", "Gini Index", fraction=True)
 
 
+DENSITIES = {"density": "Remaining weights", "density_effective": "Effective weights"}
+
+
 def density(rows: Sequence[Row]) -> Measure:
-    """The remaining weights, on a log axis with ticks for the densities of `rows`."""
-    means = _mean_densities(rows)
+    """The remaining weights, kept or effective as `rows` have them, on a log axis with ticks for
+    their densities."""
+    field = next((name for name in DENSITIES if rows and name in rows[0]), "density")
+    means = _mean_densities(rows, field)
     decades = math.ceil(-math.log10(min(means, default=0.1)))
     digits = DIGITS.get(max(1, decades), (1,))
     ticks = [round(digit * 10.0**-power, 12) for power in range(1, 13) for digit in digits]
-    return logarithmic("density", "Remaining weights", "~p", (1.0, *ticks), means)
+    return logarithmic(field, DENSITIES[field], "~p", (1.0, *ticks), means)
 
 
 def logarithmic(
@@ -77,13 +82,13 @@ def logarithmic(
     return Measure(field, title, format, log=True, ticks=tuple(ticks) if len(there) > 1 else ())
 
 
-def _mean_densities(rows: Sequence[Row]) -> list[float]:
+def _mean_densities(rows: Sequence[Row], field: str) -> list[float]:
     """Those that are shown: over seeds."""
     found: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
-        if row["density"]:
+        if row[field]:
             at = tuple(row.get(name) for name in ("label", "iteration", "layer"))
-            found.setdefault(at, []).append(row["density"])
+            found.setdefault(at, []).append(row[field])
     return [sum(each) / len(each) for each in found.values()]
 
 

@@ -4,7 +4,6 @@ What is damaged is left out, as in the tables; `prunesweep verify` names it.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from orchestrator.results.figures.rows import (
     some_seeds,
 )
 from orchestrator.results.opening import Results
-from trainables.lineage.identity import snapshot_key, trunk_key
-from trainables.store import Damaged, iteration_path, snapshot_path
+from orchestrator.results.tickets import initial_path
+from trainables.store import Damaged, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
 
 BINS = 61
@@ -160,7 +159,7 @@ def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]
     lines: dict[str, list[LineageRecord]] = {}
     for line in results.record.lineages:
         if line.id in layers:
-            lines.setdefault(_initial_path(line.config), []).append(line)
+            lines.setdefault(initial_path(line.config), []).append(line)
     for path, each in lines.items():
         try:
             state = read_tensors(results.store, path)
@@ -168,12 +167,6 @@ def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]
             continue
         names = sorted(layers[each[0].id])
         yield {name: state[name].double().numpy().reshape(-1) for name in names}, each
-
-
-def _initial_path(config: dict[str, Any]) -> str:
-    """Of the snapshot of w_init: it belongs to the trunk, trained or not."""
-    trunk = {"recipe": config["train"]} | {n: config[n] for n in ("dataset", "model", "seed")}
-    return snapshot_path(snapshot_key(trunk_key(trunk), 0))
 
 
 def _masks(results: Results, key: str) -> Weights | None:

@@ -29,7 +29,7 @@ P_AND_Q = 110
 """Pairs of p and q that the PQ Index is measured for."""
 SAP_PARAMETERS = ("p", "q", "eta", "gamma")
 MEASURES = (
-    "density", "test_loss", "test_accuracy", "pq_index", "gini",
+    "test_loss", "test_accuracy", "pq_index", "gini",
     "pruned_test_accuracy", "pq_index_pruned",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def iteration_rows(results: Results) -> list[Row]:
     cells = cell_columns(results)
     lines = {line.id: line for line in results.record.lineages}
     methods = {line.id: line.config["method"] for line in results.record.lineages}
-    columns = ["lineage", "iteration", *MEASURES]
+    columns = ["lineage", "iteration", results.density, *MEASURES]
     own = {name: {p: method.get(p) for p in SAP_PARAMETERS} for name, method in methods.items()}
     rows = [
         cells[row["lineage"]] | own[row["lineage"]] | row

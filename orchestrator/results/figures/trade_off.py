@@ -13,7 +13,7 @@ def trade_off(results: Results) -> alt.TopLevelMixin | None:
     """Accuracy against remaining weights, through a method's iterations or densities."""
     rows = iteration_rows(results)
     shown = [row for row in rows if row["outcome"]]
-    if all(row["density"] == 1 for row in shown):
+    if all(row[results.density] == 1 for row in shown):
         return None
     look = method_look(results, "curve", rows)
     settings = distinct(shown, "setting")
