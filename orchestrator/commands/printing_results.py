@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from orchestrator.commands.called import called
-from orchestrator.commands.printing import print_failures, print_json, show_sent
+from orchestrator.commands.printing import print_failures, print_json, print_stopped, show_sent
 from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
 from orchestrator.records.labels import lineage_labels
+from orchestrator.records.status import stopped_in
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.opening import Results
 from orchestrator.results.query import Answer, last_iterations
@@ -42,6 +43,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "lineages": len(plan.lineages),
                 "planned": len(plan.to_train),
                 "interrupted": outcome.interrupted,
+                "stopped": [asdict(each) for each in stopped_in(summary.record)],
                 "failures": [asdict(failure) for failure in outcome.failures],
                 "healed": [str(damage) for damage in summary.healed],
                 "damage": [str(damage) for damage in summary.damage],
@@ -58,13 +60,15 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
             soft_wrap=True,
         )
     elif summary.problem is None:
-        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
+        out.print(as_rich(last_iterations(Results(store, summary.record))))
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
             f"is committed, `{called()} results {name}` makes them when it can"
         )
-    print_failures(outcome.failures, lineage_labels(summary.planned.record), out)
+    names = lineage_labels(summary.record)
+    print_stopped(stopped_in(summary.record), names, out)
+    print_failures(outcome.failures, names, out)
     for damage in summary.healed:
         out.print(f"set aside in quarantine/ and trained again: {damage}")
     for damage in summary.damage:

@@ -161,12 +161,13 @@ def wandb_sync(
 ) -> int:
     """Fill a W&B project with a sweep's lineages from the store; twice is the same as once."""
     from orchestrator.commands import printing
+    from orchestrator.records.ends import so_far
     from orchestrator.records.sweep import existing_sweep
     from orchestrator.tracking.mirroring import sync
     from trainables.store import Store
 
     store = Store(storage)
-    record = existing_sweep(store, name)
+    record = so_far(store, existing_sweep(store, name))
     with Console(stderr=True).status("W&B") as status:
         sent = sync(
             record,
@@ -193,10 +194,12 @@ def export(
 ) -> int:
     """Write one iteration's weights and mask as plain safetensors and a PyTorch state_dict."""
     from orchestrator.commands.export import export_iteration
+    from orchestrator.records.ends import so_far
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
 
     store = Store(storage)
-    for file in export_iteration(store, existing_sweep(store, name), lineage, iteration, output):
+    record = so_far(store, existing_sweep(store, name))
+    for file in export_iteration(store, record, lineage, iteration, output):
         print(file)
     return OK

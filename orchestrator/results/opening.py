@@ -6,6 +6,7 @@ from os import PathLike
 
 import pyarrow as pa
 
+from orchestrator.records.ends import until_ends
 from orchestrator.records.joined import join
 from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import existing_sweep
@@ -65,6 +66,8 @@ def open_results(storage: "str | PathLike[str] | Store", sweep: str, *others: st
     # What a run says comes before what it has committed, so that none has ended without its last.
     signs = [signs_of(store, record.name) for record in records]
     committed = store.committed("iterations")
+    ends = [each.ends for each in signs]
+    records = [until_ends(*each) for each in zip(records, ends, strict=True)]
     for record in records:
         compact(store, record, committed)
     joined = join(records)

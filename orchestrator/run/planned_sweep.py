@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from orchestrator.records.datasets import DatasetRecord
+from orchestrator.records.ends import until_ends
 from orchestrator.records.plugins import changed_default, changed_entries
 from orchestrator.records.probes import write_probe
 from orchestrator.records.recording import record_sweep
@@ -37,6 +38,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
 from trainables.data import DataRoots
 from trainables.data.roots import expanded
+from trainables.lineage.ending import ends_of
 from trainables.store import Store
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours
@@ -69,7 +71,7 @@ class PlannedSweep:
 
     @cached_property
     def record(self) -> SweepRecord:
-        """What the storage keeps of the sweep."""
+        """What the storage keeps of the sweep: its lineages at their longest."""
         return record_sweep(self.spec, self.plan.lineages)
 
     @property
@@ -192,7 +194,8 @@ def plan_lineages(
     datasets = resolve_datasets(spec, roots)
     lineages = sweep_lineages(spec, datasets)
     leaving = wishes.unmet(spec, lineages) | wishes.given_up(index.store, spec.name)
-    return datasets, make_plan(lineages, index.files_of, leaving, ranks(spec, lineages))
+    ends = ends_of(lineages, index.store, index.files_of)
+    return datasets, make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends)
 
 
 def with_costs(
@@ -203,7 +206,8 @@ def with_costs(
     if plan.tasks:
         # Of models that can be built: that they can, the size has shown.
         check_fit(spec, datasets)
-    gone = leaving(index.store, record_sweep(spec, plan.lineages), index.iterations)
+    record = until_ends(record_sweep(spec, plan.lineages), plan.ends)
+    gone = leaving(index.store, record, index.iterations)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,

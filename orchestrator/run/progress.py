@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.records.ends import write_ends
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.runs import new_run
@@ -26,6 +27,7 @@ from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
 from orchestrator.run.dividing import Others
 from orchestrator.run.pace import Pace
+from trainables.lineage.ending import End
 from trainables.store import Store, StoreError, StoreSilent
 from trainables.store.processes import this_process
 
@@ -82,6 +84,8 @@ class RunProgress:
     _pace: Pace = field(default_factory=Pace)
     _others: Others | None = None
     _failures: list[Failure] = field(default_factory=list)
+    _ends: list[End] = field(default_factory=list)
+    _to_train: set[str] = field(default_factory=set)
     _complaints: set[str] = field(default_factory=set)
     _silent: bool = False
     _slots: int = 0
@@ -166,6 +170,19 @@ class RunProgress:
                 self.counts.waiting -= 1
         self._line(f"{self._name(lineage)} is trained no further, as asked")
 
+    def ended(self, end: End) -> None:
+        keys = self._tasks[end.lineage].lineage.keys
+        behind = self._to_train.intersection(keys[keys.index(end.key) + 1 :])
+        with self._lock:
+            self._to_train -= behind
+            self.counts.to_train -= len(behind)
+        self._line(f"{self._name(end.lineage)} ends with iteration {end.iteration}: {end.why}")
+        self._ends.append(end)
+        try:
+            write_ends(self.store, self.sweep, self._ends, self.run)
+        except (OSError, StoreError) as error:
+            self._complain(f"cannot write where lineages end: {error}")
+
     def finished(self, lineage: str) -> None:
         with self._lock:
             self.lineages.pop(lineage, None)
@@ -246,6 +263,7 @@ class RunProgress:
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
         self._tasks = {task.lineage.id: task for task in plan.tasks}
+        self._to_train = {*plan.to_train}
         self._others = Others(self.store, self.sweep, self.run, frozenset(plan.to_train))
         self.counts = Counts(
             lineages=len(plan.lineages),

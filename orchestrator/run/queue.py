@@ -12,6 +12,7 @@ from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import Attempt, Ready
 from trainables.lineage.cause import Cause
+from trainables.lineage.ending import End
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
 from trainables.store.claims import EXPIRY_SECONDS
@@ -37,6 +38,10 @@ class Observer(Protocol):
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...
+
+    def ended(self, end: End) -> None:
+        """Stop rules have ended a lineage, which has finished with that."""
+        ...
 
     def finished(self, lineage: str) -> None: ...
 
@@ -238,8 +243,8 @@ class Queue:
         self._tell("has_room", trials)
 
     def _release_waiting(self, task: Task) -> None:
-        """Nobody else is to train what a stopped task was to; claims keep it from being trained
-        twice."""
+        """Nobody else is to train what a task that is over was to; claims keep it from being
+        trained twice."""
         for key in task.lineage.keys:
             self._make_ready(self._waiting.pop(key, ()))
 
@@ -267,7 +272,12 @@ class Queue:
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
         if report.get("complete"):
             del attempts[id]
-            self._release(lineage.keys)
+            if "end" in report:
+                # What others share with it behind its end, they train themselves.
+                self._tell("ended", report["end"])
+                self._release_waiting(attempt.task)
+            else:
+                self._release(lineage.keys)
             self._tell("finished", id)
         elif report.get("claimed_elsewhere"):
             self._heed_others(lineage.keys)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.records.damage import noted_damage
 from orchestrator.records.datasets import record_datasets
+from orchestrator.records.ends import so_far
 from orchestrator.records.failures import Failure, each_once, read_failures
 from orchestrator.records.labels import lineage_labels
 from orchestrator.records.plugins import record_plugins
@@ -17,7 +18,7 @@ from orchestrator.records.provenance import git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.runs import begin_run, end_run
 from orchestrator.records.status import left_undone
-from orchestrator.records.sweep import write_sweep
+from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import record_versions
 from orchestrator.results.compacting import compact
 from orchestrator.run.datasets import load_datasets
@@ -52,6 +53,7 @@ from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
+from trainables.lineage.ending import ends_of
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
@@ -63,7 +65,8 @@ from trainables.store.storage_format import collections, mark, require_ours, req
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did: its plan, its outcome, and the damage it set aside and trained again.
+    """What a run did: its plan, its outcome, and the damage it set aside and trained again. The
+    `record` is of the sweep as it has come to be, with each lineage up to where it ends.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
     the tables could not be written, None when they were, or there was no time. `wandb` is None when
@@ -71,6 +74,7 @@ class RunSummary:
     """
 
     planned: PlannedSweep
+    record: SweepRecord
     outcome: Outcome
     healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
@@ -152,7 +156,9 @@ def _run(
         require_there(store)
         # Others may have committed as well.
         index = StoreIndex(store)
-    outcome = replace(outcome, failures=_failures(planned, store, outcome, kept, wishes, index))
+    record = so_far(store, planned.record)
+    failures = _failures(planned, record, store, outcome, kept, wishes, index)
+    outcome = replace(outcome, failures=failures)
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
@@ -160,18 +166,19 @@ def _run(
     try:
         end_run(store, spec.name)
         if not outcome.left:
-            damage = compact(store, planned.record, index.iterations)
+            damage = compact(store, record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         problem = str(error)
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
-        shown = send_rest(planned.record, store, ready.tracking, index.iterations)
-    return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
+        shown = send_rest(record, store, ready.tracking, index.iterations)
+    return RunSummary(planned, record, outcome, ready.healed, tuple(damage), problem, shown)
 
 
 def _failures(
     planned: PlannedSweep,
+    record: SweepRecord,
     store: Store,
     outcome: Outcome,
     kept: Sequence[Failure],
@@ -186,7 +193,7 @@ def _failures(
     asked = {line.id for line in planned.plan.lineages}
     asked -= wishes.unmet(planned.spec, planned.plan.lineages)
     told = each_once([kept, outcome.failures, known])
-    undone = left_undone(planned.record, told, index.iterations)
+    undone = left_undone(record, told, index.iterations)
     return tuple(failure for failure in undone if failure.lineage in asked)
 
 
@@ -216,7 +223,8 @@ def _made_ready(
     store, rank = index.store, ranks(spec, plan.lineages)
 
     def planned_again() -> Plan:
-        return make_plan(plan.lineages, index.files_of, plan.leaving, rank)
+        ends = ends_of(plan.lineages, index.store, index.files_of)
+        return make_plan(plan.lineages, index.files_of, plan.leaving, rank, ends)
 
     planned = with_costs(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
@@ -245,7 +253,8 @@ def _made_ready(
         planned = replace(planned, plan=planned_again())
         arrays = load_datasets(planned.datasets, planned.plan, roots)
         _write_records(planned, store, arrays)
-    begin_run(store, spec.name, command, progress.run, plan.left)
+    ends = planned.plan.ends.values()
+    begin_run(store, spec.name, command, progress.run, plan.left, ends)
     return _Ready(planned, store, arrays, tracking, tuple(healed))
 
 

@@ -289,13 +289,14 @@ def swept_parameters(spec: SweepSpec) -> tuple[str, ...]:
 
     Options are compared among entries of the same name: two `sap` entries that differ in p make
     `method.p` a swept parameter, a `sap` beside a `one_shot` does not. Names of datasets, models
-    and methods, and seeds, are not listed: every cell has them anyway.
+    and methods, and seeds, are not listed: every cell has them anyway. Nor are stop rules, which
+    are no part of what a lineage is.
     """
     sections = ("dataset", "model", "train", "prune", "method")
     values = (spec.dataset, spec.model, spec.train, spec.prune, spec.methods)
     names = [name for pair in zip(sections, values, strict=True) for name in _differing(*pair)]
-    always = {"dataset.name", "model.name", "method.name"}
-    return tuple(name for name in dict.fromkeys(names) if name not in always)
+    never = {"dataset.name", "model.name", "method.name", "prune.stop"}
+    return tuple(name for name in dict.fromkeys(names) if name not in never)
 
 
 def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
