@@ -22,6 +22,7 @@ from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.errors import Diverged, Interrupted
 from trainables.lineage.cause import Cause
+from trainables.lineage.ending import End
 from trainables.store import Damaged, StoreGone
 from trainables.store.artifacts import WEIGHTS
 
@@ -47,6 +48,9 @@ class Listener:
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...
+
+    def ended(self, end: End) -> None:
+        self.told.append(f"ended {end.lineage}")
 
     def finished(self, lineage: str) -> None: ...
 

@@ -207,7 +207,8 @@ def test_a_bundle_tells_where_lineages_end(data: DeviceData, tmp_path: Path) -> 
     benches = [(each, bench(data, tmp_path)) for each in (ruled, other)]
     outcomes = [found for one in run_bundle(benches) for found in one.items()]
     (end,) = [found.end for id, found in outcomes if id == ruled.id and isinstance(found, Finished)]
-    assert end is not None and end.iteration == 1 and end.rules == rules_of(ruled.cell.prune)
+    assert end is not None
+    assert (end.iteration, end.rules) == (1, rules_of(ruled.cell.prune))
     assert sum(id == other.id and isinstance(found, dict) for id, found in outcomes) == 4
 
 
@@ -249,7 +250,8 @@ def test_a_rule_of_ones_own(whole: Path) -> None:
         return end_of(replace(ruled, cell=cell), Measured(store, stored_files(store)))
 
     found = end(heavier.config(name="heavier", than=0.5))
-    assert found is not None and (found.iteration, found.why) == (2, "heavier: 3 rows")
+    assert found is not None
+    assert (found.iteration, found.why) == (2, "heavier: 3 rows")
     with pytest.raises(PluginError, match="odd gives bool; it must be why"):
         end(odd.config(name="odd"))
     with pytest.raises(PluginError, match="broken: KeyError: 'no such column'"):
