@@ -18,6 +18,7 @@ from rich.text import Text
 from orchestrator.commands.called import as_called, called
 from orchestrator.records.labels import labels
 from orchestrator.results.rendering import decimals
+from orchestrator.run.allowance import budget_line
 from orchestrator.run.progress import duration
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ SHOWN_STOPPED = 16
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: bool = False) -> None:
     plan = planned.plan
-    seconds, cost = planned.seconds_on(1), planned.cost
+    seconds, cost, budget = planned.seconds_on(1), planned.cost, planned.spec.budget
     # To ask for the devices that there are imports torch.
     here = planned.packed_here if plan.tasks else None
     figures: dict[str, Any] = {
@@ -56,6 +57,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         "stopped": [asdict(end) for end in plan.ends.values()],
         "shared": plan.shared,
         "stored": plan.stored,
+        "budget": budget and budget.model_dump(),
+        "spent": asdict(planned.spent),
         "estimated_device_seconds": seconds,
         "estimated_from": planned.sources,
         "estimated_here": cost and asdict(cost),
@@ -81,6 +84,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
     table.add_row("  to train", f"{most}{len(plan.to_train)}")
     table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
     table.add_row("  stored", str(plan.stored))
+    if budget:
+        table.add_row("budget", budget_line(budget, planned.spent))
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"

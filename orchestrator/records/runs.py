@@ -11,12 +11,13 @@ from orchestrator.records.failures import FAILURES, Failure, each_once
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN, Heartbeat
 from orchestrator.records.provenance import PROVENANCE, Provenance, add_provenance, by_start
+from orchestrator.records.spending import SPENDING, by_run
 from orchestrator.records.stops import STOPS
 from trainables.lineage.ending import End
 from trainables.store import Damaged, Store, sweep_path
 from trainables.store.claims import Claims, pause
 
-OWN: tuple[RecordFile[Any], ...] = (RUN, FAILURES, PROVENANCE, STOPS, ENDS)
+OWN: tuple[RecordFile[Any], ...] = (RUN, FAILURES, PROVENANCE, STOPS, ENDS, SPENDING)
 """What a run has a file of its own of."""
 
 Contents = TypeVar("Contents")
@@ -93,6 +94,8 @@ def _fold(
         told = by_lineage(_told(ENDS, store, sweep, over)).values() if found is None else found
         if told or store.exists(ENDS.path(sweep)):
             ENDS.write_if_other(store, sweep, [*told])
+        if spent := by_run(_told(SPENDING, store, sweep, over)):
+            SPENDING.write_if_other(store, sweep, spent)
         _set_damaged_aside(store, sweep, over)
         runs = [each for told in _told(PROVENANCE, store, sweep, over) for each in told]
         if runs:

@@ -11,6 +11,7 @@ from orchestrator.records.ends import until_ends
 from orchestrator.records.plugins import changed_default, changed_entries
 from orchestrator.records.probes import write_probe
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.spending import Spent, read_spending
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.records.versions import changed_parts
 from orchestrator.results.tables import recorded_seconds
@@ -57,8 +58,9 @@ class Cost:
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
-    `bytes` is what the commits to come will hold. `estimates` knows times. `notices` are what the
-    user should know of it, and `leaving` is what would leave the stored sweep.
+    `bytes` is what the commits to come will hold, `spent` what runs have of a budget. `estimates`
+    knows times. `notices` are what the user should know of it, and `leaving` is what would leave
+    the stored sweep.
     """
 
     spec: SweepSpec
@@ -68,6 +70,7 @@ class PlannedSweep:
     notices: tuple[str, ...] = ()
     estimates: Estimates = field(default_factory=Estimates)
     leaving: str | None = None
+    spent: Spent = field(default_factory=Spent)
 
     @cached_property
     def record(self) -> SweepRecord:
@@ -221,6 +224,7 @@ def with_costs(
             *([gone] if gone else []),
         ),
         leaving=gone,
+        spent=sum(read_spending(index.store, spec.name).values(), Spent()),
     )
 
 

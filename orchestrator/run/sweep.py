@@ -17,10 +17,12 @@ from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.runs import begin_run, end_run
+from orchestrator.records.spending import Spent
 from orchestrator.records.status import left_undone
 from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import record_versions
 from orchestrator.results.compacting import compact
+from orchestrator.run.allowance import Allowance
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
@@ -69,8 +71,9 @@ class RunSummary:
     `record` is of the sweep as it has come to be, with each lineage up to where it ends.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were, or there was no time. `wandb` is None when
-    W&B is disabled or the run was interrupted.
+    the tables could not be written, None when they were, or there was no time. `spent` is what all
+    runs of a sweep with a budget have. `wandb` is None when W&B is disabled or the run was
+    interrupted.
     """
 
     planned: PlannedSweep
@@ -79,6 +82,7 @@ class RunSummary:
     healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
     problem: str | None
+    spent: Spent
     wandb: Sent | None = None
 
 
@@ -132,6 +136,7 @@ def _run(
     kept = progress.given_up = failures_of(store, spec.name, plan.left)
     store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
+    allowance = Allowance(store, spec.name, progress.run, spec.budget)
     with ExitStack() as running:
 
         def start() -> Callable[[], Cluster]:
@@ -142,15 +147,17 @@ def _run(
 
         running.callback(progress.rest)
         with interruptions_noted():
-            started = start() if plan.tasks else None
+            started = start() if plan.tasks and allowance.left() > 0 else None
             ready = _made_ready(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
-        if ready.planned.plan.tasks:
+        if ready.planned.plan.tasks and allowance.left() <= 0:
+            outcome = Outcome((), interrupted=True, spent=True)
+        elif ready.planned.plan.tasks:
             names = lineage_labels(ready.planned.record)
             with progress.running(ready.planned.plan, names):
                 # Without a task at first, damage that was set aside has brought some.
-                outcome = _train(ready, started or start(), progress, wishes)
+                outcome = _train(ready, started or start(), progress, wishes, allowance)
     planned, store = ready.planned, ready.store
     if planned.plan.tasks and not outcome.left:
         require_there(store)
@@ -173,7 +180,8 @@ def _run(
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
         shown = send_rest(record, store, ready.tracking, index.iterations)
-    return RunSummary(planned, record, outcome, ready.healed, tuple(damage), problem, shown)
+    spent = allowance.spent
+    return RunSummary(planned, record, outcome, ready.healed, tuple(damage), problem, spent, shown)
 
 
 def _failures(
@@ -284,7 +292,11 @@ def _stored_snapshots(lineages: Sequence[Lineage], index: StoreIndex) -> list[st
 
 
 def _train(
-    ready: _Ready, started: Callable[[], Cluster], progress: RunProgress, wishes: Wishes
+    ready: _Ready,
+    started: Callable[[], Cluster],
+    progress: RunProgress,
+    wishes: Wishes,
+    allowance: Allowance,
 ) -> Outcome:
     with interruptions_noted():
         # Here, as a run with nothing to train has no use for it, and while Ray comes up.
@@ -314,6 +326,7 @@ def _train(
         observer=progress,
         git_sha=git_sha(),
         ending=Ending(progress.store, spec.name, progress.run, wishes.seconds),
+        allowance=allowance,
         rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

@@ -119,6 +119,24 @@ class Resources(Config):
         return Execution(compile=self.compile == "on", graphs=self.graphs == "on")
 
 
+class Budget(Config):
+    """What all runs of a sweep together may train; outside the identity of results.
+
+    `hours` are of training, one lineage's at a time, and `gpu_hours` of those the shares of GPUs.
+    """
+
+    trainings: Annotated[int, Field(ge=1)] | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.model_fields_set:
+            message = "say of what: trainings, hours or gpu_hours"
+            raise PydanticCustomError("no_budget", message)
+        return self
+
+
 def _checked_project(name: str) -> str:
     if not 1 <= len(name) <= 128 or re.search(r"[/\\#?%:]", name):
         raise ValueError("a W&B project has 1 to 128 characters, none of them / \\ # ? % :")
@@ -160,6 +178,7 @@ class SweepSpec(Config):
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
+    budget: Budget | None = None
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
