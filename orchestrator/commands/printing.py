@@ -20,6 +20,7 @@ from orchestrator.records.labels import labels
 from orchestrator.results.rendering import decimals
 from orchestrator.run.allowance import budget_line
 from orchestrator.run.progress import duration
+from orchestrator.run.ranking import rung_line
 
 if TYPE_CHECKING:
     from orchestrator.commands.catalogue import Entry
@@ -78,14 +79,16 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
     table.add_column(style="bold")
     table.add_row("sweep", planned.spec.name)
     table.add_row("seeds", _seeds(planned.spec.seeds))
-    stopped = f", {len(plan.ends)} of them by stop rules" if plan.ends else ""
+    stopped = f", {len(plan.ends)} of them ended early" if plan.ends else ""
     table.add_row("lineages", f"{len(plan.lineages)}, {plan.complete} complete{stopped}")
     table.add_row("iterations", f"{most}{plan.rows}{_may_end(plan)}")
     table.add_row("  to train", f"{most}{len(plan.to_train)}")
     table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
     table.add_row("  stored", str(plan.stored))
-    if budget:
+    if budget and budget.limits:
         table.add_row("budget", budget_line(budget, planned.spent))
+    if plan.rung:
+        table.add_row("rank", rung_line(plan.rung))
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"
@@ -107,7 +110,7 @@ def _may_end(plan: Plan) -> str:
     if not plan.may_end:
         return ""
     count = len(plan.may_end)
-    return f" (stop rules may end {count} {'lineage' if count == 1 else 'lineages'} earlier)"
+    return f" ({count} {'lineage' if count == 1 else 'lineages'} may end earlier)"
 
 
 def _each_lineage(planned: PlannedSweep) -> list[dict[str, Any]]:
@@ -331,7 +334,7 @@ def _stopped(stopped: Sequence[Stopped], names: Mapping[str, str]) -> Iterator[T
         name = names.get(each.lineage, each.lineage)
         yield Text(f"done: {name} ends with iteration {each.iteration}: {each.why}")
     if len(stopped) > SHOWN_STOPPED:
-        yield Text(f"and {len(stopped) - SHOWN_STOPPED} more that stop rules have ended")
+        yield Text(f"and {len(stopped) - SHOWN_STOPPED} more that ended early")
 
 
 def print_failures(failures: Sequence[Failure], names: Mapping[str, str], out: Console) -> None:

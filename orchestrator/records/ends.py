@@ -1,5 +1,5 @@
-"""Ends: the lineages that their stop rules have ended, and why. A run writes those that it comes to
-see at once, in `ends-<its id>.json`; in `ends.json` are those of the runs that are over.
+"""Ends: the lineages that stop rules or ranking have ended, and why. A run writes those that it
+comes to see at once, in `ends-<its id>.json`; in `ends.json` are those of the runs that are over.
 
 They follow from what is committed, and each run finds them anew when it begins. They are kept for
 those who show a sweep, and have neither its plug-ins nor the time to read every commit.
@@ -35,8 +35,6 @@ def by_lineage(told: Iterable[Iterable[End]]) -> dict[str, End]:
 
 def so_far(store: Store, sweep: SweepRecord) -> SweepRecord:
     """`sweep` with each lineage up to where it ends, as far as that is known. Raises Damaged."""
-    if not any(_rules(line) for line in sweep.lineages):
-        return sweep
     return until_ends(sweep, read_ends(store, sweep.name))
 
 

@@ -24,8 +24,8 @@ LineageState = Literal["done", "failed", "running", "partial", "not begun"]
 
 @dataclass(frozen=True)
 class LineageStatus:
-    """A lineage: how many of its iterations are committed, and of how many; and why stop rules have
-    ended it, where they have."""
+    """A lineage: how many of its iterations are committed, and of how many; and why it was
+    ended, where it was."""
 
     id: str
     state: LineageState
@@ -36,7 +36,7 @@ class LineageStatus:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A lineage that is done, as stop rules have ended it with an iteration, and why."""
+    """A lineage that is done, as it was ended with an iteration, and why."""
 
     lineage: str
     iteration: int
@@ -62,8 +62,7 @@ class SweepStatus:
 
     `failures` are those of lineages that nobody has completed. `damage` are records that cannot be
     read, and count as not being there. `labels` are those of the lineages that have failed, are at
-    work, or were `stopped`. With `at_most`, stop rules may end some before all `iterations` are
-    trained.
+    work, or were `stopped`. With `at_most`, some may end before all `iterations` are trained.
     """
 
     name: str
@@ -123,7 +122,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
     failures = left_undone(sweep, signs.failures, stored)
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
-    stopped = stopped_in(sweep)
+    stopped, ranked = stopped_in(sweep), (sweep.spec.get("budget") or {}).get("rank")
     named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
     named |= {each.lineage for each in stopped}
     keys = {key for line in sweep.lineages for key in line.keys}
@@ -142,14 +141,14 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         runs=signs.runs,
         stopped=stopped,
         at_most=any(
-            line.config["prune"].get("stop") and line.stopped is None and one.state != "done"
+            one.state != "done" and (ranked or line.config["prune"].get("stop"))
             for line, one in zip(sweep.lineages, lineages, strict=True)
         ),
     )
 
 
 def stopped_in(sweep: SweepRecord) -> tuple[Stopped, ...]:
-    """The lineages of `sweep`, as far as it has come, that stop rules have ended."""
+    """The lineages of `sweep`, as far as it has come, that were ended."""
     return tuple(
         Stopped(line.id, line.iterations[-1], line.stopped)
         for line in sweep.lineages

@@ -72,7 +72,7 @@ class LineageRecord:
     noise: tuple[int, ...] | None = None
     """The iterations trained on random data; None in a record from before it said so."""
     stopped: str | None = None
-    """Why stop rules have ended it with the last of its iterations, where they have; in no file."""
+    """Why it was ended with the last of its iterations, where it was; in no file."""
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -33,6 +33,7 @@ from orchestrator.run.planning import (
     training_group,
 )
 from orchestrator.run.probing import probe_plan, probes_here
+from orchestrator.run.ranking import ranked
 from orchestrator.run.replacing import leaving
 from orchestrator.run.wishes import NO_WISHES, Wishes, ranks
 from orchestrator.sweepfile.spec import SweepSpec
@@ -40,6 +41,7 @@ from trainables.config import canonical_json
 from trainables.data import DataRoots
 from trainables.data.roots import expanded
 from trainables.lineage.ending import ends_of
+from trainables.lineage.keys import Lineage
 from trainables.store import Store
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours
@@ -197,8 +199,17 @@ def plan_lineages(
     datasets = resolve_datasets(spec, roots)
     lineages = sweep_lineages(spec, datasets)
     leaving = wishes.unmet(spec, lineages) | wishes.given_up(index.store, spec.name)
-    ends = ends_of(lineages, index.store, index.files_of)
-    return datasets, make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends)
+    return datasets, plan_again(spec, index, lineages, leaving)
+
+
+def plan_again(
+    spec: SweepSpec, index: StoreIndex, lineages: Sequence[Lineage], leaving: Collection[str]
+) -> Plan:
+    """What there is to train of the `lineages`, but of those `leaving`, by what is committed."""
+    rank, store = spec.budget and spec.budget.rank, index.store
+    ends = ends_of(lineages, store, index.files_of)
+    ends, rung = ranked(rank, lineages, ends, store, spec.name)
+    return make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends, rung)
 
 
 def with_costs(

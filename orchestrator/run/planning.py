@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.run.ranking import Rung
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.config import canonical_json
 from trainables.data import DatasetInfo
@@ -71,8 +72,8 @@ class Plan:
     Of the `rows` iterations that all lineages have together, `shared` are the same as one of
     another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
-    Those of `ends`, by their ids, stop rules have ended; others may end as well before all that is
-    `to_train` is trained.
+    Those of `ends`, by their ids, have ended; others may end as well before all that is `to_train`
+    is trained: by stop rules, or at the `rung` that is next.
     """
 
     lineages: tuple[Lineage, ...]
@@ -83,6 +84,7 @@ class Plan:
     left: tuple[str, ...] = ()
     leaving: frozenset[str] = frozenset()
     ends: Mapping[str, End] = field(default_factory=dict)
+    rung: Rung | None = None
 
     @property
     def complete(self) -> int:
@@ -100,8 +102,9 @@ class Plan:
 
     @cached_property
     def may_end(self) -> frozenset[str]:
-        """The ids of the lineages that stop rules may end before all of them is trained."""
-        return frozenset(t.lineage.id for t in self.tasks if t.lineage.cell.prune.stop)
+        """The ids of the lineages that may end before all of them is trained."""
+        ruled = {t.lineage.id for t in self.tasks if t.lineage.cell.prune.stop}
+        return frozenset(ruled | (self.rung.ids if self.rung else frozenset()))
 
 
 def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
@@ -115,6 +118,7 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     _check_cells(spec, datasets)
     _check_scope(spec)
     _check_stops(spec)
+    _check_rank(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunks: dict[tuple[Any, ...], str] = {}
     methods: dict[tuple[Any, ...], tuple[tuple[Step, ...], str]] = {}
@@ -144,6 +148,7 @@ def make_plan(
     leaving: Collection[str] = (),
     rank: Mapping[str, int] = MappingProxyType({}),
     ends: Mapping[str, End] = MappingProxyType({}),
+    rung: Rung | None = None,
 ) -> Plan:
     """Divide the missing iterations among the lineages, each to the first that needs it, the most
     urgent first by their `rank`; but train nothing for those whose ids are in `leaving`, and of
@@ -178,6 +183,7 @@ def make_plan(
         leaving=frozenset(leaving),
         shared=sum(len(lineage.keys) for lineage in so_far) - len(every),
         ends=ends,
+        rung=rung,
     )
 
 
@@ -341,6 +347,25 @@ def _check_stops(spec: SweepSpec) -> None:
                     "dataset.holdout, or of: test",
                     ("prune", spec.prune.index(prune), "stop", number),
                 )
+
+
+def _check_rank(spec: SweepSpec) -> None:
+    rank = spec.budget and spec.budget.rank
+    if rank is None:
+        return
+    without = [dataset.name for dataset in spec.dataset if dataset.holdout == 0]
+    if rank.by == "validation_accuracy" and without:
+        raise PlanError(
+            f"validation_accuracy needs a held-out part of {without[0]}; set dataset.holdout, or "
+            "by: test_accuracy",
+            ("budget", "rank", "by"),
+        )
+    if spec.store.keep_weights == "none":
+        raise PlanError(
+            "lineages go on from the weights that they have at a rung, which keep_weights: none "
+            "does not keep; set store.keep_weights: last",
+            ("budget", "rank"),
+        )
 
 
 def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:

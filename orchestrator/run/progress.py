@@ -107,6 +107,14 @@ class RunProgress:
         finally:
             self.rest()
 
+    def goes_on(self, plan: Plan) -> None:
+        """What is left to do is `plan` from now on."""
+        with self._lock:
+            trained = self.counts.iterations
+            self._plan(plan)
+            self.counts.iterations = trained
+            self.counts.to_train += trained
+
     def beat(self) -> None:
         """Begin the heartbeat, if that was not done: other terminals see a run in flight."""
         if self._beats is None:
@@ -130,8 +138,8 @@ class RunProgress:
 
     def on(self, cluster: Cluster, packing: Packing) -> None:
         """The run has its cluster, and the lineages their places there."""
+        facts = [line for line in (cluster.line, packing.line) if line and self.packing is None]
         self.cluster, self.packing, self._slots = cluster, packing, len(packing.slots)
-        facts = [line for line in (cluster.line, packing.line) if line]
         self.tell([*cluster.notices, *packing.notices], facts)
 
     def started(self, lineage: str, attempt: int) -> None:
@@ -176,8 +184,13 @@ class RunProgress:
         with self._lock:
             self._to_train -= behind
             self.counts.to_train -= len(behind)
-        self._line(f"{self._name(end.lineage)} ends with iteration {end.iteration}: {end.why}")
-        self._ends.append(end)
+        self.ranked([end])
+
+    def ranked(self, ends: Iterable[End]) -> None:
+        """These lineages have ended."""
+        for end in ends:
+            self._line(f"{self._name(end.lineage)} ends with iteration {end.iteration}: {end.why}")
+            self._ends.append(end)
         try:
             write_ends(self.store, self.sweep, self._ends, self.run)
         except (OSError, StoreError) as error:
@@ -262,13 +275,16 @@ class RunProgress:
 
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
+        self._plan(plan)
+
+    def _plan(self, plan: Plan) -> None:
         self._tasks = {task.lineage.id: task for task in plan.tasks}
         self._to_train = {*plan.to_train}
         self._others = Others(self.store, self.sweep, self.run, frozenset(plan.to_train))
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=plan.complete,
-            failed=len(self.given_up),
+            failed=len(self.given_up) + len(self._failures),
             waiting=len(plan.tasks),
             to_train=len(plan.to_train),
         )

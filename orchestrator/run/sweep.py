@@ -35,7 +35,12 @@ from orchestrator.run.mps import mps
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
 from orchestrator.run.placing import WAIT_SECONDS
-from orchestrator.run.planned_sweep import PlannedSweep, plan_lineages, with_costs
+from orchestrator.run.planned_sweep import (
+    PlannedSweep,
+    plan_again,
+    plan_lineages,
+    with_costs,
+)
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -45,6 +50,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
+from orchestrator.run.ranking import Rung, decide
 from orchestrator.run.starting import cluster_starting
 from orchestrator.run.wishes import NO_WISHES, Wishes, failures_of, ranks
 from orchestrator.storage.collecting import wait_for_collection
@@ -55,7 +61,7 @@ from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
-from trainables.lineage.ending import ends_of
+from trainables.lineage.ending import Measured
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
@@ -157,7 +163,10 @@ def _run(
             names = lineage_labels(ready.planned.record)
             with progress.running(ready.planned.plan, names):
                 # Without a task at first, damage that was set aside has brought some.
-                outcome = _train(ready, started or start(), progress, wishes, allowance)
+                ending = Ending(progress.store, spec.name, progress.run, wishes.seconds)
+                outcome = _train_in_stages(
+                    ready, index, started or start(), progress, ending, allowance
+                )
     planned, store = ready.planned, ready.store
     if planned.plan.tasks and not outcome.left:
         require_there(store)
@@ -207,13 +216,15 @@ def _failures(
 
 @dataclass(frozen=True)
 class _Ready:
-    """A sweep with all that its training needs but a cluster."""
+    """A sweep with all that its training needs but a cluster; what is `skipped` of it nobody asked
+    for."""
 
     planned: PlannedSweep
     store: Store
     arrays: Mapping[str, Dataset]
     tracking: Tracking | None
     healed: tuple[Damaged, ...]
+    skipped: frozenset[str]
 
 
 def _made_ready(
@@ -228,11 +239,10 @@ def _made_ready(
     wishes: Wishes,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
-    store, rank = index.store, ranks(spec, plan.lineages)
+    store = index.store
 
     def planned_again() -> Plan:
-        ends = ends_of(plan.lineages, index.store, index.files_of)
-        return make_plan(plan.lineages, index.files_of, plan.leaving, rank, ends)
+        return plan_again(spec, index, plan.lineages, plan.leaving)
 
     planned = with_costs(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
@@ -263,7 +273,8 @@ def _made_ready(
         _write_records(planned, store, arrays)
     ends = planned.plan.ends.values()
     begin_run(store, spec.name, command, progress.run, plan.left, ends)
-    return _Ready(planned, store, arrays, tracking, tuple(healed))
+    skipped = frozenset(wishes.unmet(spec, plan.lineages))
+    return _Ready(planned, store, arrays, tracking, tuple(healed), skipped)
 
 
 def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
@@ -291,13 +302,15 @@ def _stored_snapshots(lineages: Sequence[Lineage], index: StoreIndex) -> list[st
     return [snapshot_path(key) for key in keys if key in index.snapshots]
 
 
-def _train(
+def _train_in_stages(
     ready: _Ready,
+    index: StoreIndex,
     started: Callable[[], Cluster],
     progress: RunProgress,
-    wishes: Wishes,
+    ending: Ending,
     allowance: Allowance,
 ) -> Outcome:
+    """Train up to each rung, at which it is decided who goes on, and then to the end."""
     with interruptions_noted():
         # Here, as a run with nothing to train has no use for it, and while Ray comes up.
         from orchestrator.run.tuning import train_plan
@@ -305,6 +318,53 @@ def _train(
         cluster = started()
         if not ready.planned.packed(cluster).slots:
             cluster = _waited(ready.planned, cluster, progress)
+    spec, plan = ready.planned.spec, ready.planned.plan
+    failures: tuple[Failure, ...] = ()
+    while True:
+        rung, outcome = plan.rung, Outcome((), interrupted=False)
+        stage = plan if rung is None else _up_to(rung, plan, spec, index)
+        if stage.tasks:
+            staged = replace(ready, planned=replace(ready.planned, plan=stage))
+            outcome = _train(train_plan, staged, cluster, progress, ending, allowance)
+        failures += outcome.failures
+        if rung is None or outcome.interrupted:
+            return replace(outcome, failures=failures)
+        index.refresh()
+        given_up = plan.leaving | {failure.lineage for failure in failures}
+        plan = plan_again(spec, index, plan.lineages, given_up)
+        if plan.rung is not None and plan.rung.iteration == rung.iteration:
+            # No other run has decided it meanwhile.
+            absent = {*plan.rung.waits_for(index.files_of)} - (given_up - ready.skipped)
+            if absent:
+                progress.tell([_undecided(plan.rung, len(absent))])
+                return replace(outcome, failures=failures)
+            measured = Measured(index.store, index.files_of)
+            progress.ranked(decide(plan.rung, ready.store, spec.name, measured).values())
+            plan = plan_again(spec, index, plan.lineages, given_up)
+        progress.goes_on(plan)
+
+
+def _up_to(rung: Rung, plan: Plan, spec: SweepSpec, index: StoreIndex) -> Plan:
+    lineages = [rung.until(lineage) for lineage in plan.so_far]
+    return make_plan(lineages, index.files_of, plan.leaving, ranks(spec, plan.lineages))
+
+
+def _undecided(rung: Rung, absent: int) -> str:
+    return (
+        f"budget.rank: after iteration {rung.iteration} nothing is decided yet, as {absent} "
+        f"{'lineage is' if absent == 1 else 'lineages are'} not there; a run that trains all goes "
+        "on from there"
+    )
+
+
+def _train(
+    train_plan: Callable[..., Outcome],
+    ready: _Ready,
+    cluster: Cluster,
+    progress: RunProgress,
+    ending: Ending,
+    allowance: Allowance,
+) -> Outcome:
     spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
@@ -325,7 +385,7 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(progress.store, spec.name, progress.run, wishes.seconds),
+        ending=ending,
         allowance=allowance,
         rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, get_args
@@ -119,20 +121,56 @@ class Resources(Config):
         return Execution(compile=self.compile == "on", graphs=self.graphs == "on")
 
 
+def _fraction(value: Any) -> Any:
+    """A share such as 1/3, which YAML has as text, or 0.25."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    written = isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", value)
+    if not (number or written):
+        raise PydanticCustomError("fraction", "must be a share such as 1/3 or 0.25")
+    with suppress(ZeroDivisionError):
+        if 0 < Fraction(str(value)) < 1:
+            return value
+    raise PydanticCustomError("fraction", "must be greater than 0 and less than 1")
+
+
+class Rank(Config):
+    """Successive halving: after each rung the best cells go on, and the rest has ended.
+
+    The first rung is the iteration `after_iterations`; others follow `every` so many, if any do. At
+    a rung cells are compared by their mean over seeds.
+    """
+
+    after_iterations: Annotated[int, Field(ge=1)]
+    every: Annotated[int, Field(ge=1)] | None = None
+    by: Literal["test_accuracy", "validation_accuracy"] = "test_accuracy"
+    keep: Annotated[float | str, BeforeValidator(_fraction)] = "1/2"
+
+    def kept(self, cells: int) -> int:
+        """How many of so many cells go on: at least one."""
+        return max(1, int(cells * Fraction(str(self.keep))))
+
+
 class Budget(Config):
     """What all runs of a sweep together may train; outside the identity of results.
 
     `hours` are of training, one lineage's at a time, and `gpu_hours` of those the shares of GPUs.
+    `rank` says which cells are worth it.
     """
 
     trainings: Annotated[int, Field(ge=1)] | None = None
     hours: Annotated[float, Field(gt=0)] | None = None
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    rank: Rank | None = None
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is an end to it."""
+        return any(most is not None for most in (self.trainings, self.hours, self.gpu_hours))
 
     @model_validator(mode="after")
     def _of_something(self) -> Self:
         if not self.model_fields_set:
-            message = "say of what: trainings, hours or gpu_hours"
+            message = "say of what: trainings, hours, gpu_hours or rank"
             raise PydanticCustomError("no_budget", message)
         return self
 

@@ -128,7 +128,7 @@ def test_a_budget_in_words() -> None:
 
 
 @pytest.mark.parametrize(("budget", "said"), [
-    ({}, "budget: say of what: trainings, hours or gpu_hours"),
+    ({}, "budget: say of what: trainings, hours, gpu_hours or rank"),
     ({"trainings": 0}, "budget.trainings: 0 is out of range"),
     ({"training": 5}, 'unknown key "training"; did you mean "trainings"?'),
 ])  # fmt: skip

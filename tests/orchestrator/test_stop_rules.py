@@ -91,11 +91,11 @@ def test_a_run_again_trains_nothing_and_without_rules_goes_on(
     free = planned(folder, FREE)
     assert (free["to_train"], free["stored"], free["stopped"]) == (3, 8, [])
     listed = ask(folder, "plan", str(write(folder, SWEEP)), "--list")
-    assert "complete, 1 of them by stop rules" in listed
+    assert "complete, 1 of them ended early" in listed
     assert "at most" not in listed
     at_most = SWEEP | {"prune": {"iterations": 9, "stop": STOP[:1]}}
     listed = ask(folder, "plan", str(write(folder, at_most)), "--list")
-    assert "at most 20 (stop rules may end 2 lineages earlier)" in listed
+    assert "at most 20 (2 lineages may end earlier)" in listed
     assert "≤ 10" in listed
 
 
