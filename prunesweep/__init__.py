@@ -10,7 +10,7 @@ named in the sweep, with the options of its signature:
     def tiny(shape: Shape, classes: int, *, width: int = 32) -> nn.Module: ...
 
 Decorators: `model`, `dataset`, `criterion`, `method`, and for the training recipe `optimizer`,
-`lr_schedule`, `loss` and `augmentation`. docs/plugins.md shows each.
+`lr_schedule`, `loss` and `augmentation`, and `stop_rule`. docs/plugins.md shows each.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from trainables.pruning.parts import Density, Ratio, Rewinds, Selects, ToDensity
 from trainables.pruning.scoring import Scoring, gradient, summed
 from trainables.pruning.scoring import loss as scoring_loss
 from trainables.pruning.scoring_data import Examples, FlowInput
+from trainables.pruning.stopping import StopRule, stop_rule
 from trainables.training.augmentation import augmentation
 from trainables.training.losses import loss
 from trainables.training.optimizers import optimizer
@@ -71,6 +72,7 @@ __all__ = [
     "Shape",
     "Split",
     "Step",
+    "StopRule",
     "ToDensity",
     "augmentation",
     "channel_statistics",
@@ -87,6 +89,7 @@ __all__ = [
     "optimizer",
     "ratio_amount",
     "scoring_loss",
+    "stop_rule",
     "summed",
 ]
 

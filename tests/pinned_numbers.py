@@ -60,6 +60,7 @@ from trainables.pruning.scoring import loss as scoring_loss
 from trainables.pruning.scoring_data import Examples as ExampleData
 from trainables.pruning.scoring_data import FlowInput, ScoringData
 from trainables.pruning.selection import drop_lowest, keep_highest, sampled
+from trainables.pruning.stopping import StopRule
 from trainables.pruning.within_training import WithinTraining
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
@@ -796,9 +797,10 @@ def built_in_configs() -> Iterator[type[Config]]:
 
 def named_parts() -> Iterator[tuple[str, str]]:
     """Every part that a sweep file names, an entry or a choice: its kind and its name. What a
-    criterion is at initialization is no part: it is the criterion, and `AtInit`."""
+    criterion is at initialization is no part: it is the criterion, and `AtInit`. Nor is a stop
+    rule, which is in no key."""
     for config in built_in_configs():
-        if issubclass(config, Entry) and not issubclass(config, AtInit):
+        if issubclass(config, Entry) and not issubclass(config, AtInit | StopRule):
             yield config.kind.name, config.entry_name
         for field in config.model_fields.values():
             kinds = [each.kind for each in field.metadata if isinstance(each, Choice)]

@@ -13,6 +13,7 @@ from trainables.plugins.entry import Catalogue, Kind
 from trainables.plugins.entry import Entry as Named
 from trainables.pruning import METHOD
 from trainables.pruning.criterion import CRITERION
+from trainables.pruning.stopping import STOP
 from trainables.training.augmentation import AUGMENTATION
 from trainables.training.losses import LOSS
 from trainables.training.optimizers import OPTIMIZER
@@ -20,7 +21,7 @@ from trainables.training.schedules import SCHEDULE
 
 What = Literal[
     "methods", "criteria", "models", "datasets",
-    "optimizers", "lr_schedules", "losses", "augmentations",
+    "optimizers", "lr_schedules", "losses", "augmentations", "stop_rules",
 ]  # fmt: skip
 
 KINDS: dict[What, Kind] = {
@@ -32,6 +33,7 @@ KINDS: dict[What, Kind] = {
     "lr_schedules": SCHEDULE,
     "losses": LOSS,
     "augmentations": AUGMENTATION,
+    "stop_rules": STOP,
 }
 
 

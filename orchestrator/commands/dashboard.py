@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 from orchestrator.errors import DashboardError
+from orchestrator.records.ends import until_ends
 from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import NoSuchSweep, SweepRecord, existing_sweep
 from orchestrator.results.opening import open_results
@@ -140,6 +141,7 @@ class _Sweep:
                 record = existing_sweep(self._store, self._name)
                 signs = signs_of(self._store, self._name)
                 stored = self._store.committed("iterations")
+                record = until_ends(record, signs.ends)
                 status = status_by(record, signs, stored)
                 self._status = time.monotonic(), status, _version(record, stored, status)
             return self._status[1:]

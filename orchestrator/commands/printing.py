@@ -18,7 +18,9 @@ from rich.text import Text
 from orchestrator.commands.called import as_called, called
 from orchestrator.records.labels import labels
 from orchestrator.results.rendering import decimals
+from orchestrator.run.allowance import budget_line
 from orchestrator.run.progress import duration
+from orchestrator.run.ranking import rung_line
 
 if TYPE_CHECKING:
     from orchestrator.commands.catalogue import Entry
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from orchestrator.commands.verify import Verified
     from orchestrator.records.failures import Failure
     from orchestrator.records.heartbeat import Heartbeat
-    from orchestrator.records.status import SweepStatus
+    from orchestrator.records.status import Stopped, SweepStatus
     from orchestrator.run.planned_sweep import PlannedSweep
+    from orchestrator.run.planning import Plan
     from orchestrator.tracking.mirroring import Sent
     from trainables.store import Store
 
@@ -36,11 +39,12 @@ TRACEBACK_LINES = 3
 
 BAR_WIDTH = 24
 FEW_SEEDS = 8
+SHOWN_STOPPED = 16
 
 
 def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: bool = False) -> None:
     plan = planned.plan
-    seconds, cost = planned.seconds_on(1), planned.cost
+    seconds, cost, budget = planned.seconds_on(1), planned.cost, planned.spec.budget
     # To ask for the devices that there are imports torch.
     here = planned.packed_here if plan.tasks else None
     figures: dict[str, Any] = {
@@ -50,8 +54,12 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         "lineages_complete": plan.complete,
         "iterations": plan.rows,
         "to_train": len(plan.to_train),
+        "may_end_before": len(plan.may_end),
+        "stopped": [asdict(end) for end in plan.ends.values()],
         "shared": plan.shared,
         "stored": plan.stored,
+        "budget": budget and budget.model_dump(),
+        "spent": asdict(planned.spent),
         "estimated_device_seconds": seconds,
         "estimated_from": planned.sources,
         "estimated_here": cost and asdict(cost),
@@ -63,26 +71,32 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
     if as_json:
         print_json(figures | ({"each_lineage": _each_lineage(planned)} if listed else {}))
         return
+    most = "at most " if plan.may_end else ""
     time = "unknown (nothing like it is recorded yet; --probe measures it)"
     if seconds is not None:
-        time = f"{duration(seconds)}, one lineage at a time"
+        time = f"{most}{duration(seconds)}, one lineage at a time"
     table = Table.grid(padding=(0, 3))
     table.add_column(style="bold")
     table.add_row("sweep", planned.spec.name)
     table.add_row("seeds", _seeds(planned.spec.seeds))
-    table.add_row("lineages", f"{len(plan.lineages)}, {figures['lineages_complete']} complete")
-    table.add_row("iterations", str(plan.rows))
-    table.add_row("  to train", str(len(plan.to_train)))
+    stopped = f", {len(plan.ends)} of them ended early" if plan.ends else ""
+    table.add_row("lineages", f"{len(plan.lineages)}, {plan.complete} complete{stopped}")
+    table.add_row("iterations", f"{most}{plan.rows}{_may_end(plan)}")
+    table.add_row("  to train", f"{most}{len(plan.to_train)}")
     table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
     table.add_row("  stored", str(plan.stored))
+    if budget and budget.limits:
+        table.add_row("budget", budget_line(budget, planned.spent))
+    if plan.rung:
+        table.add_row("rank", rung_line(plan.rung))
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"
-        here_time = f"{duration(cost.seconds)} on this machine, {hours} {cost.device}-hours"
+        here_time = f"{most}{duration(cost.seconds)} on this machine, {hours} {cost.device}-hours"
         table.add_row("", f"{here_time} ({'; '.join(planned.sources)})")
     if here:
         table.add_row("here", here.line)
-    table.add_row("storage", f"about {size(planned.bytes)} to be written")
+    table.add_row("storage", f"{most or 'about '}{size(planned.bytes)} to be written")
     out.print(table)
     if listed:
         out.print(_lineage_table(_each_lineage(planned)))
@@ -92,9 +106,16 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         out.print(notice, style="yellow", highlight=False, soft_wrap=True)
 
 
+def _may_end(plan: Plan) -> str:
+    if not plan.may_end:
+        return ""
+    count = len(plan.may_end)
+    return f" ({count} {'lineage' if count == 1 else 'lineages'} may end earlier)"
+
+
 def _each_lineage(planned: PlannedSweep) -> list[dict[str, Any]]:
     """What each lineage is, and how many of its iterations are to be trained, by whomever."""
-    names = labels(planned.record)
+    names, ends = labels(planned.record), planned.plan.ends
     return [
         {
             "lineage": line.id,
@@ -102,8 +123,10 @@ def _each_lineage(planned: PlannedSweep) -> list[dict[str, Any]]:
             "seed": line.cell.seed,
             "iterations": len(line.keys),
             "to_train": sum(key in planned.plan.to_train for key in line.keys),
+            "may_end_before": line.id in planned.plan.may_end,
+            "stopped": ends[line.id].why if line.id in ends else None,
         }
-        for line in planned.plan.lineages
+        for line in planned.plan.so_far
     ]
 
 
@@ -113,8 +136,9 @@ def _lineage_table(lineages: Sequence[dict[str, Any]]) -> Table:
         text = heading in ("label", "lineage")
         table.add_column(heading, justify="left" if text else "right", overflow="fold")
     for line in lineages:
-        numbers = (str(line[name]) for name in ("seed", "iterations", "to_train"))
-        table.add_row(line["label"], *numbers, line["lineage"])
+        most = "≤ " if line["may_end_before"] else ""
+        counts = (f"{most}{line[name]}" for name in ("iterations", "to_train"))
+        table.add_row(line["label"], str(line["seed"]), *counts, line["lineage"])
     return table
 
 
@@ -229,15 +253,17 @@ def _status_json(status: SweepStatus) -> dict[str, Any]:
 
 def _status_view(status: SweepStatus) -> Group:
     head = Text.assemble((status.name, "bold"), f": {status.state}")
+    most = "at most " if status.at_most else ""
     counts = Text(
         f"lineages {status.lineages_done}/{status.lineages} complete, "
-        f"iterations {status.iterations_stored}/{status.iterations} committed"
+        f"iterations {status.iterations_stored}/{most}{status.iterations} committed"
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
         parts += [*_heartbeats(status.run, status.runs), _running_lineages(status)]
     damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
-    return Group(*parts, *_failures(status.failures, status.labels), *damage)
+    stopped = _stopped(status.stopped, status.labels)
+    return Group(*parts, *stopped, *_failures(status.failures, status.labels), *damage)
 
 
 def _status_line(status: SweepStatus) -> str:
@@ -296,6 +322,19 @@ def _running_lineages(status: SweepStatus) -> Table:
             str(line.attempt),
         )
     return table
+
+
+def print_stopped(stopped: Sequence[Stopped], names: Mapping[str, str], out: Console) -> None:
+    for shown in _stopped(stopped, names):
+        out.print(shown, highlight=False, soft_wrap=True)
+
+
+def _stopped(stopped: Sequence[Stopped], names: Mapping[str, str]) -> Iterator[Text]:
+    for each in stopped[:SHOWN_STOPPED]:
+        name = names.get(each.lineage, each.lineage)
+        yield Text(f"done: {name} ends with iteration {each.iteration}: {each.why}")
+    if len(stopped) > SHOWN_STOPPED:
+        yield Text(f"and {len(stopped) - SHOWN_STOPPED} more that ended early")
 
 
 def print_failures(failures: Sequence[Failure], names: Mapping[str, str], out: Console) -> None:

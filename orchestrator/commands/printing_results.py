@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from orchestrator.commands.called import called
-from orchestrator.commands.printing import print_failures, print_json, show_sent
+from orchestrator.commands.printing import print_failures, print_json, print_stopped, show_sent
 from orchestrator.commands.streams import takes_unicode, write_bytes
 from orchestrator.errors import ExportError
 from orchestrator.records.labels import lineage_labels
+from orchestrator.records.status import stopped_in
 from orchestrator.results.encoding import as_csv, as_json, as_parquet
 from orchestrator.results.opening import Results
 from orchestrator.results.query import Answer, last_iterations
 from orchestrator.results.rendering import TextTable, as_latex, as_markdown, as_rich
+from orchestrator.run.allowance import budget_line
 
 if TYPE_CHECKING:
     from orchestrator.run.sweep import RunSummary
@@ -33,7 +35,7 @@ Format = Literal["table", "csv", "json", "parquet", "latex", "markdown"]
 
 def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool) -> None:
     plan, outcome = summary.planned.plan, summary.outcome
-    name = summary.planned.spec.name
+    name, budget = summary.planned.spec.name, summary.planned.spec.budget
     if as_json:
         print_json(
             {
@@ -42,6 +44,9 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "lineages": len(plan.lineages),
                 "planned": len(plan.to_train),
                 "interrupted": outcome.interrupted,
+                "stopped": [asdict(each) for each in stopped_in(summary.record)],
+                "budget": budget and budget.model_dump(),
+                "spent": asdict(summary.spent),
                 "failures": [asdict(failure) for failure in outcome.failures],
                 "healed": [str(damage) for damage in summary.healed],
                 "damage": [str(damage) for damage in summary.damage],
@@ -58,18 +63,27 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
             soft_wrap=True,
         )
     elif summary.problem is None:
-        out.print(as_rich(last_iterations(Results(store, summary.planned.record))))
+        out.print(as_rich(last_iterations(Results(store, summary.record))))
     else:
         out.print(
             f"[red]the tables could not be written:[/red] {summary.problem}; every iteration "
             f"is committed, `{called()} results {name}` makes them when it can"
         )
-    print_failures(outcome.failures, lineage_labels(summary.planned.record), out)
+    names = lineage_labels(summary.record)
+    print_stopped(stopped_in(summary.record), names, out)
+    print_failures(outcome.failures, names, out)
     for damage in summary.healed:
         out.print(f"set aside in quarantine/ and trained again: {damage}")
     for damage in summary.damage:
         out.print(f"[red]damaged:[/red] {damage}; run again to train it anew")
-    if outcome.interrupted and not outcome.left:
+    if outcome.spent and budget:
+        out.print(
+            f"budget: {budget_line(budget, summary.spent)}; {_unfinished(summary, store)}, and the "
+            "same command with a larger budget goes on",
+            soft_wrap=True,
+            highlight=False,
+        )
+    elif outcome.interrupted and not outcome.left:
         out.print("interrupted: everything committed is safe; the same command resumes")
     elif not plan.tasks and not plan.left:
         out.print("nothing to train: the store has every iteration")
@@ -78,6 +92,17 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
     query_command = f"{called()} results {name} --storage {shlex.quote(store.location)}"
     shown = f"results: {store.uri('tables')}   query them: {query_command}"
     out.print(shown, soft_wrap=True, highlight=False)
+
+
+def _unfinished(summary: RunSummary, store: Store) -> str:
+    """What is left to train, in words."""
+    there = store.committed("iterations")
+    lines = [[key for key in line.keys if key not in there] for line in summary.record.lineages]
+    lines = [line for line in lines if line]
+    left = len({key for line in lines for key in line})
+    most = "at most " if summary.planned.plan.may_end else ""
+    whose = "1 lineage" if len(lines) == 1 else f"{len(lines)} lineages"
+    return f"{most}{left} iterations of {whose} are left"
 
 
 def show_table(answer: Answer, out: Console, format: Format, output: Path | None) -> None:

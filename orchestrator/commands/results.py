@@ -163,12 +163,13 @@ def wandb_sync(
 ) -> int:
     """Fill a W&B project with a sweep's lineages from the store; twice is the same as once."""
     from orchestrator.commands import printing
+    from orchestrator.records.ends import so_far
     from orchestrator.records.sweep import existing_sweep
     from orchestrator.tracking.mirroring import sync
     from trainables.store import Store
 
     store = Store(storage)
-    record = existing_sweep(store, name)
+    record = so_far(store, existing_sweep(store, name))
     with Console(stderr=True).status("W&B") as status:
         sent = sync(
             record,
@@ -208,13 +209,14 @@ def export(
     """Write an iteration's weights and mask as plain safetensors, or those of all iterations."""
     from orchestrator.commands.export import export_all, export_iteration
     from orchestrator.errors import ExportError
+    from orchestrator.records.ends import so_far
     from orchestrator.records.sweep import existing_sweep
     from trainables.store import Store
 
     if (lineage is None) != all_:
         raise ExportError("give a lineage to export, or --all and none")
     store = Store(storage)
-    record = existing_sweep(store, name)
+    record = so_far(store, existing_sweep(store, name))
     if lineage is None:
         files = export_all(store, record, iteration, output)
     else:

@@ -34,6 +34,7 @@ def list_(
         "lr_schedules",
         "losses",
         "augmentations",
+        "stop_rules",
         "sweeps",
         "examples",
     ],

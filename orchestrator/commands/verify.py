@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.records.damage import note_damage
+from orchestrator.records.ends import so_far
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.compacting import is_current, table_damage
 from orchestrator.results.tables import TABLES
@@ -47,7 +48,8 @@ def verify_store(store: Store) -> Verified:
     found: list[Finding] = []
     for name in store.names("sweeps"):
         try:
-            record = read_sweep(store, name)
+            recorded = read_sweep(store, name)
+            record = recorded and so_far(store, recorded)
         except Damaged as damage:
             found.append(_of_record(damage))
             continue

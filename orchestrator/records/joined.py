@@ -16,6 +16,8 @@ NAMES = frozenset(f"{section}.name" for section in SECTIONS)
 ITERATIONS, SWEEP = "prune.iterations", "sweep"
 """Told where labels would be the same without."""
 
+UNTOLD = frozenset({*NAMES, ITERATIONS, "prune.stop"})
+
 Values = Mapping[str, Mapping[str, Any]]
 """By the dotted name of a parameter and the id of a lineage."""
 
@@ -32,7 +34,7 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     lines = [line for part in parts for line in part.lineages]
     swept = [name for part in parts for name in part.swept]
     differing = [name for section in SECTIONS for name in _differing(section, lines)]
-    names = [n for n in dict.fromkeys([*swept, *differing]) if n not in (*NAMES, ITERATIONS)]
+    names = [n for n in dict.fromkeys([*swept, *differing]) if n not in UNTOLD]
     joined = _joined(parts, {name: _values(name, lines) for name in names})
     lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
     if len({label for label, _ in lengths}) < len(lengths):

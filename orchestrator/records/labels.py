@@ -79,7 +79,7 @@ def common_options(record: SweepRecord) -> list[str]:
     return found
 
 
-HEADINGS = ("method.name", "method.density", f"method.{CODE}", "prune.iterations")
+HEADINGS = ("method.name", "method.density", f"method.{CODE}", "prune.iterations", "prune.stop")
 """What is a heading anyway, or nothing for people."""
 
 

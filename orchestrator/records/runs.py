@@ -6,15 +6,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from orchestrator.records.ends import ENDS, by_lineage
 from orchestrator.records.failures import FAILURES, Failure, each_once
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN, Heartbeat
 from orchestrator.records.provenance import PROVENANCE, Provenance, add_provenance, by_start
+from orchestrator.records.spending import SPENDING, by_run
 from orchestrator.records.stops import STOPS
+from trainables.lineage.ending import End
 from trainables.store import Damaged, Store, sweep_path
 from trainables.store.claims import Claims, pause
 
-OWN: tuple[RecordFile[Any], ...] = (RUN, FAILURES, PROVENANCE, STOPS)
+OWN: tuple[RecordFile[Any], ...] = (RUN, FAILURES, PROVENANCE, STOPS, ENDS, SPENDING)
 """What a run has a file of its own of."""
 
 Contents = TypeVar("Contents")
@@ -39,17 +42,23 @@ def runs_at_work(store: Store, sweep: str) -> dict[str, Heartbeat]:
 
 
 def begin_run(
-    store: Store, sweep: str, command: Iterable[str], run: str, left: Collection[str]
+    store: Store,
+    sweep: str,
+    command: Iterable[str],
+    run: str,
+    left: Collection[str],
+    ends: Iterable[End] = (),
 ) -> None:
     """Write down that `run` begins, which leaves the lineages `left` as they are. Of the others,
-    which it trains again, what earlier runs told is forgotten."""
+    which it trains again, what earlier runs told is forgotten; and of the ends that there are, all
+    but `ends`, which it has found in what is committed."""
     add_provenance(store, sweep, command, run)
-    _fold(store, sweep, run, lambda failure: failure.lineage in left)
+    _fold(store, sweep, run, lambda failure: failure.lineage in left, [*ends])
 
 
 def end_run(store: Store, sweep: str) -> None:
     """A run has ended: what it wrote joins what is kept of those before it."""
-    _fold(store, sweep, None, lambda failure: True)
+    _fold(store, sweep, None, lambda failure: True, None)
 
 
 @contextmanager
@@ -62,9 +71,16 @@ def alone(store: Store, sweep: str) -> Iterator[None]:
         yield
 
 
-def _fold(store: Store, sweep: str, begun: str | None, kept: Callable[[Failure], bool]) -> None:
+def _fold(
+    store: Store,
+    sweep: str,
+    begun: str | None,
+    kept: Callable[[Failure], bool],
+    found: list[End] | None,
+) -> None:
     """Move what runs that are over have written into the files that are of all of them, of failures
-    those that are `kept`. Who is killed in the middle has moved some of it twice, which shows once.
+    those that are `kept`, and in the place of all ends those that were `found`, if anybody looked
+    for them. Who is killed in the middle has moved some of it twice, which shows once.
     """
     with alone(store, sweep):
         ended = _runs(store, sweep, OWN) - {begun} - runs_at_work(store, sweep).keys()
@@ -75,6 +91,11 @@ def _fold(store: Store, sweep: str, begun: str | None, kept: Callable[[Failure],
                 RUN.write_if_other(store, sweep, max(beats, key=lambda beat: beat.at))
         failures = each_once(_told(FAILURES, store, sweep, over))
         FAILURES.write_if_other(store, sweep, [each for each in failures if kept(each)])
+        told = by_lineage(_told(ENDS, store, sweep, over)).values() if found is None else found
+        if told or store.exists(ENDS.path(sweep)):
+            ENDS.write_if_other(store, sweep, [*told])
+        if spent := by_run(_told(SPENDING, store, sweep, over)):
+            SPENDING.write_if_other(store, sweep, spent)
         _set_damaged_aside(store, sweep, over)
         runs = [each for told in _told(PROVENANCE, store, sweep, over) for each in told]
         if runs:

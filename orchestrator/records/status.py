@@ -1,15 +1,17 @@
 """Status: how far a sweep is, read from its records and commits."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from orchestrator.records.ends import ENDS, by_lineage, until_ends
 from orchestrator.records.failures import FAILURES, Failure, each_once
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN, Heartbeat, joined
 from orchestrator.records.labels import labels, lineage_labels
 from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
+from trainables.lineage.ending import End
 from trainables.store import Damaged, Store
 
 Contents = TypeVar("Contents")
@@ -22,12 +24,23 @@ LineageState = Literal["done", "failed", "running", "partial", "not begun"]
 
 @dataclass(frozen=True)
 class LineageStatus:
-    """A lineage: how many of its iterations are committed, and of how many."""
+    """A lineage: how many of its iterations are committed, and of how many; and why it was
+    ended, where it was."""
 
     id: str
     state: LineageState
     committed: int
     iterations: int
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A lineage that is done, as it was ended with an iteration, and why."""
+
+    lineage: str
+    iteration: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,8 @@ class SweepStatus:
     that any run has left where none is in flight, None when there was none.
 
     `failures` are those of lineages that nobody has completed. `damage` are records that cannot be
-    read, and count as not being there. `labels` are those of the lineages that have failed or are
-    at work.
+    read, and count as not being there. `labels` are those of the lineages that have failed, are at
+    work, or were `stopped`. With `at_most`, some may end before all `iterations` are trained.
     """
 
     name: str
@@ -64,6 +77,8 @@ class SweepStatus:
     damage: tuple[str, ...]
     labels: dict[str, str]
     runs: tuple[Heartbeat, ...] = ()
+    stopped: tuple[Stopped, ...] = ()
+    at_most: bool = False
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -75,12 +90,14 @@ def sweep_status(store: Store, name: str) -> SweepStatus:
 
 @dataclass(frozen=True)
 class Signs:
-    """What the runs of a sweep have said of themselves; see SweepStatus."""
+    """What the runs of a sweep have said of themselves, see SweepStatus, and of the `ends` of its
+    lineages, by lineage."""
 
     run: Heartbeat | None
     failures: tuple[Failure, ...]
     damage: tuple[str, ...]
     runs: tuple[Heartbeat, ...] = ()
+    ends: Mapping[str, End] = field(default_factory=dict)
 
 
 def signs_of(store: Store, name: str) -> Signs:
@@ -89,8 +106,9 @@ def signs_of(store: Store, name: str) -> Signs:
     beats = _told(RUN, store, name, damage)
     runs = tuple(sorted((beat for beat in beats if beat.is_at_work), key=lambda beat: beat.at))
     failures = each_once(_told(FAILURES, store, name, damage))
+    ends = by_lineage(_told(ENDS, store, name, damage))
     last = joined(runs) if runs else max(beats, key=lambda beat: beat.at, default=None)
-    return Signs(last, tuple(failures), tuple(damage), runs)
+    return Signs(last, tuple(failures), tuple(damage), runs, ends)
 
 
 def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> SweepStatus:
@@ -100,11 +118,13 @@ def status_of(store: Store, sweep: SweepRecord, stored: Collection[str]) -> Swee
 
 def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> SweepStatus:
     """The status of `sweep` by the `signs` of its runs when the keys `stored` are committed."""
-    run = signs.run
+    run, sweep = signs.run, until_ends(sweep, signs.ends)
     failures = left_undone(sweep, signs.failures, stored)
     lineages = lineage_statuses(sweep, stored, failures, run)
     done = sum(line.state == "done" for line in lineages)
+    stopped, ranked = stopped_in(sweep), (sweep.spec.get("budget") or {}).get("rank")
     named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
+    named |= {each.lineage for each in stopped}
     keys = {key for line in sweep.lineages for key in line.keys}
     return SweepStatus(
         name=sweep.name,
@@ -119,6 +139,20 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         damage=signs.damage,
         labels={id: label for id, label in lineage_labels(sweep).items() if id in named},
         runs=signs.runs,
+        stopped=stopped,
+        at_most=any(
+            one.state != "done" and (ranked or line.config["prune"].get("stop"))
+            for line, one in zip(sweep.lineages, lineages, strict=True)
+        ),
+    )
+
+
+def stopped_in(sweep: SweepRecord) -> tuple[Stopped, ...]:
+    """The lineages of `sweep`, as far as it has come, that were ended."""
+    return tuple(
+        Stopped(line.id, line.iterations[-1], line.stopped)
+        for line in sweep.lineages
+        if line.stopped is not None
     )
 
 
@@ -192,7 +226,7 @@ def lineage_statuses(
 
     counts = [(line, sum(key in stored for key in line.keys)) for line in sweep.lineages]
     return [
-        LineageStatus(line.id, state(line, committed), committed, len(line.keys))
+        LineageStatus(line.id, state(line, committed), committed, len(line.keys), line.stopped)
         for line, committed in counts
     ]
 

@@ -47,8 +47,8 @@ IDLE: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 """By dotted parameter, whether it means nothing in a method's config."""
 
-LATER = ("pruned", "noise")
-"""What earlier records lack."""
+LATER = ("pruned", "noise", "stopped")
+"""What earlier records lack, or all."""
 
 
 # Of names and keys, paths in the store are made.
@@ -71,6 +71,8 @@ class LineageRecord:
     """Whose weights each iteration's pruned model has; None in a record from before it said so."""
     noise: tuple[int, ...] | None = None
     """The iterations trained on random data; None in a record from before it said so."""
+    stopped: str | None = None
+    """Why it was ended with the last of its iterations, where it was; in no file."""
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

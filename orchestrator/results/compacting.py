@@ -208,6 +208,8 @@ class _Making:
         )
         columns = dict(zip(identity.column_names, identity.columns, strict=True))
         columns |= dict(zip(measured.column_names, measured.columns, strict=True))
+        ends = [line.stopped if t == line.iterations[-1] else None for line, t, _ in rows]
+        columns["stopped"] = pa.chunked_array([pa.array(ends, pa.string())])
         whole = pa.table({n: columns[n] for n in ITERATIONS_COLUMNS}, SCHEMAS["iterations"])
         return with_swept(whole, self.want.types, lines)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.records.ends import until_ends
 from orchestrator.records.joined import join
 from orchestrator.records.labels import find_lineages
 from orchestrator.records.status import SweepStatus, signs_of, status_by
@@ -125,6 +126,8 @@ def open_results(
     # What a run says comes before what it has committed, so that none has ended without its last.
     signs = [signs_of(store, record.name) for record in records]
     committed = store.committed("iterations")
+    ends = [each.ends for each in signs]
+    records = [until_ends(*each) for each in zip(records, ends, strict=True)]
     for record in records:
         compact(store, record, committed)
     joined = join(records)

@@ -147,7 +147,7 @@ def paper_table(
     chosen = LAYOUTS[layout]
     values = _values(results, metric, where)
     if chosen.last_only:
-        values = [*{value.line.id: value for value in values}.values()]
+        values = [_reached(value) for value in {v.line.id: v for v in values}.values()]
     last = _last_iteration(values)
     groups: dict[_Place, list[_Value]] = {}
     for value in values:
@@ -179,6 +179,15 @@ def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value
         if (line.id, t) in chosen and t in line.on_data
         for key, density, value in [chosen[line.id, t]]
     ]
+
+
+def _reached(value: _Value) -> _Value:
+    """What was measured above the density that a lineage aims at is no value of that."""
+    return replace(value, metric=None) if _missed(value.line) else value
+
+
+def _missed(line: LineageRecord) -> bool:
+    return line.stopped is not None and line.config["method"].get("density") is not None
 
 
 def _last_iteration(values: Iterable[_Value]) -> str:
@@ -253,7 +262,7 @@ def _note(values: Sequence[_Value], results: SweepTables) -> str | None:
 
 def _reason(value: _Value, results: SweepTables) -> str:
     if value.key is not None:
-        return "no value"
+        return "stopped" if _missed(value.line) else "no value"
     if value.line.id in results.failed:
         return "failed"
     keys = dict(zip(value.line.iterations, value.line.keys, strict=True))

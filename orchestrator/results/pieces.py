@@ -152,7 +152,7 @@ class Wanted:
 
     def _told(self, piece: Piece) -> Iterator[Any]:
         for line in piece.lineages:
-            yield identity_row(self.sweep.name, line), line.swept
+            yield identity_row(self.sweep.name, line), line.swept, line.stopped
         for line, t, key in self.rows(piece):
             yield line.id, t, key, SCORES in self.committed[key], self.aside.get(key, ())
 

@@ -66,19 +66,26 @@ FILE_SCHEMAS = {
 }
 """The columns of a commit's tables."""
 
+STOPPED_SCHEMA = pa.schema([("stopped", pa.string())])
+"""Of the last row of a lineage that stop rules have ended: why."""
+
 FIRST, LAST = ("sweep", "lineage", "key"), ("config",)
 
 ITERATIONS_COLUMNS = (
     *FIRST,
     *(name for name in IDENTITY_SCHEMA.names if name not in (*FIRST, *LAST)),
     *(name for name in METRICS_SCHEMA.names if name not in FIRST),
+    *STOPPED_SCHEMA.names,
     *LAST,
 )
-"""Whose an iteration is, then what was measured of it."""
+"""Whose an iteration is, then what was measured of it, and whether its lineage ends there."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "iterations": pa.schema(
-        [_joined(IDENTITY_SCHEMA, METRICS_SCHEMA).field(name) for name in ITERATIONS_COLUMNS]
+        [
+            _joined(IDENTITY_SCHEMA, METRICS_SCHEMA, STOPPED_SCHEMA).field(name)
+            for name in ITERATIONS_COLUMNS
+        ]
     ),
     "layers": _joined(LINEAGE_SCHEMA, LAYER_SCHEMA),
     "epochs": _joined(LINEAGE_SCHEMA, EPOCH_SCHEMA),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from orchestrator.records.datasets import DatasetRecord
+from orchestrator.records.ends import until_ends
 from orchestrator.records.plugins import changed_default, changed_entries
 from orchestrator.records.probes import write_probe
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.spending import Spent, read_spending
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.records.versions import changed_parts
 from orchestrator.results.tables import recorded_seconds
@@ -31,12 +33,15 @@ from orchestrator.run.planning import (
     training_group,
 )
 from orchestrator.run.probing import probe_plan, probes_here
+from orchestrator.run.ranking import ranked
 from orchestrator.run.replacing import leaving
 from orchestrator.run.wishes import NO_WISHES, Wishes, ranks
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
 from trainables.data import DataRoots
 from trainables.data.roots import expanded
+from trainables.lineage.ending import ends_of
+from trainables.lineage.keys import Lineage
 from trainables.store import Store
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours
@@ -55,8 +60,9 @@ class Cost:
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
-    `bytes` is what the commits to come will hold. `estimates` knows times. `notices` are what the
-    user should know of it, and `leaving` is what would leave the stored sweep.
+    `bytes` is what the commits to come will hold, `spent` what runs have of a budget. `estimates`
+    knows times. `notices` are what the user should know of it, and `leaving` is what would leave
+    the stored sweep.
     """
 
     spec: SweepSpec
@@ -66,10 +72,11 @@ class PlannedSweep:
     notices: tuple[str, ...] = ()
     estimates: Estimates = field(default_factory=Estimates)
     leaving: str | None = None
+    spent: Spent = field(default_factory=Spent)
 
     @cached_property
     def record(self) -> SweepRecord:
-        """What the storage keeps of the sweep."""
+        """What the storage keeps of the sweep: its lineages at their longest."""
         return record_sweep(self.spec, self.plan.lineages)
 
     @property
@@ -192,7 +199,17 @@ def plan_lineages(
     datasets = resolve_datasets(spec, roots)
     lineages = sweep_lineages(spec, datasets)
     leaving = wishes.unmet(spec, lineages) | wishes.given_up(index.store, spec.name)
-    return datasets, make_plan(lineages, index.files_of, leaving, ranks(spec, lineages))
+    return datasets, plan_again(spec, index, lineages, leaving)
+
+
+def plan_again(
+    spec: SweepSpec, index: StoreIndex, lineages: Sequence[Lineage], leaving: Collection[str]
+) -> Plan:
+    """What there is to train of the `lineages`, but of those `leaving`, by what is committed."""
+    rank, store = spec.budget and spec.budget.rank, index.store
+    ends = ends_of(lineages, store, index.files_of)
+    ends, rung = ranked(rank, lineages, ends, store, spec.name)
+    return make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends, rung)
 
 
 def with_costs(
@@ -203,7 +220,8 @@ def with_costs(
     if plan.tasks:
         # Of models that can be built: that they can, the size has shown.
         check_fit(spec, datasets)
-    gone = leaving(index.store, record_sweep(spec, plan.lineages), index.iterations)
+    record = until_ends(record_sweep(spec, plan.lineages), plan.ends)
+    gone = leaving(index.store, record, index.iterations)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
@@ -217,6 +235,7 @@ def with_costs(
             *([gone] if gone else []),
         ),
         leaving=gone,
+        spent=sum(read_spending(index.store, spec.name).values(), Spent()),
     )
 
 

@@ -1,15 +1,18 @@
 """Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.run.ranking import Rung
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.config import canonical_json
 from trainables.data import DatasetInfo
 from trainables.errors import UserError
+from trainables.lineage.ending import End, until
 from trainables.lineage.identity import trunk_key
 from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, trunk_config
 from trainables.lineage.stored import FilesOf, missing_iterations
@@ -70,6 +73,8 @@ class Plan:
     Of the `rows` iterations that all lineages have together, `shared` are the same as one of
     another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
+    Those of `ends`, by their ids, have ended; others may end as well before all that is `to_train`
+    is trained: by stop rules, or at the `rung` that is next.
     """
 
     lineages: tuple[Lineage, ...]
@@ -79,6 +84,8 @@ class Plan:
     shared: int
     left: tuple[str, ...] = ()
     leaving: frozenset[str] = frozenset()
+    ends: Mapping[str, End] = field(default_factory=dict)
+    rung: Rung | None = None
 
     @property
     def complete(self) -> int:
@@ -87,7 +94,18 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        return sum(len(lineage.keys) for lineage in self.lineages)
+        return sum(len(lineage.keys) for lineage in self.so_far)
+
+    @cached_property
+    def so_far(self) -> tuple[Lineage, ...]:
+        """The lineages, each up to where it ends."""
+        return tuple(until(lineage, self.ends.get(lineage.id)) for lineage in self.lineages)
+
+    @cached_property
+    def may_end(self) -> frozenset[str]:
+        """The ids of the lineages that may end before all of them is trained."""
+        ruled = {t.lineage.id for t in self.tasks if t.lineage.cell.prune.stop}
+        return frozenset(ruled | (self.rung.ids if self.rung else frozenset()))
 
 
 def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
@@ -100,6 +118,8 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
     _check_rows(spec)
     _check_cells(spec, datasets)
     _check_scope(spec)
+    _check_stops(spec)
+    _check_rank(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunks: dict[tuple[Any, ...], str] = {}
     methods: dict[tuple[Any, ...], tuple[tuple[Step, ...], str]] = {}
@@ -128,16 +148,20 @@ def make_plan(
     files_of: FilesOf,
     leaving: Collection[str] = (),
     rank: Mapping[str, int] = MappingProxyType({}),
+    ends: Mapping[str, End] = MappingProxyType({}),
+    rung: Rung | None = None,
 ) -> Plan:
     """Divide the missing iterations among the lineages, each to the first that needs it, the most
-    urgent first by their `rank`; but train nothing for those whose ids are in `leaving`.
+    urgent first by their `rank`; but train nothing for those whose ids are in `leaving`, and of
+    those that have come to one of the `ends` nothing behind that.
 
     `files_of(key)` are the files of an iteration's commit, None when it is not stored.
     """
     owner: dict[str, int] = {}
     tasks, left = [], []
+    so_far = [until(lineage, ends.get(lineage.id)) for lineage in lineages]
     urgent_first = sorted(
-        enumerate(lineages), key=lambda numbered: rank.get(numbered[1].id, len(rank))
+        enumerate(so_far), key=lambda numbered: rank.get(numbered[1].id, len(rank))
     )
     for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)
@@ -149,7 +173,7 @@ def make_plan(
         keys = (lineage.keys[t] for t in missing)
         others = [key for key in keys if owner.setdefault(key, number) != number]
         tasks.append(Task(lineage, missing[0], others[-1] if others else None))
-    every = {key for lineage in lineages for key in lineage.keys}
+    every = {key for lineage in so_far for key in lineage.keys}
     not_trained = {key for lineage in left for key in lineage.keys if files_of(key) is None}
     return Plan(
         lineages=tuple(lineages),
@@ -158,7 +182,9 @@ def make_plan(
         stored=len(every) - len(owner) - len(not_trained - owner.keys()),
         left=tuple(lineage.id for lineage in left),
         leaving=frozenset(leaving),
-        shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
+        shared=sum(len(lineage.keys) for lineage in so_far) - len(every),
+        ends=ends,
+        rung=rung,
     )
 
 
@@ -313,6 +339,36 @@ def _check_scope(spec: SweepSpec) -> None:
                 f"{scope}; exclude it there: exclude: [{{method: {method.name}, scope: {scope}}}]",
                 ("methods", spec.methods.index(cell.method)),
             )
+
+
+def _check_stops(spec: SweepSpec) -> None:
+    for dataset, prune in {(cell.dataset, cell.prune) for cell in cells(spec)}:
+        for number, rule in enumerate(prune.stop):
+            if rule.measure == "validation_accuracy" and dataset.holdout == 0:
+                raise PlanError(
+                    f"{rule.name} of validation needs a held-out part of {dataset.name}; set "
+                    "dataset.holdout, or of: test",
+                    ("prune", spec.prune.index(prune), "stop", number),
+                )
+
+
+def _check_rank(spec: SweepSpec) -> None:
+    rank = spec.budget and spec.budget.rank
+    if rank is None:
+        return
+    without = [dataset.name for dataset in spec.dataset if dataset.holdout == 0]
+    if rank.by == "validation_accuracy" and without:
+        raise PlanError(
+            f"validation_accuracy needs a held-out part of {without[0]}; set dataset.holdout, or "
+            "by: test_accuracy",
+            ("budget", "rank", "by"),
+        )
+    if spec.store.keep_weights == "none":
+        raise PlanError(
+            "lineages go on from the weights that they have at a rung, which keep_weights: none "
+            "does not keep; set store.keep_weights: last",
+            ("budget", "rank"),
+        )
 
 
 def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.records.ends import write_ends
 from orchestrator.records.failures import Failure, write_failures
 from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
 from orchestrator.records.runs import new_run
@@ -26,6 +27,7 @@ from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
 from orchestrator.run.dividing import Others
 from orchestrator.run.pace import Pace
+from trainables.lineage.ending import End
 from trainables.store import Store, StoreError, StoreSilent
 from trainables.store.processes import this_process
 
@@ -82,6 +84,8 @@ class RunProgress:
     _pace: Pace = field(default_factory=Pace)
     _others: Others | None = None
     _failures: list[Failure] = field(default_factory=list)
+    _ends: list[End] = field(default_factory=list)
+    _to_train: set[str] = field(default_factory=set)
     _complaints: set[str] = field(default_factory=set)
     _silent: bool = False
     _slots: int = 0
@@ -102,6 +106,14 @@ class RunProgress:
                 yield
         finally:
             self.rest()
+
+    def goes_on(self, plan: Plan) -> None:
+        """What is left to do is `plan` from now on."""
+        with self._lock:
+            trained = self.counts.iterations
+            self._plan(plan)
+            self.counts.iterations = trained
+            self.counts.to_train += trained
 
     def beat(self) -> None:
         """Begin the heartbeat, if that was not done: other terminals see a run in flight."""
@@ -126,8 +138,8 @@ class RunProgress:
 
     def on(self, cluster: Cluster, packing: Packing) -> None:
         """The run has its cluster, and the lineages their places there."""
+        facts = [line for line in (cluster.line, packing.line) if line and self.packing is None]
         self.cluster, self.packing, self._slots = cluster, packing, len(packing.slots)
-        facts = [line for line in (cluster.line, packing.line) if line]
         self.tell([*cluster.notices, *packing.notices], facts)
 
     def started(self, lineage: str, attempt: int) -> None:
@@ -165,6 +177,24 @@ class RunProgress:
             if self.lineages.pop(lineage, None) is None:
                 self.counts.waiting -= 1
         self._line(f"{self._name(lineage)} is trained no further, as asked")
+
+    def ended(self, end: End) -> None:
+        keys = self._tasks[end.lineage].lineage.keys
+        behind = self._to_train.intersection(keys[keys.index(end.key) + 1 :])
+        with self._lock:
+            self._to_train -= behind
+            self.counts.to_train -= len(behind)
+        self.ranked([end])
+
+    def ranked(self, ends: Iterable[End]) -> None:
+        """These lineages have ended."""
+        for end in ends:
+            self._line(f"{self._name(end.lineage)} ends with iteration {end.iteration}: {end.why}")
+            self._ends.append(end)
+        try:
+            write_ends(self.store, self.sweep, self._ends, self.run)
+        except (OSError, StoreError) as error:
+            self._complain(f"cannot write where lineages end: {error}")
 
     def finished(self, lineage: str) -> None:
         with self._lock:
@@ -245,12 +275,16 @@ class RunProgress:
 
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
+        self._plan(plan)
+
+    def _plan(self, plan: Plan) -> None:
         self._tasks = {task.lineage.id: task for task in plan.tasks}
+        self._to_train = {*plan.to_train}
         self._others = Others(self.store, self.sweep, self.run, frozenset(plan.to_train))
         self.counts = Counts(
             lineages=len(plan.lineages),
             done=plan.complete,
-            failed=len(self.given_up),
+            failed=len(self.given_up) + len(self._failures),
             waiting=len(plan.tasks),
             to_train=len(plan.to_train),
         )

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeAlias
 
 from orchestrator.records.failures import Failure
 from orchestrator.run.planning import Task
-from orchestrator.run.ready import Attempt, Ready
+from orchestrator.run.ready import UNLIMITED, Attempt, Ready
 from trainables.lineage.cause import Cause
+from trainables.lineage.ending import End
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.store import Damaged, StoreError
 from trainables.store.claims import EXPIRY_SECONDS
@@ -38,6 +39,10 @@ class Observer(Protocol):
 
     def dropped(self, lineage: str) -> None: ...
 
+    def ended(self, end: End) -> None:
+        """Stop rules have ended a lineage, which has finished with that."""
+        ...
+
     def finished(self, lineage: str) -> None: ...
 
     def failed(self, failure: Failure, retried: bool) -> None: ...
@@ -59,14 +64,31 @@ Report: TypeAlias = dict[str, Any]
 """What a trial tells of one of its lineages: see `trainables.lineage.trainable`."""
 
 
+class Allowed(Protocol):
+    """Says how many iterations may be trained; see `orchestrator.run.allowance`."""
+
+    def trained(self, result: Report, gpus: float) -> None: ...
+
+    def left(self, begun: int = 0) -> int: ...
+
+
+class Unlimited:
+    """As many as there are."""
+
+    def trained(self, result: Report, gpus: float) -> None: ...
+
+    def left(self, begun: int = 0) -> int:
+        return UNLIMITED
+
+
 @dataclass(eq=False)
 class Queue:
     """Hands out the tasks whose shared iterations are committed, and again those that failed.
 
     They go to trials, named by the caller, who tells what became of them; there is room for
     `trials` at a time. `files_of` is `make_plan`'s, but looks into the store when it is asked.
-    `largest` says of which kinds several lineages share a trial, and how many, and `rank` how
-    urgent a lineage is, from 0, by its id.
+    `largest` says of which kinds several lineages share a trial, and how many, `rank` how urgent a
+    lineage is, from 0, by its id, and `allowance` how many iterations may be trained.
     """
 
     tasks: tuple[Task, ...]
@@ -77,6 +99,7 @@ class Queue:
     trials: int = 1
     largest: Mapping[Hashable, int] = field(default_factory=dict)
     rank: Mapping[str, int] = field(default_factory=dict)
+    allowance: Allowed = field(default_factory=Unlimited)
     failures: list[Failure] = field(default_factory=list)
     stopping: bool = False
     leaving: bool = False
@@ -107,9 +130,14 @@ class Queue:
     @property
     def exhausted(self) -> bool:
         """Whether nothing will be handed out any more, whatever becomes of what runs."""
-        return self.stopping or not (
-            self._running or self._ready or self._elsewhere or self._waiting
-        )
+        if self.stopping or not (self._running or self._ready or self._elsewhere or self._waiting):
+            return True
+        return not self._running and self.allowance.left() <= 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether what is left has no more allowance."""
+        return not self.stopping and self.unfinished and self.allowance.left() <= 0
 
     def stop(self) -> None:
         """Hand out nothing more; what runs ends after the iteration it is at."""
@@ -147,8 +175,11 @@ class Queue:
             for tasks in self._waiting.values():
                 self._make_ready(tasks)
             self._waiting = {}
+        most = self.allowance.left(self._in_flight())
+        if most <= 0:
+            return ()
         if self._ready:
-            bundle = self._ready.take(self.trials - len(self._running))
+            bundle = self._ready.take(self.trials - len(self._running), most)
         elif self._elsewhere:
             bundle = (self._elsewhere.popleft(),)
         else:
@@ -166,7 +197,7 @@ class Queue:
         self._claimed[trial] = {
             lineage for lineage, report in reports.items() if report.get("claimed_elsewhere")
         }
-        return self.stopping or self._gives_way(trial)
+        return self.stopping or self._gives_way(trial) or self._exceeds(trial)
 
     def ended(self, trial: str) -> None:
         """`trial` has ended by itself, or because it was to."""
@@ -224,6 +255,13 @@ class Queue:
             self._look(attempt.task)
             self._ready_again(again)
 
+    def _in_flight(self, *without: str) -> int:
+        return sum(len(each) for trial, each in self._running.items() if trial not in without)
+
+    def _exceeds(self, trial: str) -> bool:
+        """Whether another iteration of all lineages of `trial` is more than there is left."""
+        return self.allowance.left(self._in_flight(trial)) < len(self._running[trial])
+
     def lineages_of(self, trial: str) -> Collection[str]:
         """Those that `trial` is at."""
         return self._running.get(trial, {}).keys()
@@ -238,8 +276,8 @@ class Queue:
         self._tell("has_room", trials)
 
     def _release_waiting(self, task: Task) -> None:
-        """Nobody else is to train what a stopped task was to; claims keep it from being trained
-        twice."""
+        """Nobody else is to train what a task that is over was to; claims keep it from being
+        trained twice."""
         for key in task.lineage.keys:
             self._make_ready(self._waiting.pop(key, ()))
 
@@ -262,12 +300,18 @@ class Queue:
             self._tell("tell", report["notices"])
         if "key" in report:
             self._tell("committed", id, report)
+            self.allowance.trained(report, attempt.gpus)
             attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
         if report.get("complete"):
             del attempts[id]
-            self._release(lineage.keys)
+            if "end" in report:
+                # What others share with it behind its end, they train themselves.
+                self._tell("ended", report["end"])
+                self._release_waiting(attempt.task)
+            else:
+                self._release(lineage.keys)
             self._tell("finished", id)
         elif report.get("claimed_elsewhere"):
             self._heed_others(lineage.keys)

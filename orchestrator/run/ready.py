@@ -86,12 +86,12 @@ class Ready:
                     del self._by_kind[kind]
         return removed
 
-    def take(self, trials: int) -> tuple[Attempt, ...]:
+    def take(self, trials: int, most: int = UNLIMITED) -> tuple[Attempt, ...]:
         """A bundle of attempts for one of as many `trials` as are free: all of one kind are divided
-        among them."""
+        among them; `most` are taken."""
         kind = min(self._by_kind, key=lambda kind: self._by_kind[kind][0])
         waiting = self._by_kind[kind]
-        size = self._size(waiting[0][1], len(waiting), trials)
+        size = min(most, self._size(waiting[0][1], len(waiting), trials))
         bundle = tuple(heapq.heappop(waiting)[1] for _ in range(size))
         if not waiting:
             del self._by_kind[kind]

@@ -5,9 +5,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.records.ends import so_far
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
 from trainables.config import CODE, RAISED, canonical_json
+from trainables.pruning.config import LENGTH
 from trainables.store import Damaged, Store
 
 SHOWN = 5
@@ -16,12 +18,13 @@ SHOWN = 5
 def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str | None:
     """What of the stored sweep of that name is no part of `now`, in words; None where nothing is.
 
-    Only what is `committed` counts: the keys of iterations. A cell whose code or data are others
-    now is the same cell, which is trained anew.
+    Only what is `committed` counts: the keys of iterations, up to where lineages end. A cell whose
+    code or data are others now is the same cell, which is trained anew.
     """
     before = None
     with suppress(Damaged):  # `verify` says so, and the run writes it anew
-        before = read_sweep(store, now.name)
+        stored = read_sweep(store, now.name)
+        before = stored and so_far(store, stored)
     if before is None:
         return None
     kept = {key for line in now.lineages for key in line.keys}
@@ -59,7 +62,7 @@ def _cell(line: LineageRecord) -> str:
 def _cells(line: LineageRecord) -> tuple[str, str]:
     """What a lineage is, whatever the contents of files and the code of parts; first as it is, and
     then without what is in its config for a raised version alone."""
-    pruned = {n: v for n, v in line.config["prune"].items() if n != "iterations"}
+    pruned = {n: v for n, v in line.config["prune"].items() if n not in LENGTH}
     config = line.config | {"prune": pruned}
     without = {section: _without_raised(value) for section, value in config.items()}
     return canonical_json(_as_written(config)), canonical_json(_as_written(without))

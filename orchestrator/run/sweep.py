@@ -10,16 +10,19 @@ from pathlib import Path
 
 from orchestrator.records.damage import noted_damage
 from orchestrator.records.datasets import record_datasets
+from orchestrator.records.ends import so_far
 from orchestrator.records.failures import Failure, each_once, read_failures
 from orchestrator.records.labels import lineage_labels
 from orchestrator.records.plugins import record_plugins
 from orchestrator.records.provenance import git_sha
 from orchestrator.records.published import record_published
 from orchestrator.records.runs import begin_run, end_run
+from orchestrator.records.spending import Spent
 from orchestrator.records.status import left_undone
-from orchestrator.records.sweep import write_sweep
+from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import record_versions
 from orchestrator.results.compacting import compact
+from orchestrator.run.allowance import Allowance
 from orchestrator.run.datasets import load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
@@ -32,7 +35,12 @@ from orchestrator.run.mps import mps
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
 from orchestrator.run.placing import WAIT_SECONDS
-from orchestrator.run.planned_sweep import PlannedSweep, plan_lineages, with_costs
+from orchestrator.run.planned_sweep import (
+    PlannedSweep,
+    plan_again,
+    plan_lineages,
+    with_costs,
+)
 from orchestrator.run.planning import (
     Plan,
     PlanError,
@@ -42,6 +50,7 @@ from orchestrator.run.planning import (
     wanted_snapshots,
 )
 from orchestrator.run.progress import RunProgress
+from orchestrator.run.ranking import Rung, decide
 from orchestrator.run.starting import cluster_starting
 from orchestrator.run.wishes import NO_WISHES, Wishes, failures_of, ranks
 from orchestrator.storage.collecting import wait_for_collection
@@ -52,6 +61,7 @@ from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
+from trainables.lineage.ending import Measured
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
@@ -63,18 +73,22 @@ from trainables.store.storage_format import collections, mark, require_ours, req
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did: its plan, its outcome, and the damage it set aside and trained again.
+    """What a run did: its plan, its outcome, and the damage it set aside and trained again. The
+    `record` is of the sweep as it has come to be, with each lineage up to where it ends.
 
     `damage` was met only while the tables were made, and is left to the next run. `problem` is why
-    the tables could not be written, None when they were, or there was no time. `wandb` is None when
-    W&B is disabled or the run was interrupted.
+    the tables could not be written, None when they were, or there was no time. `spent` is what all
+    runs of a sweep with a budget have. `wandb` is None when W&B is disabled or the run was
+    interrupted.
     """
 
     planned: PlannedSweep
+    record: SweepRecord
     outcome: Outcome
     healed: tuple[Damaged, ...]
     damage: tuple[Damaged, ...]
     problem: str | None
+    spent: Spent
     wandb: Sent | None = None
 
 
@@ -128,6 +142,7 @@ def _run(
     kept = progress.given_up = failures_of(store, spec.name, plan.left)
     store.require_writable()
     outcome = Outcome(failures=(), interrupted=False)
+    allowance = Allowance(store, spec.name, progress.run, spec.budget)
     with ExitStack() as running:
 
         def start() -> Callable[[], Cluster]:
@@ -138,21 +153,28 @@ def _run(
 
         running.callback(progress.rest)
         with interruptions_noted():
-            started = start() if plan.tasks else None
+            started = start() if plan.tasks and allowance.left() > 0 else None
             ready = _made_ready(
                 spec, index, roots, datasets, plan, progress, command, collected, wishes
             )
-        if ready.planned.plan.tasks:
+        if ready.planned.plan.tasks and allowance.left() <= 0:
+            outcome = Outcome((), interrupted=True, spent=True)
+        elif ready.planned.plan.tasks:
             names = lineage_labels(ready.planned.record)
             with progress.running(ready.planned.plan, names):
                 # Without a task at first, damage that was set aside has brought some.
-                outcome = _train(ready, started or start(), progress, wishes)
+                ending = Ending(progress.store, spec.name, progress.run, wishes.seconds)
+                outcome = _train_in_stages(
+                    ready, index, started or start(), progress, ending, allowance
+                )
     planned, store = ready.planned, ready.store
     if planned.plan.tasks and not outcome.left:
         require_there(store)
         # Others may have committed as well.
         index = StoreIndex(store)
-    outcome = replace(outcome, failures=_failures(planned, store, outcome, kept, wishes, index))
+    record = so_far(store, planned.record)
+    failures = _failures(planned, record, store, outcome, kept, wishes, index)
+    outcome = replace(outcome, failures=failures)
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
         _drop_shared_weights(planned.plan.lineages, index)
@@ -160,18 +182,20 @@ def _run(
     try:
         end_run(store, spec.name)
         if not outcome.left:
-            damage = compact(store, planned.record, index.iterations)
+            damage = compact(store, record, index.iterations)
     except (OSError, StoreError) as error:
         # What was trained is committed; tables can be made from it at any time.
         problem = str(error)
     shown = None
     if ready.tracking is not None and not outcome.interrupted:
-        shown = send_rest(planned.record, store, ready.tracking, index.iterations)
-    return RunSummary(planned, outcome, ready.healed, tuple(damage), problem, shown)
+        shown = send_rest(record, store, ready.tracking, index.iterations)
+    spent = allowance.spent
+    return RunSummary(planned, record, outcome, ready.healed, tuple(damage), problem, spent, shown)
 
 
 def _failures(
     planned: PlannedSweep,
+    record: SweepRecord,
     store: Store,
     outcome: Outcome,
     kept: Sequence[Failure],
@@ -186,19 +210,21 @@ def _failures(
     asked = {line.id for line in planned.plan.lineages}
     asked -= wishes.unmet(planned.spec, planned.plan.lineages)
     told = each_once([kept, outcome.failures, known])
-    undone = left_undone(planned.record, told, index.iterations)
+    undone = left_undone(record, told, index.iterations)
     return tuple(failure for failure in undone if failure.lineage in asked)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A sweep with all that its training needs but a cluster."""
+    """A sweep with all that its training needs but a cluster; what is `skipped` of it nobody asked
+    for."""
 
     planned: PlannedSweep
     store: Store
     arrays: Mapping[str, Dataset]
     tracking: Tracking | None
     healed: tuple[Damaged, ...]
+    skipped: frozenset[str]
 
 
 def _made_ready(
@@ -213,10 +239,10 @@ def _made_ready(
     wishes: Wishes,
 ) -> _Ready:
     """Check, heal and load what the plan needs, and begin the records."""
-    store, rank = index.store, ranks(spec, plan.lineages)
+    store = index.store
 
     def planned_again() -> Plan:
-        return make_plan(plan.lineages, index.files_of, plan.leaving, rank)
+        return plan_again(spec, index, plan.lineages, plan.leaving)
 
     planned = with_costs(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
@@ -245,8 +271,10 @@ def _made_ready(
         planned = replace(planned, plan=planned_again())
         arrays = load_datasets(planned.datasets, planned.plan, roots)
         _write_records(planned, store, arrays)
-    begin_run(store, spec.name, command, progress.run, plan.left)
-    return _Ready(planned, store, arrays, tracking, tuple(healed))
+    ends = planned.plan.ends.values()
+    begin_run(store, spec.name, command, progress.run, plan.left, ends)
+    skipped = frozenset(wishes.unmet(spec, plan.lineages))
+    return _Ready(planned, store, arrays, tracking, tuple(healed), skipped)
 
 
 def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
@@ -274,9 +302,15 @@ def _stored_snapshots(lineages: Sequence[Lineage], index: StoreIndex) -> list[st
     return [snapshot_path(key) for key in keys if key in index.snapshots]
 
 
-def _train(
-    ready: _Ready, started: Callable[[], Cluster], progress: RunProgress, wishes: Wishes
+def _train_in_stages(
+    ready: _Ready,
+    index: StoreIndex,
+    started: Callable[[], Cluster],
+    progress: RunProgress,
+    ending: Ending,
+    allowance: Allowance,
 ) -> Outcome:
+    """Train up to each rung, at which it is decided who goes on, and then to the end."""
     with interruptions_noted():
         # Here, as a run with nothing to train has no use for it, and while Ray comes up.
         from orchestrator.run.tuning import train_plan
@@ -284,6 +318,53 @@ def _train(
         cluster = started()
         if not ready.planned.packed(cluster).slots:
             cluster = _waited(ready.planned, cluster, progress)
+    spec, plan = ready.planned.spec, ready.planned.plan
+    failures: tuple[Failure, ...] = ()
+    while True:
+        rung, outcome = plan.rung, Outcome((), interrupted=False)
+        stage = plan if rung is None else _up_to(rung, plan, spec, index)
+        if stage.tasks:
+            staged = replace(ready, planned=replace(ready.planned, plan=stage))
+            outcome = _train(train_plan, staged, cluster, progress, ending, allowance)
+        failures += outcome.failures
+        if rung is None or outcome.interrupted:
+            return replace(outcome, failures=failures)
+        index.refresh()
+        given_up = plan.leaving | {failure.lineage for failure in failures}
+        plan = plan_again(spec, index, plan.lineages, given_up)
+        if plan.rung is not None and plan.rung.iteration == rung.iteration:
+            # No other run has decided it meanwhile.
+            absent = {*plan.rung.waits_for(index.files_of)} - (given_up - ready.skipped)
+            if absent:
+                progress.tell([_undecided(plan.rung, len(absent))])
+                return replace(outcome, failures=failures)
+            measured = Measured(index.store, index.files_of)
+            progress.ranked(decide(plan.rung, ready.store, spec.name, measured).values())
+            plan = plan_again(spec, index, plan.lineages, given_up)
+        progress.goes_on(plan)
+
+
+def _up_to(rung: Rung, plan: Plan, spec: SweepSpec, index: StoreIndex) -> Plan:
+    lineages = [rung.until(lineage) for lineage in plan.so_far]
+    return make_plan(lineages, index.files_of, plan.leaving, ranks(spec, plan.lineages))
+
+
+def _undecided(rung: Rung, absent: int) -> str:
+    return (
+        f"budget.rank: after iteration {rung.iteration} nothing is decided yet, as {absent} "
+        f"{'lineage is' if absent == 1 else 'lineages are'} not there; a run that trains all goes "
+        "on from there"
+    )
+
+
+def _train(
+    train_plan: Callable[..., Outcome],
+    ready: _Ready,
+    cluster: Cluster,
+    progress: RunProgress,
+    ending: Ending,
+    allowance: Allowance,
+) -> Outcome:
     spec, tracking = ready.planned.spec, ready.tracking
 
     def load(lineage: Lineage) -> tuple[str, Dataset]:
@@ -304,7 +385,8 @@ def _train(
         load=load,
         observer=progress,
         git_sha=git_sha(),
-        ending=Ending(progress.store, spec.name, progress.run, wishes.seconds),
+        ending=ending,
+        allowance=allowance,
         rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

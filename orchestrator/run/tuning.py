@@ -22,6 +22,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.run.allowance import Allowance
 from orchestrator.run.capacity import Room
 from orchestrator.run.cluster import nodes
 from orchestrator.run.ending import Ending
@@ -260,6 +261,7 @@ def train_plan(
     observer: Observer,
     git_sha: str | None,
     ending: Ending,
+    allowance: Allowance,
     rank: Mapping[str, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
@@ -267,9 +269,9 @@ def train_plan(
 
     `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
     dataset is decoded once, here, and shared with the workers. `packing` has at least one slot, and
-    the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT
-    and `ending` stop the run between iterations, SIGTERM and SIGUSR1 between steps, whose state is
-    kept; what is committed stays.
+    the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT,
+    `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
+    steps, whose state is kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
@@ -297,6 +299,7 @@ def train_plan(
         len(packing.slots),
         packing.bundles,
         rank,
+        allowance,
     )
     placing = Placing(queue, Nodes(nodes, frozenset(left_out)), Room(packing.slots), packing.lay)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
@@ -307,7 +310,7 @@ def train_plan(
             trainable = tune.with_parameters(LineageTrainable, work=work)
             _tuner(trainable, work, placing, ending, notices, scratch).fit()
         left = queue.leaving and queue.unfinished
-        return Outcome(tuple(queue.failures), interrupted=queue.unfinished, left=left)
+        return Outcome(tuple(queue.failures), queue.unfinished, left, queue.spent)
     finally:
         notices.forget()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from orchestrator.records.ends import ENDS, read_ends
 from orchestrator.records.heartbeat import RUN
 from orchestrator.records.provenance import PROVENANCE, by_start, read_provenance
 from orchestrator.records.runs import alone
@@ -155,6 +156,8 @@ def _write_records(store: Store, other: Store, record: SweepRecord) -> None:
         both = by_start((*there, *here))
         if len(both) > len(here):
             PROVENANCE.write(store, name, both)
+        if ends := read_ends(other, name) | read_ends(store, name):
+            ENDS.write_if_other(store, name, [*ends.values()])
 
 
 def _of_a_run(file: str) -> bool:

@@ -168,7 +168,7 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     if kind == "unknown_name":
         return unknown(context["tag"], context["known"], _noun(path))
     if kind == "no_name":
-        return f"needs a name: which {_noun(path)}? Add name: …"
+        return f"needs a name: which {_noun(path)}? Add {context['key']}: …"
     if kind == "literal_error":
         return unknown(value, _quoted(context["expected"]), "value")
     if kind == "float_type" and isinstance(value, int) and not isinstance(value, bool):

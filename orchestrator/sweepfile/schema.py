@@ -6,7 +6,7 @@ that is smaller than an image, `prunesweep plan` finds.
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
@@ -81,6 +81,10 @@ class _Writer:
     def member(self, member: Any) -> Schema | None:
         if isinstance(member, Named):
             return self.kind(member.kind)
+        if get_origin(member) is tuple and (named := members(get_args(member)[0])):
+            one = self.member(named[0])
+            # One alone stands for a list of it.
+            return one and {"anyOf": [one, {"type": "array", "items": one}]}
         if isinstance(member, type) and issubclass(member, Config):
             return self.config(member.__name__, member)
         return None
@@ -108,20 +112,24 @@ class _Writer:
         for name, entry in known.items():
             says = _beginning(name) if name.endswith(":") else {"const": name}
             yield self.config(
-                f"{kind.name}.{name.rstrip(':')}", entry, says, named=name != kind.default
+                f"{kind.name}.{name.rstrip(':')}",
+                entry,
+                {kind.key: says},
+                named=name != kind.default,
             )
 
     def config(
         self, name: str, config: type[Config], says: Schema | None = None, named: bool = False
     ) -> Schema:
-        """A mapping of a config's fields, each of which may be an axis; what `says` its name."""
+        """A mapping of a config's fields, each of which may be an axis; what `says` its name, under
+        the key that it has."""
         if name not in self.definitions:
             self.definitions[name] = {}
-            fields = {
-                key: says if key == "name" and says else self.axis(_annotation(field))
-                for key, field in config.model_fields.items()
-            }
-            required = [*(["name"] if named else []), *_needed(config)]
+            fields: Schema = {}
+            for key, field in config.model_fields.items():
+                named_by = says if key == "name" else None
+                fields |= named_by or {key: self.axis(_annotation(field))}
+            required = [*(says or {} if named else ()), *_needed(config)]
             self.definitions[name] = {
                 "type": "object",
                 "description": inspect.cleandoc(config.__doc__ or "").split("\n\n")[0],

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, get_args
@@ -119,6 +121,60 @@ class Resources(Config):
         return Execution(compile=self.compile == "on", graphs=self.graphs)
 
 
+def _fraction(value: Any) -> Any:
+    """A share such as 1/3, which YAML has as text, or 0.25."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    written = isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", value)
+    if not (number or written):
+        raise PydanticCustomError("fraction", "must be a share such as 1/3 or 0.25")
+    with suppress(ZeroDivisionError):
+        if 0 < Fraction(str(value)) < 1:
+            return value
+    raise PydanticCustomError("fraction", "must be greater than 0 and less than 1")
+
+
+class Rank(Config):
+    """Successive halving: after each rung the best cells go on, and the rest has ended.
+
+    The first rung is the iteration `after_iterations`; others follow `every` so many, if any do. At
+    a rung cells are compared by their mean over seeds.
+    """
+
+    after_iterations: Annotated[int, Field(ge=1)]
+    every: Annotated[int, Field(ge=1)] | None = None
+    by: Literal["test_accuracy", "validation_accuracy"] = "test_accuracy"
+    keep: Annotated[float | str, BeforeValidator(_fraction)] = "1/2"
+
+    def kept(self, cells: int) -> int:
+        """How many of so many cells go on: at least one."""
+        return max(1, int(cells * Fraction(str(self.keep))))
+
+
+class Budget(Config):
+    """What all runs of a sweep together may train; outside the identity of results.
+
+    `hours` are of training, one lineage's at a time, and `gpu_hours` of those the shares of GPUs.
+    `rank` says which cells are worth it.
+    """
+
+    trainings: Annotated[int, Field(ge=1)] | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    rank: Rank | None = None
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is an end to it."""
+        return any(most is not None for most in (self.trainings, self.hours, self.gpu_hours))
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.model_fields_set:
+            message = "say of what: trainings, hours, gpu_hours or rank"
+            raise PydanticCustomError("no_budget", message)
+        return self
+
+
 def _checked_project(name: str) -> str:
     if not 1 <= len(name) <= 128 or re.search(r"[/\\#?%:]", name):
         raise ValueError("a W&B project has 1 to 128 characters, none of them / \\ # ? % :")
@@ -160,6 +216,7 @@ class SweepSpec(Config):
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
+    budget: Budget | None = None
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
@@ -289,13 +346,14 @@ def swept_parameters(spec: SweepSpec) -> tuple[str, ...]:
 
     Options are compared among entries of the same name: two `sap` entries that differ in p make
     `method.p` a swept parameter, a `sap` beside a `one_shot` does not. Names of datasets, models
-    and methods, and seeds, are not listed: every cell has them anyway.
+    and methods, and seeds, are not listed: every cell has them anyway. Nor are stop rules, which
+    are no part of what a lineage is.
     """
     sections = ("dataset", "model", "train", "prune", "method")
     values = (spec.dataset, spec.model, spec.train, spec.prune, spec.methods)
     names = [name for pair in zip(sections, values, strict=True) for name in _differing(*pair)]
-    always = {"dataset.name", "model.name", "method.name"}
-    return tuple(name for name in dict.fromkeys(names) if name not in always)
+    never = {"dataset.name", "model.name", "method.name", "prune.stop"}
+    return tuple(name for name in dict.fromkeys(names) if name not in never)
 
 
 def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:

@@ -143,6 +143,10 @@ class LineageRun:
             self._epochs += len(rows)
             self._sent.append(rows[-1])
 
+    def end(self, key: str) -> None:
+        """The iteration with that key is the last one."""
+        self._keys = self._keys[: self._keys.index(key) + 1]
+
     def close(self) -> None:
         """Finish the W&B run and leave a mark of what it was sent."""
         if self._run is None:

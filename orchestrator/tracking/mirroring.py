@@ -82,6 +82,9 @@ class _TrialMirror:
     def committed(self) -> None:
         self._tell(self._run.fill)
 
+    def ended(self, key: str) -> None:
+        self._tell(partial(self._run.end, key))
+
     def close(self) -> None:
         self._tell(self._run.close)
 

@@ -327,9 +327,11 @@ RECORDS = {
     "lineages.json": (*DAMAGE, '{"lineages": [], "swept": [null]}'),
     "provenance.json": (*DAMAGE[:2], *DAMAGE[3:], '[{"started_at": "noon", "command": []}]'),
     "failures.json": (*DAMAGE[:2], *DAMAGE[3:], '[{"lineage": 1}]'),
+    "ends.json": (*DAMAGE[:2], *DAMAGE[3:], '[{"lineage": "x"}]'),
     "run.json": (*DAMAGE, '{"state": "running", "heartbeat": "2026-01-01T00:00:00"}'),
 }
 NEEDED = {"sweep.json", "lineages.json"}
+TOLD = {"failures.json", "run.json", "ends.json"}
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -345,10 +347,10 @@ def test_a_damaged_record(run: Run, store: Path, record: str) -> None:
                 assert (told.code, f"sweeps/s/{record}: not " in told.err) == (2, True), command
             elif record in NEEDED and name == "verify":
                 assert (told.code, f"sweeps/s/{record}: not " in told.out) == (1, True), damage
-            elif record in ("failures.json", "run.json") and name == "status":
+            elif record in TOLD and name == "status":
                 assert (told.code, f"sweeps/s/{record}: not " in told.out) == (0, True), damage
         assert run("plan", "s.yaml").code == 0
-    assert run(*REPORT).code == (0 if record in ("failures.json", "run.json") else 2)
+    assert run(*REPORT).code == (0 if record in TOLD else 2)
     assert run("run", "s.yaml").code == 0
     all_succeed(run)
     # Every other record is of the last run alone, and is written anew.

@@ -22,6 +22,7 @@ from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.errors import Diverged, Interrupted
 from trainables.lineage.cause import Cause
+from trainables.lineage.ending import End
 from trainables.store import Damaged, StoreGone
 from trainables.store.artifacts import WEIGHTS
 
@@ -47,6 +48,9 @@ class Listener:
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...
+
+    def ended(self, end: End) -> None:
+        self.told.append(f"ended {end.lineage}")
 
     def finished(self, lineage: str) -> None: ...
 
@@ -114,6 +118,29 @@ def test_what_shares_a_failed_iteration_is_given_up_with_it_and_so_on(tmp_path: 
     assert listener.gave_up == [lineage.id for lineage in plan.lineages]
     assert handed_out(queue, "third") is None
     assert queue.exhausted
+
+
+def test_what_shares_more_than_is_there_of_a_lineage_that_was_ended_trains_that(
+    tmp_path: Path,
+) -> None:
+    plan = planned(tmp_path, IMP)
+    queue, listener = queue_of(plan)
+    assert handed_out(queue, "first") == plan.lineages[0].id
+    first = plan.lineages[0]
+    report = {"iteration": 0, "key": first.keys[0]}
+    assert not queue.reported("first", {first.id: report})
+    imp = [handed_out(queue, trial) for trial in ("second", "third", "fourth")]
+    assert imp[0] is not None
+    assert imp[1:] == [None, None]
+    one = next(line for line in plan.lineages if line.id == imp[0])
+    end = End(one.id, 1, one.keys[1], "[]", "enough")
+    queue.reported("second", {one.id: {"complete": True, "end": end}})
+    queue.ended("second")
+    assert listener.told == [f"ended {one.id}"]
+    # Whoever waited for what is behind its end does not wait for ever, nor is that there.
+    assert handed_out(queue, "fifth") is not None
+    queue.failed("fifth", Cause("it broke"))
+    assert listener.failures[-1].iteration == 1
 
 
 def test_a_worker_that_is_told_to_go_has_failed_at_nothing(tmp_path: Path) -> None:

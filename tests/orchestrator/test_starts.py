@@ -24,7 +24,7 @@ WITHOUT_ANY = (
     ["--help"],
     ["run", "--help"],
     *(["list", what] for what in ("methods", "criteria", "models", "datasets", "optimizers",
-                                  "lr_schedules", "losses", "augmentations")),
+                                  "lr_schedules", "losses", "augmentations", "stop_rules")),
     ["status", SWEEP],
     ["status", SWEEP, "--json"],
     ["status", "another"],

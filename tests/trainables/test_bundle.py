@@ -16,7 +16,7 @@ from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, ide
 from trainables.data.roots import DataRoots
 from trainables.errors import Diverged
 from trainables.lineage.bench import Bench
-from trainables.lineage.bundle import FINISHED, Failed, Outcome, no_limit, run_bundle
+from trainables.lineage.bundle import Failed, Finished, Outcome, no_limit, run_bundle
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell, Lineage, make_lineage
@@ -91,7 +91,7 @@ def test_a_bundle_of_all_methods_makes_what_each_makes_alone(
     trunks = [lineage(ONE_SHOT, seed) for seed in (0, 1)]
     list(rounds(trunks, data, together))
     seen = list(rounds(lineages, data, together))
-    assert all(isinstance(outcome, dict) or outcome is FINISHED
+    assert all(isinstance(outcome, dict | Finished)
                for outcomes in seen for outcome in outcomes.values())  # fmt: skip
     one_store, other_store = Store(str(alone)), Store(str(together))
     assert committed(together) == committed(alone)

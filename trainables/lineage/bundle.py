@@ -11,6 +11,7 @@ import torch
 
 from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
+from trainables.lineage.ending import End
 from trainables.lineage.keys import Lineage
 from trainables.lineage.loop import Event, lineage_events
 from trainables.lineage.metrics import Metrics
@@ -23,10 +24,9 @@ LOG = logging.getLogger("prunesweep")
 
 @dataclass(frozen=True)
 class Finished:
-    """Nothing of the lineage is left to train."""
+    """Nothing of the lineage is left to train; stop rules may have put an `end` to it."""
 
-
-FINISHED = Finished()
+    end: End | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Going:
     """A lineage at work, and what it has come to."""
 
     lineage: Lineage
-    events: Generator[Event, Progress | None]
+    events: Generator[Event, Progress | None, End | None]
     event: Training | Outcome = None
 
     @property
@@ -107,8 +107,8 @@ class _Going:
                 self.event = self.events.throw(trained.error)
             else:
                 self.event = self.events.send(trained)
-        except StopIteration:
-            self.event = FINISHED
+        except StopIteration as stop:
+            self.event = Finished(stop.value)
         except Interrupted:
             raise
         except Exception as error:

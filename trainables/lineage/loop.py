@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
+from trainables.lineage.ending import End, until
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.iteration_run import Asking, IterationRun
 from trainables.lineage.keys import Lineage
@@ -30,8 +31,9 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
     """Train and commit what the store lacks of `lineage`, yielding each new iteration's metrics.
 
     Yields None every second or so while someone else trains the iteration that comes next. A
-    damaged commit that is needed is set aside and trained again. Raises Diverged when training
-    does, and Interrupted when this process is told to go; what was committed before stays.
+    damaged commit that is needed is set aside and trained again. Ends where the lineage's stop
+    rules say so, by what is committed. Raises Diverged when training does, and Interrupted when
+    this process is told to go; what was committed before stays.
     """
     events = lineage_events(lineage, bench)
     progress: Progress | None = None
@@ -46,9 +48,10 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
             yield event
 
 
-def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress | None]:
+def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress | None, End | None]:
     """`run_lineage` for who trains and waits himself: is sent the progress of each training that
-    it yields, or has thrown what was raised by it."""
+    it yields, or has thrown what was raised by it. Returns where stop rules have ended the lineage.
+    """
     claims = Claims(bench.store, bench.run, lineage.id, bench.attempt)
     stored = Stored(lineage, bench.store)
     looked_at: set[str] = set()
@@ -56,7 +59,7 @@ def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress 
         try:
             index = stored.first_missing()
             if index is None:
-                return
+                return stored.end
             if bench.is_told():
                 raise Interrupted(f"it was told to go before iteration {index}")
             iteration = IterationRun(lineage, index, bench)
@@ -74,7 +77,7 @@ def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress 
         if claim is None:
             yield None
         elif metrics is not None:
-            _retire_weights(iteration)
+            _retire_weights(iteration, stored.end)
             looked_at.clear()
             yield metrics
 
@@ -90,6 +93,7 @@ def _run_claimed(iteration: IterationRun, stored: Stored, claim: Claim) -> Askin
         except ClaimLost:
             return None
         stored.committed(iteration.index)
+        stored.first_missing()
         return metrics
 
 
@@ -108,14 +112,15 @@ def set_aside_damaged(path: str, claims: Claims) -> Damaged | None:
         return damage
 
 
-def _retire_weights(iteration: Iteration) -> None:
-    """Drop the weights that `keep_weights` does not keep, now that the iteration is committed."""
+def _retire_weights(iteration: Iteration, end: End | None) -> None:
+    """Drop the weights that `keep_weights` does not keep, now that the iteration is committed; its
+    lineage may have come to its `end`."""
     lineage, index, bench = iteration.lineage, iteration.index, iteration.bench
     keep = bench.keeping.keep_weights
     if keep == "all":
         return
     done = [index - 1] if index >= 1 else []
-    if keep == "none" and index == len(lineage.keys) - 1:
+    if keep == "none" and index == len(until(lineage, end).keys) - 1:
         done.append(index)
     for key in (lineage.keys[i] for i in done):
         if key in bench.branch_points or key == lineage.trunk:

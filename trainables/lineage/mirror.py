@@ -13,6 +13,10 @@ class Mirror(Protocol):
         """The store may have more of the lineage than before."""
         ...
 
+    def ended(self, key: str) -> None:
+        """The lineage ends with the iteration that has this key."""
+        ...
+
     def close(self) -> None:
         """Nothing more is coming; calls after the first do nothing."""
         ...

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 
+from trainables.lineage.ending import End, Measured, end_of, until
 from trainables.lineage.keys import Lineage
 from trainables.store import MANIFEST, Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
@@ -58,16 +59,21 @@ def stored_files(store: Store) -> FilesOf:
 class Stored:
     """What the store has of a lineage, looked up once and again only where it may be news.
 
-    A lineage of T iterations asks the store O(T) times in all, however long it waits.
+    A lineage of T iterations asks the store O(T) times in all, however long it waits. `end` is
+    where its stop rules end it, None while they do not.
     """
 
     def __init__(self, lineage: Lineage, store: Store) -> None:
         self._lineage, self._look = lineage, stored_files(store)
         self._files: dict[str, Collection[str] | None] = {}
+        self._measured = Measured(store, self._files_of)
+        self.end: End | None = None
 
     def first_missing(self) -> int | None:
-        """The index of the step to train next; None when nothing is missing."""
-        return next(iter(missing_iterations(self._lineage, self._files_of)), None)
+        """The index of the step to train next; None when nothing is missing. Raises Damaged."""
+        self.end = end_of(self._lineage, self._measured)
+        lineage = until(self._lineage, self.end)
+        return next(iter(missing_iterations(lineage, self._files_of)), None)
 
     def look_again(self, index: int) -> None:
         """Ask the store for this one once more: it may have been committed meanwhile."""
@@ -80,6 +86,7 @@ class Stored:
     def forget(self) -> None:
         """Ask for everything once more: something was not as it seemed."""
         self._files.clear()
+        self._measured.forget()
 
     def _files_of(self, key: str) -> Collection[str] | None:
         if key not in self._files:

@@ -30,6 +30,7 @@ from trainables.lineage.bundle import (
 )
 from trainables.lineage.cause import Cause
 from trainables.lineage.cores import OwnCores
+from trainables.lineage.ending import End
 from trainables.lineage.keys import Lineage
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.mps_client import without_mps
@@ -142,13 +143,21 @@ class LineageTrainable(tune.Trainable):
         if mirror is not None:
             mirror.committed()
         if isinstance(outcome, Finished):
-            return {"complete": True}
+            return {"complete": True} | self._ended(mirror, outcome.end)
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds", "prune_seconds")
         last = outcome["key"] == self._work.lineages[id].keys[-1]
         if last and mirror is not None:
             mirror.close()
         row = {name: outcome[name] for name in shown}
         return row | {"complete": last, "notices": told()}
+
+    def _ended(self, mirror: Mirror | None, end: End | None) -> dict[str, Any]:
+        if end is None:
+            return {}
+        if mirror is not None:
+            mirror.ended(end.key)
+            mirror.close()
+        return {"end": end}
 
     def _begin(self, config: dict[str, Any]) -> Generator[dict[str, Outcome]]:
         work = self._work

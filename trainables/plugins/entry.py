@@ -85,9 +85,9 @@ class Entry(Config):
 class Kind:
     """A kind of entries: its name, the base of its configs, and what functions are called with.
 
-    The built-in ones are in `modules`, or in the modules of those that are packages. Without a
-    name, `default` is meant. `check` raises PluginError when a config class of this kind cannot be
-    used.
+    The built-in ones are in `modules`, or in the modules of those that are packages. Sweep files
+    have the name under `key`; without a name, `default` is meant. `check` raises PluginError when a
+    config class of this kind cannot be used.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Kind:
     modules: tuple[str, ...]
     default: str | None = None
     check: Callable[[type[Entry]], None] = field(default=lambda config: None)
+    key: str = "name"
 
     def register(self, thing: Thing) -> Thing:
         """The decorator: makes a function, or a config class, an entry of this kind.
@@ -350,23 +351,32 @@ class Named:
         return core_schema.with_info_plain_validator_function(
             self._chosen,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+                lambda value, info: self._written(value.model_dump(mode=info.mode)), info_arg=True
             ),
         )
 
     def _chosen(self, value: Any, info: ValidationInfo) -> Entry:
         if isinstance(value, self.kind.base):
             return value
+        key = self.kind.key
         if isinstance(value, str):
-            value = {"name": value}
+            value = {key: value}
         if not isinstance(value, Mapping):
             raise PydanticKnownError("model_attributes_type")
         catalogue = info.context if isinstance(info.context, Catalogue) else BUILT_IN
-        name = value.get("name", self.kind.default)
+        name = value.get(key, self.kind.default)
         if name is None:
-            raise PydanticCustomError("no_name", "needs a name")
+            raise PydanticCustomError("no_name", "needs a name", {"key": key})
         entry = catalogue.find(self.kind, name)
         if entry is None:
             known = [*catalogue.of(self.kind)]
             raise PydanticCustomError("unknown_name", "unknown", {"tag": name, "known": known})
-        return entry.model_validate({"name": name, **value}, context=info.context)
+        options = {n: each for n, each in value.items() if n != key}
+        known = [key, *(n for n in entry.model_fields if n != "name")]
+        for option in options.keys() - known if key != "name" else ():
+            context = {"key": option, "known": known, "of": ""}
+            raise PydanticCustomError("unknown_key", "unknown key", context)
+        return entry.model_validate({"name": name, **options}, context=info.context)
+
+    def _written(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {self.kind.key if n == "name" else n: each for n, each in values.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from itertools import chain
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -152,7 +153,10 @@ def plugged_in(configs: Iterable[Config]) -> tuple[type[Entry], ...]:
         if isinstance(config, Entry) and config.plugin is not None:
             found[type(config)] = None
         inner = (getattr(config, name) for name in type(config).model_fields)
-        found |= dict.fromkeys(plugged_in(each for each in inner if isinstance(each, Config)))
+        each_in = chain.from_iterable(
+            each if isinstance(each, tuple) else (each,) for each in inner
+        )
+        found |= dict.fromkeys(plugged_in(each for each in each_in if isinstance(each, Config)))
     return tuple(found)
 
 

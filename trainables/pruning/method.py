@@ -12,7 +12,7 @@ from trainables.lazy_torch import Tensor, nn, torch
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.plugins.entry import Entry, Kind, PluginError, described
-from trainables.pruning.config import Pruning
+from trainables.pruning.config import LENGTH, Pruning
 from trainables.pruning.parts import PARTS, Rewound
 from trainables.pruning.scope import Scope
 from trainables.pruning.score_sample import ScoreSample
@@ -191,9 +191,9 @@ class Method(Entry):
 
     def identity(self, prune: Pruning, *without: str) -> str:
         """What the key of a pruning step adds: the method, but for the fields `without`, and the
-        pruning, but for the number of iterations."""
+        pruning, but for how long the lineage is."""
         method = {name: value for name, value in canonical(self).items() if name not in without}
-        pruned = {n: value for n, value in canonical(prune).items() if n != "iterations"}
+        pruned = {n: value for n, value in canonical(prune).items() if n not in LENGTH}
         return canonical_json({"method": method, "prune": pruned})
 
 

@@ -174,9 +174,9 @@ def variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
 
 def is_outcome(line: LineageRecord, iteration: int) -> bool:
     """Whether a method is judged by `iteration`: by any on real data where it aims at no density,
-    else by its last."""
-    last = line.config["method"].get("density") is None or iteration == line.iterations[-1]
-    return last and iteration in line.on_data
+    else by its last, unless stop rules have ended it before it was there."""
+    there = iteration == line.iterations[-1] and line.stopped is None
+    return (line.config["method"].get("density") is None or there) and iteration in line.on_data
 
 
 def iterative(rows: Sequence[Row]) -> list[Row]:

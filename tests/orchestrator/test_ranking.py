@@ -1,0 +1,214 @@
+"""Successive halving: which cells go on, by rows and by what was written down once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import ask, refused
+from smallest import SWEEP as SMALLEST
+from stored import lineages_of, store_sweep
+from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, write
+
+from orchestrator.records.ends import read_ends
+from orchestrator.records.rungs import RUNG, Ranked, read_rung
+from orchestrator.run.planning import make_plan
+from orchestrator.run.ranking import Rung, decide, ranked
+from orchestrator.sweepfile.spec import Rank, SweepSpec
+from trainables.lineage.ending import End, rules_of
+from trainables.lineage.keys import Lineage
+from trainables.store import Store
+from trainables.store.artifacts import WEIGHTS
+
+RATIOS = [0.2, 0.4, 0.6, 0.8]
+SWEEP: dict[str, Any] = SMALLEST | {
+    "name": "halved",
+    "seeds": [0, 1],
+    "prune": {"iterations": 4},
+    "methods": [{"name": "lottery_ticket", "ratio": RATIOS}],
+    "budget": {"rank": {"after_iterations": 1, "every": 2, "keep": "1/2"}},
+}
+RANK = Rank(after_iterations=1, every=2, keep="1/2")
+
+Rows = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path / "store"))
+    store_sweep(store, "halved")
+    return store
+
+
+@pytest.fixture(scope="module")
+def lineages() -> tuple[Lineage, ...]:
+    """Four cells of two seeds, as a sweep has them: cell for cell, seed for seed."""
+    return lineages_of(SweepSpec.model_validate(SWEEP))
+
+
+def rows(lineages: tuple[Lineage, ...], t: int, *cells: tuple[float | None, ...]) -> Rows:
+    """The rows of iteration `t`, by key; a value for each seed of each cell."""
+    values = [value for cell in cells for value in cell]
+    keys = [line.keys[t] for line in lineages]
+    pairs = zip(keys, values, strict=True)
+    return {key: {"test_accuracy": value} for key, value in pairs if value is not None}
+
+
+def ratios(cells: list[Ranked], lineages: tuple[Lineage, ...]) -> list[float]:
+    of = {line.id: line.cell.method.model_dump()["ratio"] for line in lineages}
+    return [of[cell.lineages[0]] for cell in cells]
+
+
+def rung_of(lineages: tuple[Lineage, ...], store: Store, rank: Rank = RANK, **ends: End) -> Rung:
+    _, rung = ranked(rank, lineages, ends, store, "halved")
+    assert rung is not None
+    return rung
+
+
+def test_the_best_means_go_on(lineages: tuple[Lineage, ...], store: Store) -> None:
+    rung = rung_of(lineages, store)
+    assert (rung.iteration, len(rung.cells)) == (1, 4)
+    # Means 0.5, 0.7, 0.6 and 0.65; the best single value is of the worst cell.
+    found = rows(lineages, 1, (0.1, 0.9), (0.7, 0.7), (0.6, 0.6), (0.8, 0.5))
+    cells = rung.decided(found.get)
+    assert ratios(cells, lineages) == [0.4, 0.8, 0.6, 0.2]
+    assert [cell.goes_on for cell in cells] == [True, True, False, False]
+    assert [cell.mean for cell in cells] == pytest.approx([0.7, 0.65, 0.6, 0.5])
+    ends = decide(rung, store, "halved", found.get)
+    gone = {line.id for line in lineages if line.cell.method.model_dump()["ratio"] in (0.2, 0.6)}
+    assert ends.keys() == gone
+    assert {end.iteration for end in ends.values()} == {1}
+    assert "rank: test_accuracy 0.6 is number 3 of 4 cells, of which 2 go on" in {
+        end.why for end in ends.values()
+    }
+    # The next rung is among those that are left, and all know of it from the record.
+    known, following = ranked(RANK, lineages, {}, store, "halved")
+    assert known == ends
+    assert following is not None
+    assert (following.iteration, len(following.cells)) == (3, 2)
+    found |= rows(lineages, 3, (None, None), (0.3, 0.5), (None, None), (0.4, 0.6))
+    ends |= decide(following, store, "halved", found.get)
+    known, none = ranked(RANK, lineages, {}, store, "halved")
+    assert (known, none) == (ends, None)
+    left = {line.id for line in lineages} - known.keys()
+    assert left == {line.id for line in following.cells[1]}
+
+
+@pytest.mark.parametrize(("keep", "kept"), [
+    ("1/2", 2), ("1/3", 1), ("2/3", 2), (0.25, 1), (0.75, 3), ("1/100", 1), ("99/100", 3),
+])  # fmt: skip
+def test_of_a_share_the_whole_cells_go_on_and_at_least_one(keep: Any, kept: int) -> None:
+    assert Rank(after_iterations=1, keep=keep).kept(4) == kept
+    assert Rank(after_iterations=1, keep="1/3").kept(9) == 3
+
+
+def test_equal_cells_go_on_in_their_order_and_one_without_a_value_last(
+    lineages: tuple[Lineage, ...], store: Store
+) -> None:
+    found = rows(lineages, 1, (None, None), (0.5, 0.5), (0.5, 0.5), (None, 0.6))
+    cells = rung_of(lineages, store).decided(found.get)
+    assert ratios(cells, lineages) == [0.8, 0.4, 0.6, 0.2]
+    assert [cell.mean for cell in cells] == [0.6, 0.5, 0.5, None]
+
+
+def test_what_a_rule_has_ended_before_counts_with_its_last(
+    lineages: tuple[Lineage, ...], store: Store
+) -> None:
+    first = lineages[0]
+    end = End(first.id, 0, first.keys[0], rules_of(first.cell.prune), "x")
+    rung = rung_of(lineages, store, **{first.id: end})
+    found = rows(lineages, 1, (None, 0.5), (0.4, 0.4), (0.3, 0.3), (0.2, 0.2))
+    found[first.keys[0]] = {"test_accuracy": 0.1}
+    assert ratios(rung.decided(found.get), lineages) == [0.4, 0.2, 0.6, 0.8]
+    assert first.id not in rung.waits_for({key: [] for key in found}.get)
+    assert rung.waits_for({}.get) == [line.id for line in lineages[1:]]
+    # A cell of which nothing goes on is none to be compared.
+    ends = {line.id: End(line.id, 1, line.keys[1], "[]", "x") for line in lineages[:2]}
+    assert len(rung_of(lineages, store, **ends).cells) == 3
+    ends = {line.id: End(line.id, 1, line.keys[1], "[]", "x") for line in lineages[:6]}
+    assert ranked(RANK, lineages, ends, store, "halved") == (ends, None)
+
+
+def test_what_is_written_first_holds(lineages: tuple[Lineage, ...], store: Store) -> None:
+    rung = rung_of(lineages, store)
+    one = rows(lineages, 1, (0.9, 0.9), (0.8, 0.8), (0.1, 0.1), (0.1, 0.1))
+    other = rows(lineages, 1, (0.1, 0.1), (0.1, 0.1), (0.8, 0.8), (0.9, 0.9))
+    ends = decide(rung, store, "halved", one.get)
+    assert decide(rung, store, "halved", other.get) == ends
+    file = RUNG.of(rung.name).path("halved")
+    whole = store.peek(file)
+    store.write(file, b"[{")
+    assert ranked(RANK, lineages, {}, store, "halved") == ({}, rung)
+    assert decide(rung, store, "halved", one.get) == ends
+    assert store.peek(file) == whole
+
+
+def test_another_ranking_is_another_decision(lineages: tuple[Lineage, ...], store: Store) -> None:
+    found = rows(lineages, 1, (0.9, 0.9), (0.8, 0.8), (0.1, 0.1), (0.1, 0.1))
+    decide(rung_of(lineages, store), store, "halved", found.get)
+    for rank, lines in (
+        (Rank(after_iterations=1, every=2, keep="1/3"), lineages),
+        (RANK, lineages[:6]),
+    ):
+        ends, rung = ranked(rank, lines, {}, store, "halved")
+        assert ends == {}
+        assert rung is not None
+    assert ranked(None, lineages, {}, store, "halved") == ({}, None)
+
+
+def test_a_plan_counts_at_most_and_a_stage_ends_at_its_rung(
+    lineages: tuple[Lineage, ...], store: Store
+) -> None:
+    rung = rung_of(lineages, store)
+    plan = make_plan(lineages, {}.get, rung=rung)
+    assert len(plan.may_end) == 8
+    # Two trunks, and four iterations of each lineage; up to the rung, one of each.
+    assert len(plan.to_train) == 2 + 8 * 4
+    stage = make_plan([rung.until(line) for line in plan.so_far], {}.get)
+    assert len(stage.to_train) == 2 + 8
+    assert rung.waits_for({key: [WEIGHTS] for key in stage.to_train}.get) == []
+
+
+@pytest.mark.parametrize(("rank", "more", "said"), [
+    ({"after_iterations": 0}, {}, "budget.rank.after_iterations: 0 is out of range"),
+    ({"keep": "1/2"}, {}, "budget.rank.after_iterations: is missing"),
+    ({"after_iterations": 1, "keep": "3/2"}, {}, "must be greater than 0 and less than 1"),
+    ({"after_iterations": 1, "keep": "half"}, {}, "must be a share such as 1/3 or 0.25"),
+    ({"after_iterations": 1, "by": "validation_accuracy"}, {}, "needs a held-out part of digits"),
+    ({"after_iterations": 1}, {"store": {"keep_weights": "none"}}, "set store.keep_weights: last"),
+])  # fmt: skip
+def test_what_is_no_ranking_is_told(
+    tmp_path: Path, rank: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    sweep = SWEEP | {"budget": {"rank": rank}} | more
+    assert said in refused(tmp_path, "plan", str(write(tmp_path, sweep)))
+
+
+@pytest.mark.long
+def test_a_run_halves_and_one_that_is_broken_off_decides_the_same(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    run(whole, SWEEP, *ONE_AT_A_TIME)
+    # Up to the first rung, to the second, and to the end: 2 + 8, 4 · 2, 2.
+    assert len(commits(whole)) == 20
+    for trainings in (5, 10, 13, 20):
+        stop = SWEEP["budget"] | {"trainings": trainings}
+        run(broken, SWEEP | {"budget": stop}, *ONE_AT_A_TIME, expect=130 if trainings < 20 else 0)
+        assert len(commits(broken)) == trainings
+    assert commits(broken) == commits(whole)
+    ends = [read_ends(store_of(folder), "halved") for folder in (whole, broken)]
+    assert ends[0] == ends[1]
+    assert sorted(end.iteration for end in ends[0].values()) == [1] * 4 + [3] * 2
+    names = [name for name in store_of(whole).names("sweeps/halved") if name.startswith("rung-")]
+    assert len(names) == 2
+    for name in names:
+        rung = name.removeprefix("rung-").removesuffix(".json")
+        cells = [read_rung(store_of(folder), "halved", rung) for folder in (whole, broken)]
+        assert cells[0] == cells[1]
+    assert planned(whole, SWEEP)["to_train"] == 0
+    status = json.loads(ask(whole, "status", "halved", "--json"))
+    assert (status["state"], status["lineages_done"], len(status["stopped"])) == ("finished", 8, 6)
+    found = table(whole, "halved", "iterations").to_pylist()
+    assert sum(row["stopped"] is not None for row in found) == 6
+    assert len(found) == 4 * 2 + 2 * 4 + 2 * 5

@@ -1,0 +1,1 @@
+"""The stop rules, each in a file of its own."""
