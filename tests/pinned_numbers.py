@@ -197,6 +197,7 @@ def config_of(function: Callable[..., Any], **options: Any) -> Any:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "criterion/grasp": {"temperature": 200.0},
+    "criterion/prospr": {"inner_steps": 3, "inner_lr": 0.1},
     "dataset/image_folder": {"path": "images"},
     "dataset/parquet": {
         "path": "table", "train": "train-*.parquet", "test": "test-*.parquet", "image": "image",
@@ -223,6 +224,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Every option is said: a default that changes is no other formula, and keys know it."""
 
 FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
+    "criterion/prospr": ({"inner_steps": 1, "inner_lr": 0.5},),
     "augmentation/flip_and_crop": ({"horizontal_flip": False, "crop_padding": 2},),
     "loss/cross_entropy": ({"label_smoothing": 0.1},),
     "method/imp": ({"ratio": 0.5, "data": "random"},),
