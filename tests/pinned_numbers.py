@@ -723,12 +723,12 @@ def of_everything() -> Numbers:
     } | lineage()  # fmt: skip
 
 
-def of_rewind(what: Any) -> Numbers:
-    return lineage(what)
+def of_rewound(name: Any) -> Numbers:
+    return lineage(name)
 
 
-def lineage(what: Any = "weights") -> Numbers:
-    rewind = Rewind(step=2, what=what)
+def lineage(rewound: Any = "weights") -> Numbers:
+    rewind = Rewind(step=2, rewound=rewound)
     cell = Cell(
         dataset=entry(DATASET, "digits"), model=config_of(plain), train=own_recipe(),
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
@@ -793,7 +793,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,
-    "rewind": of_rewind,
+    "rewound": of_rewound,
     "sampled_rounds": of_sampled_rounds,
     "schedule": of_rounds,
     "scope": of_scope,
