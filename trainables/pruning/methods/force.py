@@ -19,7 +19,7 @@ from trainables.pruning.scoring_data import Examples
 class FORCE(Examples, InRounds):
     """|θ·∂L/∂θ̄| of all weights θ, the slope at the weights θ̄ = θ⊙m of the round before.
 
-    A pruned weight that would lower the loss of the pruned network comes back.
+    A pruned weight comes back when the loss of the pruned network would depend on it enough.
     """
 
     name: Literal["force"]
