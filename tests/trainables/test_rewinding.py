@@ -2,6 +2,7 @@
 (Renda et al., 2020)."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_lineage_sketching import CPU, DIGITS, data, masks_of
 from torch import Tensor
 
 from trainables.config import canonical
+from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Cell, Lineage, make_lineage
@@ -123,6 +125,23 @@ def test_buffers_go_on_too(data: DeviceData, tmp_path: Path) -> None:
     assert {n for n in scored if "running" in n}
     assert all(torch.equal(start[name], scored[name]) for name in scored)
     assert prunable(training.model).keys() <= scored.keys()
+
+
+@pytest.mark.parametrize("rewound", ["learning_rate", "nothing"])
+def test_what_is_interrupted_goes_on_to_the_same_weights(
+    rewound: str, data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage(method("lottery_ticket", rewind={"step": 3, "rewound": rewound}), iterations=1)
+    assert all(run_lineage(one, Bench(Store(str(tmp_path / "whole")), data, CPU)))
+    asked, store = count(), Store(str(tmp_path / "again"))
+    told = Bench(store, data, CPU, is_told=lambda: next(asked) > 30)
+    with pytest.raises(Interrupted):
+        list(run_lineage(one, told))
+    assert store.names(f"checkpoints/{one.keys[1]}")
+    assert all(run_lineage(one, Bench(store, data, CPU)))
+    for key in one.keys:
+        whole, again = (weights_of(tmp_path / each, key) for each in ("whole", "again"))
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_each_has_keys_of_its_own_and_the_default_those_that_were() -> None:
