@@ -201,6 +201,7 @@ def config_of(function: Callable[..., Any], **options: Any) -> Any:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "criterion/grasp": {"temperature": 200.0},
+    "criterion/prospr": {"inner_steps": 3, "inner_lr": 0.1},
     "dataset/image_folder": {"path": "images"},
     "dataset/parquet": {
         "path": "table", "train": "train-*.parquet", "test": "test-*.parquet", "image": "image",
@@ -230,6 +231,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Every option is said: a default that changes is no other formula, and keys know it."""
 
 FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
+    "criterion/prospr": ({"inner_steps": 1, "inner_lr": 0.5},),
     "augmentation/flip_and_crop": ({"horizontal_flip": False, "crop_padding": 2},),
     "loss/cross_entropy": ({"label_smoothing": 0.1},),
     "method/gradual_magnitude": ({"density": 0.07, "begin": 0.2, "end": 1.0, "every": 3},),
@@ -755,12 +757,12 @@ def of_everything() -> Numbers:
     } | lineage()  # fmt: skip
 
 
-def of_rewind(what: Any) -> Numbers:
-    return lineage(what)
+def of_rewound(name: Any) -> Numbers:
+    return lineage(name)
 
 
-def lineage(what: Any = "weights") -> Numbers:
-    rewind = Rewind(step=2, what=what)
+def lineage(rewound: Any = "weights") -> Numbers:
+    rewind = Rewind(step=2, rewound=rewound)
     cell = Cell(
         dataset=entry(DATASET, "digits"), model=config_of(plain), train=own_recipe(),
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
@@ -827,7 +829,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,
-    "rewind": of_rewind,
+    "rewound": of_rewound,
     "sampled_rounds": of_sampled_rounds,
     "schedule": of_rounds,
     "scope": of_scope,

@@ -157,7 +157,7 @@ EDITS: dict[str, Edit] = {
     "precision": lambda to, part: with_result(to, pinned_numbers, "logits_in"),
     "method/random_search": lambda to, part: with_result(to, RandomSearch, "_drawn", edited_masks),
     "method/force": lambda to, part: with_result(to, FORCE, "kept_after_rounds", one_less),
-    "rewind": lambda to, part: with_state(to),
+    "rewound": lambda to, part: with_state(to),
     "sampled_rounds": lambda to, part: with_result(to, AtInit, "_draws", lambda drawn: not drawn),
     "schedule": lambda to, part: with_result(to, AtInit, "round_density"),
     "scope": lambda to, part: with_result(
@@ -285,10 +285,6 @@ DATA_FIELDS = {"imp": "inputs"}
 """What the field `data` chooses of."""
 
 
-FIELDS = {"what": "rewind"}
-"""What a field chooses of, where that is not called as the field."""
-
-
 def named_in(config: Config) -> Iterator[str]:
     """The parts that a config is made with, by what a sweep file says: its names and values."""
     if isinstance(config, AtInit):
@@ -303,7 +299,7 @@ def named_in(config: Config) -> Iterator[str]:
         elif field == "data":
             yield f"{DATA_FIELDS.get(config.name, 'scoring_data')}/{value}"  # pyright: ignore
         else:
-            yield f"{FIELDS.get(field, field)}/{value}"
+            yield f"{field}/{value}"
 
 
 def named_in_trunk(cell: Cell) -> set[str]:
@@ -362,7 +358,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "optimizer": {"train": {"optimizer": entry}},
         "padding_mode": {"train": {"augment": {"padding_mode": name}}},
         "plug-ins": {},
-        "rewind": {"method": {"name": "lottery_ticket", "rewind": {"what": name}}},
+        "rewound": {"method": {"name": "lottery_ticket", "rewind": {"rewound": name}}},
         "sampled_rounds": {"method": snip | {"sampled_rounds": name}},
         "schedule": {"method": snip | {"schedule": name}},
         "scope": {"prune": {"scope": name}},

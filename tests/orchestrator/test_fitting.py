@@ -162,6 +162,14 @@ class TestMethods:
             "another layer_densities\n"
         )
 
+    def test_no_layer_that_n_of_m_can_prune(self, planned: Planned) -> None:
+        assert planned(methods="[{name: nm, n: 1, m: 8}]") == (0, "")
+        assert planned(methods="[{name: nm, m: [4, 6]}]") == (
+            2,
+            "s.yaml:6:29: methods.0.m.1: mlp: no layer has a number of inputs that 6 divides; "
+            "choose another m\n",
+        )
+
 
 class TestPluggedIn:
     @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ METHODS = st.sampled_from(
     ["one_shot", "lottery_ticket", "sap", "{name: sap, p: %s, q: %s}", "{name: imp, density: %s}",
      "{name: imp, density: 0.5, ratio: %s}", "{name: lottery_ticket, rewind: {step: %s}}",
      "{name: snip, density: [0.1, %s], examples: %s}", "{name: synflow, density: 0.1, rounds: %s}",
-     "{name: one_shot, ratio: %s}", "{name: sap, eta: %s, gamma: %s}"]
+     "{name: one_shot, ratio: %s}", "{name: sap, eta: %s, gamma: %s}", "{name: nm, n: %s, m: %s}",
+     "{name: random, density: %s, layer_densities: [erk, smart_ratio]}",
+     "{name: one_shot, rewind: {step: %s, rewound: %s}}",
+     "{name: random_search, density: %s, candidates: %s, examples: %s}"]
 )  # fmt: skip
 TRAINS = st.sampled_from(
     ["{epochs: %s}", "{epochs: 2, batch_size: %s}", "{optimizer: {name: sgd, lr: %s}}",

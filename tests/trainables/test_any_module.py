@@ -56,6 +56,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"name": "synflow", "density": DENSITY, "rounds": 3}, "global"),
     ({"name": "grasp", "density": DENSITY, "examples": 40}, "global"),
     ({"name": "ntk", "density": DENSITY, "examples": 5}, "global"),
+    ({"name": "prospr", "density": DENSITY, "examples": 8}, "global"),
 ]
 
 

@@ -46,7 +46,7 @@ METHODS: list[dict[str, Any]] = [
     SNIP,
     {"name": "synflow", "density": 0.2, "rounds": 3},
     {"name": "imp", "density": 0.4, "data": "random", "rewind": {"step": 3}},
-    {"name": "lottery_ticket", "ratio": 0.2, "rewind": {"step": 3, "what": "nothing"}},
+    {"name": "lottery_ticket", "ratio": 0.2, "rewind": {"step": 3, "rewound": "nothing"}},
 ]
 
 

@@ -186,7 +186,7 @@ def test_signs_do_not_matter() -> None:
 def test_a_method_rewinds_to_the_initialization_or_to_a_later_step(name: str) -> None:
     assert (method(name).rewind_step, method(name).rewinds) == (0, "weights")
     assert method(name, rewind={"step": 7}).rewind_step == 7
-    assert method(name, rewind={"what": "nothing"}).rewinds == "nothing"
+    assert method(name, rewind={"rewound": "nothing"}).rewinds == "nothing"
 
 
 @pytest.mark.parametrize("p_q", [(1.0, 1.0), (0.0, 1.0), (1.1, 2.0), (0.5, 0.9)])

@@ -2,6 +2,7 @@
 (Renda et al., 2020)."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_lineage_sketching import CPU, DIGITS, data, masks_of
 from torch import Tensor
 
 from trainables.config import canonical
+from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Cell, Lineage, make_lineage
@@ -74,7 +76,7 @@ def test_the_last_learning_rate_all_the_time_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "step", "expected"),
+    ("rewound", "step", "expected"),
     [
         ("weights", 10, [0.025, 0.0125]),
         ("learning_rate", 0, [0.1, 0.05, 0.025, 0.0125]),
@@ -84,23 +86,23 @@ def test_the_last_learning_rate_all_the_time_worked_out_by_hand() -> None:
     ],
 )
 def test_a_network_is_retrained_at_these_learning_rates(
-    what: str, step: int, expected: list[float], data: DeviceData, tmp_path: Path
+    rewound: str, step: int, expected: list[float], data: DeviceData, tmp_path: Path
 ) -> None:
-    one = lineage(method("lottery_ticket", rewind={"step": step, "what": what}), iterations=1)
+    one = lineage(method("lottery_ticket", rewind={"step": step, "rewound": rewound}), iterations=1)
     assert all(run_lineage(one, Bench(Store(str(tmp_path)), data, CPU)))
     assert rates(tmp_path, one.keys[0]) == [0.1, 0.05, 0.025, 0.0125]
     assert rates(tmp_path, one.keys[1]) == expected
     needed = Store(str(tmp_path)).is_committed(snapshot_path(snapshot_key(one.trunk, 10)))
-    assert needed is (what == "weights")
+    assert needed is (rewound == "weights")
 
 
-@pytest.mark.parametrize("what", ["learning_rate", "nothing"])
+@pytest.mark.parametrize("rewound", ["learning_rate", "nothing"])
 @pytest.mark.parametrize("name", ["lottery_ticket", "sap", "one_shot", "nm", "imp"])
 def test_training_goes_on_from_the_weights_that_were_scored(
-    name: str, what: str, data: DeviceData, tmp_path: Path
+    name: str, rewound: str, data: DeviceData, tmp_path: Path
 ) -> None:
     options = {"density": 0.6} if name == "imp" else {}
-    how = method(name, rewind={"step": STEPS_PER_EPOCH, "what": what}, **options)
+    how = method(name, rewind={"step": STEPS_PER_EPOCH, "rewound": rewound}, **options)
     one = lineage(how)
     begun = [(each.start_step, start) for each, start in trainings(one, data, tmp_path)]
     assert [step for step, _ in begun] == [0] + [STEPS_PER_EPOCH] * (len(one.keys) - 1)
@@ -115,7 +117,7 @@ def test_training_goes_on_from_the_weights_that_were_scored(
 
 def test_buffers_go_on_too(data: DeviceData, tmp_path: Path) -> None:
     model = TypeAdapter(ModelConfig).validate_python({"name": "cnn", "hidden": [4, 8]})
-    cell = lineage(method("lottery_ticket", rewind={"what": "learning_rate"}), iterations=1).cell
+    cell = lineage(method("lottery_ticket", rewind={"rewound": "learning_rate"}), iterations=1).cell
     cell = Cell(DIGITS, model, cell.train, cell.prune, cell.method, 0)
     one = make_lineage(cell, {"name": "digits"})
     _, (training, start) = trainings(one, data, tmp_path)
@@ -125,9 +127,26 @@ def test_buffers_go_on_too(data: DeviceData, tmp_path: Path) -> None:
     assert prunable(training.model).keys() <= scored.keys()
 
 
+@pytest.mark.parametrize("rewound", ["learning_rate", "nothing"])
+def test_what_is_interrupted_goes_on_to_the_same_weights(
+    rewound: str, data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage(method("lottery_ticket", rewind={"step": 3, "rewound": rewound}), iterations=1)
+    assert all(run_lineage(one, Bench(Store(str(tmp_path / "whole")), data, CPU)))
+    asked, store = count(), Store(str(tmp_path / "again"))
+    told = Bench(store, data, CPU, is_told=lambda: next(asked) > 30)
+    with pytest.raises(Interrupted):
+        list(run_lineage(one, told))
+    assert store.names(f"checkpoints/{one.keys[1]}")
+    assert all(run_lineage(one, Bench(store, data, CPU)))
+    for key in one.keys:
+        whole, again = (weights_of(tmp_path / each, key) for each in ("whole", "again"))
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
 def test_each_has_keys_of_its_own_and_the_default_those_that_were() -> None:
-    found = [lineage(method("sap", rewind={"what": what})).keys
-             for what in ("weights", "learning_rate", "nothing")]  # fmt: skip
+    found = [lineage(method("sap", rewind={"rewound": rewound})).keys
+             for rewound in ("weights", "learning_rate", "nothing")]  # fmt: skip
     assert found[0] == lineage(method("sap")).keys
     assert len({keys[0] for keys in found}) == 1
     assert len({keys[1] for keys in found}) == 3
@@ -137,4 +156,4 @@ def test_each_has_keys_of_its_own_and_the_default_those_that_were() -> None:
 
 def test_a_mask_found_on_noise_is_trained_from_real_weights() -> None:
     with pytest.raises(ValidationError, match="the mask of data: random is trained from weights"):
-        method("imp", density=0.5, data="random", rewind={"what": "nothing"})
+        method("imp", density=0.5, data="random", rewind={"rewound": "nothing"})

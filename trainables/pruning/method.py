@@ -82,6 +82,10 @@ class Network:
         """The prunable weights, in module order, without gradients."""
         return {name: weight.detach() for name, weight in prunable(self.model).items()}
 
+    def to_score(self) -> nn.Module:
+        """A copy of the model, in float64 and eval mode."""
+        return _copied(self.model).to(torch.float64).eval()
+
     def stream(self, *labels: str | int) -> torch.Generator:
         """The generator (CPU) of this seed for what `labels` name."""
         return stream(self.seed, *labels)
@@ -89,7 +93,7 @@ class Network:
 
 @dataclass
 class Scorer:
-    """Scores a network, round by round: a float64 copy of it in eval mode."""
+    """Scores a network, round by round: a copy of it."""
 
     model: nn.Module
     inputs: Inputs
@@ -97,7 +101,7 @@ class Scorer:
 
     @classmethod
     def of(cls, network: Network, inputs: Inputs, noise: torch.Generator) -> Scorer:
-        return cls(_copied(network.model).to(torch.float64).eval(), inputs, noise)
+        return cls(network.to_score(), inputs, noise)
 
     def scores(self, criterion: Any, name: str, masks: Masks) -> dict[str, Tensor]:
         """What `criterion`, called `name`, gives for the network with `masks`.

@@ -17,13 +17,13 @@ Rewound = Literal["weights", "learning_rate", "nothing"]
 class Rewind(Config):
     """Where retraining starts: step 0 is the initialization, step k the trunk after k steps.
 
-    `what` goes back there (Renda et al., 2020): the weights, and the learning rate with them; the
-    learning rate alone, so that training goes on from the weights that were scored; or nothing, so
-    that they are fine-tuned at the last learning rate, for as many steps.
+    `rewound` says what goes back there (Renda et al., 2020): the weights, and the learning rate
+    with them; the learning rate alone, so that training goes on from the weights that were scored;
+    or nothing, so that they are fine-tuned at the last learning rate, for as many steps.
     """
 
     step: Annotated[int, Field(ge=0)] = 0
-    what: Annotated[Rewound, Choice("rewind")] = "weights"
+    rewound: Annotated[Rewound, Choice("rewound")] = "weights"
 
 
 class Rewinds(Config):
@@ -37,7 +37,7 @@ class Rewinds(Config):
 
     @property
     def rewinds(self) -> Rewound:
-        return self.rewind.what
+        return self.rewind.rewound
 
 
 class ToDensity(Config):

@@ -10,7 +10,7 @@ from trainables.measures.masks import Masks
 from trainables.pruning.at_init import InRounds
 from trainables.pruning.criteria.snip import loss_slopes
 from trainables.pruning.decorator import method
-from trainables.pruning.method import Network, Scorer
+from trainables.pruning.method import Network
 from trainables.pruning.scoring import Named, Scoring
 from trainables.pruning.scoring_data import Examples
 
@@ -19,7 +19,7 @@ from trainables.pruning.scoring_data import Examples
 class FORCE(Examples, InRounds):
     """|θ·∂L/∂θ̄| of all weights θ, the slope at the weights θ̄ = θ⊙m of the round before.
 
-    A pruned weight that would lower the loss of the pruned network comes back.
+    A pruned weight comes back when the loss of the pruned network would depend on it enough.
     """
 
     name: Literal["force"]
@@ -33,8 +33,7 @@ class FORCE(Examples, InRounds):
         """
         dense = masks = network.masks
         inputs = self.inputs(network.data, network.stream("scoring data", self.name))
-        model = Scorer.of(network, inputs, network.stream("scores", self.name)).model
-        scoring = Scoring(model, dense, inputs())
+        scoring = Scoring(network.to_score(), dense, inputs())
         for count in self.kept_after_rounds(sum(mask.numel() for mask in dense.values())):
             scores = self._scores(scoring, masks)
             masks = self.highest_by_layer(scores, dense, count)

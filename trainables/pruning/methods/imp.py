@@ -37,12 +37,12 @@ class IMP(ToDensity, Rewinds, Selects, Iterative):
 
     @model_validator(mode="after")
     def _rewinds_to_real_weights(self) -> Self:
-        if self.data == "random" and self.rewind.what != "weights":
+        if self.data == "random" and self.rewind.rewound != "weights":
             raise PydanticCustomError(
                 "meaningless",
                 "the mask of data: random is trained from weights of the real trunk; leave out "
-                "what, or set data: real",
-                {"at": ("rewind", "what")},
+                "rewound, or set data: real",
+                {"at": ("rewind", "rewound")},
             )
         return self
 

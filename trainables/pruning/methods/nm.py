@@ -51,7 +51,9 @@ class NM(Rewinds, Iterative):
     def require_fit(self, weights: Callable[[], Mapping[str, Tensor]]) -> None:
         """Raises Unfit where no layer can be pruned."""
         if not any(self._divides(weight) for weight in weights().values()):
-            raise Unfit(f"no layer has a number of inputs that {self.m} divides", "m")
+            raise Unfit(
+                f"no layer has a number of inputs that {self.m} divides; choose another m", "m"
+            )
 
     def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
         return (kept.sum(dim=1) - self.n).clamp(min=0)

@@ -13,7 +13,7 @@ from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
 from trainables.pruning.at_init import PrunedAtInit
 from trainables.pruning.decorator import method
-from trainables.pruning.method import Network, Scorer
+from trainables.pruning.method import Network
 from trainables.pruning.scoring import Scoring, loss
 from trainables.pruning.scoring_data import Examples
 
@@ -33,7 +33,7 @@ class RandomSearch(Examples, PrunedAtInit):
         count = kept_count(self.density, sum(mask.numel() for mask in network.masks.values()))
         inputs = self.inputs(network.data, network.stream("scoring data", self.name))
         draws = network.stream("candidates", self.name)
-        scoring = Scoring(Scorer.of(network, inputs, draws).model, network.masks, inputs())
+        scoring = Scoring(network.to_score(), network.masks, inputs())
         candidates = (self._drawn(network.masks, count, draws) for _ in range(self.candidates))
         with torch.no_grad():
             return min(candidates, key=lambda masks: self._cost(scoring, masks))
