@@ -42,7 +42,8 @@ class Attempt:
 def kind_of(task: Task) -> Hashable:
     """What lineages share that can be trained together: dataset, model and recipe."""
     cell = task.lineage.cell
-    return cell.dataset, cell.model, cell.train
+    elsewhere = cell.ablation and cell.ablation.elsewhere
+    return cell.dataset, cell.model, cell.train, elsewhere
 
 
 @dataclass

@@ -50,7 +50,6 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
-from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
@@ -286,10 +285,6 @@ def _train(
             cluster = _waited(ready.planned, cluster, progress)
     spec, tracking = ready.planned.spec, ready.tracking
 
-    def load(lineage: Lineage) -> tuple[str, Dataset]:
-        key = canonical_json(lineage.dataset)
-        return key, ready.arrays[key]
-
     packing = _checked(ready.planned.packed(cluster), spec, cluster)
     progress.on(cluster, packing)
     plan = ready.planned.plan
@@ -301,7 +296,7 @@ def _train(
         keeping=spec.store,
         storage=ready.store.location,
         left_out=cluster.left_out,
-        load=load,
+        arrays=ready.arrays,
         observer=progress,
         git_sha=git_sha(),
         ending=Ending(progress.store, spec.name, progress.run, wishes.seconds),

@@ -114,7 +114,8 @@ def _retire_weights(iteration: Iteration) -> None:
     keep = bench.keeping.keep_weights
     if keep == "all":
         return
-    done = [index - 1] if index >= 1 else []
+    # What an ablation branches off is for its own lineage to drop.
+    done = [index - 1] if index > lineage.first_own else []
     if keep == "none" and index == len(lineage.keys) - 1:
         done.append(index)
     for key in (lineage.keys[i] for i in done):

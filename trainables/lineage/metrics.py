@@ -63,7 +63,7 @@ class Measured:
     def multiply_adds(self, kept: dict[str, int] | None) -> int:
         from trainables.measures.multiply_adds import multiply_adds
 
-        return multiply_adds(self.model, self.iteration.bench.data.shape, kept)
+        return multiply_adds(self.model, self.iteration.data.shape, kept)
 
 
 @dataclass(frozen=True)

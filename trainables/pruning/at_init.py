@@ -51,10 +51,9 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
         masks = network.masks
         counts = self.kept_after_rounds(sum(mask.numel() for mask in masks.values()))
         selection = network.stream("selection", self.name)
-        inputs = self.inputs(network.data, network.stream("scoring data", self.name))
-        scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
+        scorer = self._scorer(network)
         for round_, count in enumerate(counts, start=1):
-            scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
+            scores = self._scored(scorer, masks)
             highest = keep_highest(scores, masks, count)
             if network.sample is not None:
                 network.sample.add_scores(scores)
@@ -62,6 +61,16 @@ class AtInit(Selects, ToDensity, ScoringData, Method):
             drawn = self._draws(round_)
             masks = sampled(scores, masks, count, selection) if drawn else highest
         return masks
+
+    def weight_scores(self, network: Network) -> dict[str, Tensor]:
+        return self._scored(self._scorer(network), network.masks)
+
+    def _scorer(self, network: Network) -> Scorer:
+        inputs = self.inputs(network.data, network.stream("scoring data", self.name))
+        return Scorer.of(network, inputs, network.stream("scores", self.name))
+
+    def _scored(self, scorer: Scorer, masks: Masks) -> dict[str, Tensor]:
+        return scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
 
     def kept_after_rounds(self, total: int) -> list[int]:
         """How many of `total` weights are kept after each round: exact at the last one, and in the
