@@ -53,9 +53,7 @@ def options(line: LineageRecord, record: SweepRecord, without: Container[str] = 
     return [*_options(line, record, without).values()]
 
 
-def _options(
-    line: LineageRecord, record: SweepRecord, without: Container[str]
-) -> dict[str, str]:
+def _options(line: LineageRecord, record: SweepRecord, without: Container[str]) -> dict[str, str]:
     """The same by dotted names."""
     short = _short_names(record.swept)
     return {

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.config import canonical_json
-from trainables.data import DatasetInfo
+from trainables.data import DatasetInfo, DatasetOptions
 from trainables.errors import UserError
 from trainables.lineage.identity import trunk_key
 from trainables.lineage.keys import (
@@ -196,7 +196,7 @@ def branch_points(lineages: Iterable[Lineage]) -> frozenset[str]:
         if lineage.cell.ablation is not None:
             at = lineage.weights_read(lineage.first_own)
             read |= {lineage.keys[index] for index in at}
-    return read | frozenset(parent for parent, found in children.items() if len(found) > 1)
+    return frozenset(read | {parent for parent, found in children.items() if len(found) > 1})
 
 
 def training_group(config: Mapping[str, Any]) -> str:
@@ -323,14 +323,11 @@ def _check_ablations(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> No
     for dataset, recipe, method, ablation in distinct:
         if ablation is None:
             continue
+        field = ("ablations", spec.ablations.index(ablation))
         where = ablation.elsewhere or dataset
+        _require_holdout(recipe, where, field)
         steps, step = recipe_steps(recipe, info[where]), ablation.first_step(method.rewind_step)
-        if step >= steps:
-            raise PlanError(
-                f"step {step} is past the end of training: {recipe.epochs} epochs of {where.name} "
-                f"are {steps} steps; choose a step up to {steps - 1}",
-                ("ablations", spec.ablations.index(ablation)),
-            )
+        _require_before_end(step, steps, recipe, where, field)
 
 
 @contextmanager
@@ -373,12 +370,7 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     for dataset, recipe, method in distinct:
         number = spec.methods.index(method)
         steps, step = recipe_steps(recipe, info[dataset]), method.rewind_step
-        if step >= steps:
-            raise PlanError(
-                f"step {step} is past the end of training: {recipe.epochs} epochs of "
-                f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
-                ("methods", number, "rewind", "step"),
-            )
+        _require_before_end(step, steps, recipe, dataset, ("methods", number, "rewind", "step"))
         examples, available = method.real_examples, info[dataset].train_examples
         if examples > available:
             raise PlanError(
@@ -386,9 +378,27 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 f"{dataset.name}; choose at most {available}",
                 ("methods", number, "examples"),
             )
-        if recipe.keep == "best_validation" and dataset.holdout == 0:
-            raise PlanError(
-                f"keep: best_validation needs a held-out part of {dataset.name}; "
-                "set dataset.holdout, or keep: last",
-                ("train", spec.train.index(recipe), "keep"),
-            )
+        _require_holdout(recipe, dataset, ("train", spec.train.index(recipe), "keep"))
+
+
+Field = tuple[str | int, ...]
+
+
+def _require_before_end(
+    step: int, steps: int, recipe: Recipe, dataset: DatasetOptions, field: Field
+) -> None:
+    if step >= steps:
+        raise PlanError(
+            f"step {step} is past the end of training: {recipe.epochs} epochs of "
+            f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
+            field,
+        )
+
+
+def _require_holdout(recipe: Recipe, dataset: DatasetOptions, field: Field) -> None:
+    if recipe.keep == "best_validation" and dataset.holdout == 0:
+        raise PlanError(
+            f"keep: best_validation needs a held-out part of {dataset.name}; "
+            "set dataset.holdout, or keep: last",
+            field,
+        )

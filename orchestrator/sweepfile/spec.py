@@ -179,7 +179,9 @@ class SweepSpec(Config):
     def datasets(self) -> dict[DatasetOptions, tuple[str | int, ...]]:
         """Every dataset that is trained on, with the path of its field: those of the cells, and
         then those that ablations go to."""
-        found = {config: ("dataset", i) for i, config in enumerate(self.dataset)}
+        found: dict[DatasetOptions, tuple[str | int, ...]] = {
+            config: ("dataset", i) for i, config in enumerate(self.dataset)
+        }
         for i, ablation in enumerate(self.ablations):
             if ablation.elsewhere is not None:
                 found.setdefault(ablation.elsewhere, ("ablations", i, "dataset"))
@@ -259,8 +261,9 @@ def cells(spec: SweepSpec) -> Iterator[Cell]:
     without an ablation before those with one."""
     sections = [_values(spec, name) for name in SECTIONS]
     for index in _indexes(spec):
-        *configs, ablation, seed = (of[i] for of, i in zip(sections, index, strict=True))
-        yield Cell(*configs, seed, ablation)
+        *others, ablation, seed = (of[i] for of, i in zip(sections, index, strict=True))
+        dataset, model, train, prune, method = others
+        yield Cell(dataset, model, train, prune, method, seed, ablation)
 
 
 def _values(spec: SweepSpec, section: str) -> tuple[Any, ...]:

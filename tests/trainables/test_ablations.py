@@ -9,11 +9,25 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 from test_lineage import (
-    CNN, CPU, DIGITS, MLP, ROOTS, STEPS_PER_EPOCH, Held, assert_same_results, bench, held, lineage,
-    method, net, run, same, weights_of,
+    CNN,
+    CPU,
+    DIGITS,
+    MLP,
+    ROOTS,
+    STEPS_PER_EPOCH,
+    Held,
+    assert_same_results,
+    bench,
+    held,
+    lineage,
+    method,
+    net,
+    run,
+    same,
+    weights_of,
 )  # fmt: skip
+from torch import Tensor
 
 from trainables.config import canonical
 from trainables.data import describe_dataset, identity, load_dataset
@@ -118,7 +132,7 @@ def test_seeds_and_iterations_have_draws_of_their_own(name: str) -> None:
 
     first, again, other, later = drawn(0, 1), drawn(0, 1), drawn(1, 1), drawn(0, 2)
     assert torch.equal(first, again)
-    assert not (torch.equal(first, other) or torch.equal(first, later))
+    assert not any(torch.equal(first, each) for each in (other, later))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +167,8 @@ def test_the_keys_of_every_ablation() -> None:
 
 
 KEYS = {
-    "shuffle_layers": "4f3bf8443d", "random_same_layers": "a1551e6896", "reinit": "9c7b4c3316", "invert_scores": "56289064d9",
+    "shuffle_layers": "4f3bf8443d", "random_same_layers": "a1551e6896", "reinit": "9c7b4c3316",
+    "invert_scores": "56289064d9",
     "finetune": "ac90baef2b", "rewind_lr": "1782f44989", "transport": "8d31eb5f0e",
 }  # fmt: skip
 
@@ -204,9 +219,7 @@ def test_a_transport_goes_somewhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    data: DeviceData, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Lineage, Path]:
+def trained(data: DeviceData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lineage, Path]:
     """Lottery tickets that rewind to step 2, and every ablation of the second of two iterations."""
     one = lineage(method("lottery_ticket", ratio=0.3, rewind={"step": 2}), iterations=2)
     root = tmp_path_factory.mktemp("ablations")
@@ -256,9 +269,7 @@ def test_each_trains_what_it_says(trained: tuple[Lineage, Path], data: DeviceDat
         "reinit": expected(one, data, masks, reinit, start_step=0),
         "finetune": expected(one, data, masks, pruned, start_step=0, recipe=last),
         "rewind_lr": expected(one, data, masks, pruned, start_step=3),
-        "transport": expected(
-            one, data, masks, rewound(one, data, 3), randomness=Randomness(3, 2)
-        ),
+        "transport": expected(one, data, masks, rewound(one, data, 3), randomness=Randomness(3, 2)),
     }
     for name in EVERY:
         found = held(of(one, name), root)

@@ -1,4 +1,4 @@
-"""What an ablation is: an iteration again, with one thing about its mask or its training changed."""
+"""What an ablation is: an iteration again, with its mask or its training changed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ the trained ones that it pruned."""
 class Branch:
     """What an ablation finds of the iteration that it branches off.
 
-    `masks` are those of the iteration, in the order of the model's layers, and `before` those of the
-    weights that it chose among. `scores()` computes what its method scored them with; it is for ablations that are `scored`.
+    `masks` are those of the iteration, in the order of the model's layers, and `before` those of
+    the weights that it chose among. `scores()` computes what its method scored them with; it is for
+    ablations that are `scored`.
     """
 
     masks: Masks
@@ -86,9 +87,7 @@ class Ablation(Entry):
         """The training step that it starts from, where the iteration started from `rewound`."""
         return rewound if self.start == "rewound" else 0
 
-    def require_fit(
-        self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int
-    ) -> None:
+    def require_fit(self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int) -> None:
         """Raises ValueError when it means nothing for a lineage of `method`, whose step `pruned`
         found the mask, on `dataset` with `seed`."""
         if self.start == "trained" and pruned.scored == "init":

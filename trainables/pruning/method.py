@@ -32,9 +32,9 @@ class Step:
     """One iteration of a lineage.
 
     *train*: the dense trunk; *prune*: prune what its `scored` says, rewind, train; *retrain*: train
-    the parent's mask again; *ablate*: train what an ablation makes of its parent. `identity` is the canonical JSON of what its key adds to its parent's,
-    empty for the trunk. `inputs` is what it trains on, `density` the density it has to reach,
-    where it has one.
+    the parent's mask again; *ablate*: train what an ablation makes of its parent. `identity` is the
+    canonical JSON of what its key adds to its parent's, empty for the trunk. `inputs` is what it
+    trains on, `density` the density it has to reach, where it has one.
     """
 
     iteration: int

@@ -26,9 +26,7 @@ class Transport(Ablation):
             raise PydanticCustomError("nowhere", "transport needs a seed, a dataset, or both")
         return self
 
-    def require_fit(
-        self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int
-    ) -> None:
+    def require_fit(self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int) -> None:
         if self.seed in (None, seed) and self.dataset in (None, dataset):
             raise ValueError(f"the mask of seed {seed} on {dataset.name} is from there")
 
