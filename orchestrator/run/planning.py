@@ -125,7 +125,8 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             method, prune = cell.method, cell.prune
             methods[method_of] = method.steps(prune), method.identity(prune)
         trunk, (steps, adds) = trunks[trunk_of], methods[method_of]
-        elsewhere = cell.ablation and by_config.get(cell.ablation.elsewhere)
+        there = None if cell.ablation is None else cell.ablation.elsewhere
+        elsewhere = None if there is None else by_config[there]
         if cell.ablation is not None:
             with _ablation_mistakes(spec, cell):
                 steps, adds = ablated(cell, steps, adds, elsewhere)

@@ -139,13 +139,13 @@ def branched(
 
     Raises ValueError when there is no such iteration.
     """
-    pruned = [step for step in steps if step.kind != "train"]
-    at = ablation.at if ablation.at is not None or not pruned else pruned[-1].iteration
-    index = next((i for i, step in enumerate(steps) if step in pruned and step.iteration == at), 0)
-    if not pruned or steps[index] not in pruned:
-        has = f"{pruned[0].iteration} to {pruned[-1].iteration}" if pruned else "none that prunes"
-        raise ValueError(f"there is no iteration {at or 1} to branch off: it has {has}")
-    chain, last = steps[: index + 1], steps[index]
+    there = {step.iteration: i for i, step in enumerate(steps) if step.kind != "train"}
+    at = max(there, default=1) if ablation.at is None else ablation.at
+    if at not in there:
+        has = f"{min(there)} to {max(there)}" if there else "none that prunes"
+        raise ValueError(f"there is no iteration {at} to branch off: it has {has}")
+    chain = steps[: there[at] + 1]
+    last = chain[-1]
     own = Step(last.iteration, "ablate", identity, last.inputs, last.density)
     return (*chain, own), chain[pruning_index(chain)]
 
