@@ -15,6 +15,7 @@ from stored import snapshots_of, store_sweep
 from orchestrator.records.labels import labels
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
+from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.query import answer
 from orchestrator.results.sweep_tables import QueryError
@@ -244,6 +245,14 @@ def test_ablations_stand_beside_what_they_are_of(example: Results) -> None:
         "--storage", example.store.location,
     )  # fmt: skip
     assert "lottery_ticket  shuffle_layers" in shown
+
+
+def test_figures_of_initial_weights_leave_ablations_out(example: Results) -> None:
+    """They may begin with other weights than the trunk's."""
+    ablated = {line.id for line in example.record.lineages if "ablation" in line.config}
+    rows = [*histogram_rows(example), *norm_rows(example)]
+    assert rows
+    assert not ablated & {row["lineage"] for row in rows}
 
 
 # Tables
