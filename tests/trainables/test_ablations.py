@@ -397,6 +397,14 @@ def test_weights_that_are_gone_are_trained_again_where_they_are_read(
     assert _with_weights(one, tmp_path) == [True, True, True]
 
 
+def test_what_an_ablation_has_to_train_before_it_drops_what_it_does_not_read(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    found = of(lineage(iterations=3, epochs=1), "finetune")
+    run(found, data, tmp_path, keep_weights="last")
+    assert _with_weights(found, tmp_path) == [True, False, True, True, True]
+
+
 def _with_weights(one: Lineage, root: Path) -> list[bool]:
     store = Store(str(root))
     return [WEIGHTS in store.manifest(iteration_path(key))["files"] for key in one.keys]

@@ -114,8 +114,11 @@ def _retire_weights(iteration: Iteration) -> None:
     keep = bench.keeping.keep_weights
     if keep == "all":
         return
-    # What an ablation branches off is for its own lineage to drop.
-    done = [index - 1] if index > lineage.first_own else []
+    done = [index - 1] if index >= 1 else []
+    if lineage.cell.ablation is not None:
+        # What it branches off is another lineage's, and what it reads it may not have read yet.
+        kept = {lineage.first_own - 1, *lineage.weights_read(lineage.first_own)}
+        done = [each for each in done if each not in kept]
     if keep == "none" and index == len(lineage.keys) - 1:
         done.append(index)
     for key in (lineage.keys[i] for i in done):
