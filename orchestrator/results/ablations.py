@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.statistics import compare, summarize
+from orchestrator.results.statistics import compare, require_metric, summarize
 from trainables.config import canonical_json
 
 ABLATION_SCHEMA = pa.schema(
@@ -41,23 +41,23 @@ def ablation_table(
     of `metric` without and with it, and their difference, second minus first, over the seeds that
     have both, with the test of `compare`.
 
-    `iterations` has the columns of that table. A seed that lacks one of the two counts for neither.
+    `iterations` has the columns of that table. A seed that lacks one of the two counts for neither,
+    and what was trained on noise has no row. Raises ValueError when `metric` is no column of
+    numbers.
     """
+    require_metric(iterations, metric)
     measured = {(row["lineage"], row["iteration"]): row for row in _rows(iterations, metric)}
     names = labels(record)
     cells: dict[tuple[str, str, int], list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]] = {}
     for line, original in _pairs(record):
         (t,) = line.iterations
-        rows = measured.get((original.id, t)), measured.get((line.id, t))
-        if (
-            rows[0] is None
-            or rows[1] is None
-            or (chosen is not None and (line.id, t) not in chosen)
-        ):
+        one, other = measured.get((original.id, t)), measured.get((line.id, t))
+        if one is None or other is None or t not in line.on_data:
             continue
-        method = names[original.id]
-        cell = (method, names[line.id].removeprefix(method).strip(), t)
-        cells.setdefault(cell, []).append((line.config["seed"], *rows))
+        if chosen is None or (line.id, t) in chosen:
+            method = names[original.id]
+            cell = (method, names[line.id].removeprefix(method).strip(), t)
+            cells.setdefault(cell, []).append((line.config["seed"], one, other))
     return pa.Table.from_pylist(
         [dict(zip(("method", "ablation", "iteration"), cell, strict=True)) | _told(found, metric)
          for cell, found in cells.items()],

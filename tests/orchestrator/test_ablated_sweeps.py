@@ -299,6 +299,19 @@ def test_conditions_choose_ablations_and_others_are_refused(results: Results) ->
             answer(results, layout="ablations", **options)  # pyright: ignore[reportArgumentType]
 
 
+def test_any_metric_is_compared(results: Results) -> None:
+    assert results.ablations("density").to_pylist()[0]["difference"] == 0
+    with pytest.raises(ValueError, match="no metric 'nothing'"):
+        results.ablations("nothing")
+
+
+def test_what_was_trained_on_noise_has_no_row(tmp_path: Path) -> None:
+    methods = [{"name": "imp", "density": 0.5, "ratio": 0.5, "data": "random"}]
+    file = sweep_file(tmp_path, methods=methods, ablations=[{"name": "reinit", "at": [1, 2]}])
+    found = measured(tmp_path, file, lambda line, t: {}).ablations().to_pylist()
+    assert [(row["ablation"], row["seeds"]) for row in found] == [("reinit at=2", 1)]
+
+
 def test_who_has_none_is_told(tmp_path: Path) -> None:
     plain = measured(tmp_path, sweep_file(tmp_path, methods=["sap"]), lambda line, t: {})
     with pytest.raises(QueryError, match="it has no ablations"):
