@@ -9,8 +9,8 @@ named in the sweep, with the options of its signature:
     @model
     def tiny(shape: Shape, classes: int, *, width: int = 32) -> nn.Module: ...
 
-Decorators: `model`, `dataset`, `criterion`, `method`, and for the training recipe `optimizer`,
-`lr_schedule`, `loss` and `augmentation`, and `stop_rule`. docs/plugins.md shows each.
+Decorators: `model`, `dataset`, `criterion`, `method`, `ablation`, and for the training recipe
+`optimizer`, `lr_schedule`, `loss` and `augmentation`, and `stop_rule`. docs/plugins.md shows each.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from trainables.measures.masks import Masks
 from trainables.models import Shape, model
 from trainables.plugins.entry import PluginError
 from trainables.pruning import Method, Network, Pruning, Step
+from trainables.pruning.ablation import Ablation, Branch, ablation
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.criterion import criterion
 from trainables.pruning.decorator import method
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from orchestrator.results.opening import open_results as open_results
 
 __all__ = [
+    "Ablation",
+    "Branch",
     "Config",
     "DataRoots",
     "Dataset",
@@ -74,6 +77,7 @@ __all__ = [
     "Step",
     "StopRule",
     "ToDensity",
+    "ablation",
     "augmentation",
     "channel_statistics",
     "criterion",

@@ -46,6 +46,7 @@ from trainables.models import Shape, build_model, model, prunable
 from trainables.models.initialization import Init, initialized
 from trainables.plugins.entry import Entry, Kind, Named, built_in
 from trainables.pruning import Network, Pruning
+from trainables.pruning.ablation import Branch
 from trainables.pruning.amount import ratio_amount
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.criterion import criterion
@@ -200,6 +201,8 @@ def config_of(function: Callable[..., Any], **options: Any) -> Any:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "ablation/rewind_lr": {"step": 3},
+    "ablation/transport": {"seed": 5, "dataset": None},
     "criterion/grasp": {"temperature": 200.0},
     "criterion/prospr": {"inner_steps": 3, "inner_lr": 0.1},
     "dataset/image_folder": {"path": "images"},
@@ -249,7 +252,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
-    *Pruning.model_fields, "init", "rewind", "selection", "criterion", "distribution",
+    *Pruning.model_fields, "init", "rewind", "selection", "criterion", "distribution", "at",
     *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""
@@ -417,6 +420,21 @@ def of_method_within_training(config: WithinTraining) -> Numbers:
         found[f"from step {step}"] = places(masks)
     steps = [[s.iteration, s.kind, s.density, s.scored] for s in config.steps(Pruning())]
     return found | {"updates": [*updates], "iterations": steps}
+
+
+def of_ablation(config: Any) -> Numbers:
+    """What is kept of the network, and what is trained how."""
+    net = network()
+    before = some_masks(net)
+    masks = {name: mask & (wave(*mask.shape, step=2.3) > 0) for name, mask in before.items()}
+    branch = Branch(masks, before, lambda: scores_of(prunable(net)), config.name, 3, 2)
+    recipe = config.recipe(own_recipe())
+    return {
+        "kept": places(config(branch)),
+        "start": [config.start, config.first_step(1)],
+        "seeds": [config.initial_seed(3), config.training_seed(3)],
+        "learning rates": [recipe.rate(epoch) for epoch in range(recipe.epochs)],
+    }
 
 
 # By the choice
@@ -810,6 +828,7 @@ def named_parts() -> Iterator[tuple[str, str]]:
 
 
 OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
+    "ablation": of_ablation,
     "augmentation": of_augmentation,
     "criterion": of_criterion,
     "loss": of_loss,

@@ -168,7 +168,7 @@ def extended_ledger() -> dict[str, Any]:
 
 def lineages(file: Path) -> tuple[Lineage, ...]:
     spec = load_sweep(file)
-    return sweep_lineages(spec, [resolved(config) for config in spec.dataset])
+    return sweep_lineages(spec, [resolved(config) for config in spec.datasets])
 
 
 def resolved(config: Any) -> ResolvedDataset:

@@ -33,6 +33,7 @@ from trainables.pruning import (
     scoring_data,
     selection,
 )
+from trainables.pruning.ablation import AblationConfig
 from trainables.pruning.at_init import AtInit, PrunedAtInit
 from trainables.pruning.drop_and_grow import DropAndGrow
 from trainables.pruning.iterative import Iterative
@@ -126,6 +127,9 @@ def data_of(kind: str) -> str:
 Edit = Callable[[pytest.MonkeyPatch, str], None]
 
 EDITS: dict[str, Edit] = {
+    "ablation": lambda to, part: with_result(
+        to, entry_of(part), "__call__", lambda masks: {n: ~mask for n, mask in masks.items()}
+    ),
     "augmentation": lambda to, part: with_result(to, entry_of(part), "augmented", rolled),
     "criterion": lambda to, part: with_result(to, entry_of(part), "function", edited_scores),
     "dataset": lambda to, part: with_result(to, entry_of(part), "function", edited_images),
@@ -313,6 +317,10 @@ def named_in_steps(cell: Cell) -> set[str]:
     return {*named_in(cell.method), *pruning}
 
 
+def named_in_ablation(cell: Cell) -> set[str]:
+    return set() if cell.ablation is None else {*named_in(cell.ablation)}
+
+
 @functools.cache
 def some_cells() -> list[Cell]:
     """Of the sweep files' cells those with a part that none before had, and one for each part."""
@@ -322,7 +330,8 @@ def some_cells() -> list[Cell]:
     found: list[Cell] = []
     known: set[str] = set()
     for cell in every:
-        if new := (named_in_trunk(cell) | named_in_steps(cell)) - known:
+        named = named_in_trunk(cell) | named_in_steps(cell) | named_in_ablation(cell)
+        if new := named - known:
             known |= new
             found.append(cell)
     return found
@@ -337,11 +346,12 @@ def with_part(cell: Cell, part: str) -> Cell:
     kind, name = part.split("/")
     required = {"image_folder": {"path": "x"}, "parquet": {"path": "x"}, "imp": {"density": 0.3}}
     required |= {each: {"density": 0.3} for each in ("force", "random_search")}
-    required["step"] = {"milestones": [1]}
+    required |= {"step": {"milestones": [1]}, "transport": {"seed": 5}}
     required |= {each: {"density": 0.3} for each in ("gradual_magnitude", "rigl", "set")}
     entry = {"name": name, **required.get(name, {})}
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
     changed: dict[str, dict[str, Any]] = {
+        "ablation": {"ablation": entry},
         "augmentation": {"train": {"augment": entry}},
         "criterion": {"method": {"name": "lottery_ticket", "criterion": entry}},
         "dataset": {"dataset": entry},
@@ -371,7 +381,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         changed["scoring_data"] = {"method": snip | {"data": name}}
     sections: dict[str, Any] = {
         "dataset": DatasetConfig, "model": ModelConfig, "method": MethodConfig,
-        "train": Recipe, "prune": Pruning,
+        "train": Recipe, "prune": Pruning, "ablation": AblationConfig,
     }  # fmt: skip
     made = {n: TypeAdapter(sections[n]).validate_python(v) for n, v in changed[kind].items()}
     return replace(cell, **made)
@@ -393,11 +403,13 @@ def test_a_raised_version_changes_the_keys_of_what_is_made_with_the_part_and_no_
             patch.setitem(VERSIONS, part, 2)
             for cell, old in zip(some, before, strict=True):
                 trunk, steps = part in named_in_trunk(cell), part in named_in_steps(cell)
+                last = trunk or steps or part in named_in_ablation(cell)
                 first = trunk or (steps and (len(old) == 1 or part == "inputs/random"))
                 new = keys_of(cell)
                 changed = [one != other for one, other in zip(old, new, strict=True)]
-                assert changed == [first] + [trunk or steps] * (len(old) - 1), (part, cell)
-                used |= {part} if trunk or steps else set()
+                rest = [trunk or steps] * (len(old) - 2) + [last] * (len(old) > 1)
+                assert changed == [first, *rest], (part, cell)
+                used |= {part} if last else set()
     assert {*PARTS} - used == {EVERYTHING, "plug-ins/criterion", "plug-ins/method"}
 
 

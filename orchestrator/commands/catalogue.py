@@ -12,6 +12,7 @@ from trainables.models import MODEL
 from trainables.plugins.entry import Catalogue, Kind
 from trainables.plugins.entry import Entry as Named
 from trainables.pruning import METHOD
+from trainables.pruning.ablation import ABLATION
 from trainables.pruning.criterion import CRITERION
 from trainables.pruning.stopping import STOP
 from trainables.training.augmentation import AUGMENTATION
@@ -20,13 +21,14 @@ from trainables.training.optimizers import OPTIMIZER
 from trainables.training.schedules import SCHEDULE
 
 What = Literal[
-    "methods", "criteria", "models", "datasets",
+    "methods", "criteria", "ablations", "models", "datasets",
     "optimizers", "lr_schedules", "losses", "augmentations", "stop_rules",
 ]  # fmt: skip
 
 KINDS: dict[What, Kind] = {
     "methods": METHOD,
     "criteria": CRITERION,
+    "ablations": ABLATION,
     "models": MODEL,
     "datasets": DATASET,
     "optimizers": OPTIMIZER,

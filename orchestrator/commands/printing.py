@@ -121,8 +121,8 @@ def _each_lineage(planned: PlannedSweep) -> list[dict[str, Any]]:
             "lineage": line.id,
             "label": names[line.id],
             "seed": line.cell.seed,
-            "iterations": len(line.keys),
-            "to_train": sum(key in planned.plan.to_train for key in line.keys),
+            "iterations": len(line.own_keys),
+            "to_train": sum(key in planned.plan.to_train for key in line.own_keys),
             "may_end_before": line.id in planned.plan.may_end,
             "stopped": ends[line.id].why if line.id in ends else None,
         }

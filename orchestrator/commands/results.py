@@ -25,10 +25,11 @@ def results(
     *,
     storage: Storage = DEFAULT_STORAGE,
     layout: Annotated[
-        Literal["summary", "paper", "iterations"],
+        Literal["summary", "paper", "iterations", "ablations"],
         Parameter(
             help="A summary of every iteration; a paper's table, methods by density at the last "
-            "iteration; or one row an iteration, one column a method."
+            "iteration; one row an iteration, one column a method; or ablations beside what they "
+            "are of."
         ),
     ] = "summary",
     where: Annotated[

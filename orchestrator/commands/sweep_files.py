@@ -28,6 +28,7 @@ def list_(
     what: Literal[
         "methods",
         "criteria",
+        "ablations",
         "models",
         "datasets",
         "optimizers",

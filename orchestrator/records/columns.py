@@ -18,6 +18,7 @@ def identity_row(sweep: str, line: LineageRecord) -> dict[str, Any]:
         "scope": config["prune"]["scope"],
         "data": config["method"].get("data"),
         "selection": selection_name(config["method"]),
+        "ablation": config["ablation"]["name"] if "ablation" in config else None,
         "seed": config["seed"],
         "config": json.dumps(config, sort_keys=True),
     }

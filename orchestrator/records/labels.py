@@ -37,21 +37,32 @@ def find_lineages(record: SweepRecord, named: str) -> list[LineageRecord]:
 
 
 def method_label(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> str:
-    """The method of `line` with its swept parameters, those named in `without` left out."""
-    return " ".join([line.config["method"]["name"], *options(line, record, without)])
+    """The method of `line` with its swept parameters, those named in `without` left out; of an
+    ablation, its own after those of what it is of, as in `sap p=0.5 transport seed=3`."""
+    own: dict[bool, list[str]] = {False: [line.config["method"]["name"]], True: []}
+    if "ablation" in line.config:
+        own[True].append(line.config["ablation"]["name"])
+    for name, option in _options(line, record, without).items():
+        own[name.startswith("ablation.")].append(option)
+    return " ".join([*own[False], *own[True]])
 
 
 def options(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> list[str]:
     """What tells `line` from others of its dataset, model or method, such as `p=0.5`; the swept
     parameters in `without` are left out."""
+    return [*_options(line, record, without).values()]
+
+
+def _options(line: LineageRecord, record: SweepRecord, without: Container[str]) -> dict[str, str]:
+    """The same by dotted names."""
     short = _short_names(record.swept)
-    return [
-        f"{short[name]}={_shown(line.swept[name])}"
+    return {
+        name: f"{short[name]}={_shown(line.swept[name])}"
         for name in record.swept
         if line.among(name) in record.telling
         and line.swept[name] is not None
         and name not in without
-    ]
+    }
 
 
 def common_options(record: SweepRecord) -> list[str]:

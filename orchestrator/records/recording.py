@@ -19,10 +19,10 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
                 line.id,
                 line.config(),
                 {name: parameter(line.cell, name) for name in swept},
-                tuple(step.iteration for step in line.steps),
-                line.keys,
-                tuple(step.pruned for step in line.steps),
-                noisy_iterations(line.steps),
+                tuple(step.iteration for step in line.own_steps),
+                line.own_keys,
+                tuple(step.pruned for step in line.own_steps),
+                noisy_iterations(line.own_steps),
             )
             for line in lineages
         ),

@@ -13,6 +13,7 @@ from orchestrator.records.joined import join
 from orchestrator.records.labels import find_lineages
 from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import existing_sweep
+from orchestrator.results.ablations import ablation_table
 from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
@@ -59,6 +60,11 @@ class Results(SweepTables):
         there."""
         on_data = {line.id: line.on_data for line in self.record.lineages}
         return compare_cells(self.iterations, self.labels, metric, one, other, iteration, on_data)
+
+    def ablations(self, metric: str = "test_accuracy") -> pa.Table:
+        """`metric` of every ablation beside that of the iteration that it is of, their difference
+        and the test made of it. Raises ValueError when `metric` is no column of numbers."""
+        return ablation_table(self.record, self.iterations, metric)
 
     def paper_table(
         self,

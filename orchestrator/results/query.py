@@ -7,13 +7,14 @@ from typing import Literal
 import pyarrow as pa
 
 from orchestrator.records.labels import varies
+from orchestrator.results.ablations import ablation_table
 from orchestrator.results.opening import Results
 from orchestrator.results.paper_tables import Mark, paper_table
 from orchestrator.results.paper_text import paper_rows, paper_text
 from orchestrator.results.rendering import TextTable, decimals, text_table
 from orchestrator.results.sweep_tables import QueryError, query_errors
 
-Layout = Literal["summary", "paper", "iterations"]
+Layout = Literal["summary", "paper", "iterations", "ablations"]
 
 EVERY_ITERATION = """
 SELECT {cell}, iteration, {measures}
@@ -57,6 +58,20 @@ SHOWN = {
 """The summary's columns as people read them; programs get plain names, and every digit."""
 
 
+def _points(value: float) -> str:
+    return decimals(100 * value, 2, sign="+")
+
+
+COMPARED = {
+    "density": SHOWN["density"],
+    "original": ("original %", _percent),
+    "ablated": ("ablated %", _percent),
+    "difference": ("difference", _points),
+    "p_value": ("p", partial(decimals, places=3)),
+}
+"""The columns of ablations as people read them."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A table for programs, and the same as people read it."""
@@ -79,8 +94,13 @@ def answer(
         raise QueryError("--sql asks for all there is to show; leave out --where, --last, --layout")
     if last and layout == "iterations":
         raise QueryError("--layout iterations has a row for every iteration; leave out --last")
-    if mark is not None and layout == "summary":
+    if last and layout == "ablations":
+        raise QueryError("--layout ablations has a row for every ablation; leave out --last")
+    if mark is not None and layout in ("summary", "ablations"):
         raise QueryError("--mark is about a paper's table; give --layout paper or iterations too")
+    if layout == "ablations":
+        found = ablations(results, where=where)
+        return Answer(found, text_table(found, COMPARED))
     if layout != "summary":
         table = paper_table(results, layout=layout, where=where, mark=mark or "noise")
         return Answer(paper_rows(table), paper_text(table))
@@ -89,6 +109,18 @@ def answer(
         return Answer(found, text_table(found))
     found = summary(results, where=where, last=last)
     return Answer(found, text_table(found, SHOWN))
+
+
+def ablations(results: Results, *, where: str | None = None) -> pa.Table:
+    """Every ablation beside what it is of, or those whose rows of `iterations` the SQL condition
+    `where` chooses. Raises QueryError."""
+    if not any("ablation" in line.config for line in results.record.lineages):
+        raise QueryError("it has no ablations; a sweep file names them under ablations:")
+    if where is None:
+        return results.ablations()
+    with query_errors():
+        rows = results.duckdb().table("iterations").filter(where).project("lineage, iteration")
+        return ablation_table(results.record, results.iterations, chosen={*rows.fetchall()})
 
 
 def summary(results: Results, *, where: str | None = None, last: bool = False) -> pa.Table:

@@ -177,14 +177,19 @@ def _by_cell(
     iterations: pa.Table, labels: Mapping[str, str], metric: str
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """The rows of every label and iteration, in the order of the table."""
-    numbers = [f.name for f in iterations.schema if _is_number(f.type)]
-    if metric not in numbers:
-        raise ValueError(f"no metric {metric!r}; choose one of: {', '.join(numbers)}")
+    require_metric(iterations, metric)
     columns = dict.fromkeys(["lineage", "iteration", "seed", "density", metric])
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in iterations.select([*columns]).to_pylist():
         cells.setdefault((labels[row["lineage"]], row["iteration"]), []).append(row)
     return cells
+
+
+def require_metric(iterations: pa.Table, metric: str) -> None:
+    """Raise ValueError when `metric` is no column of numbers."""
+    numbers = [f.name for f in iterations.schema if _is_number(f.type)]
+    if metric not in numbers:
+        raise ValueError(f"no metric {metric!r}; choose one of: {', '.join(numbers)}")
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -36,6 +36,7 @@ IDENTITY_SCHEMA = pa.schema(
         ("scope", pa.string()),
         ("data", pa.string()),
         ("selection", pa.string()),
+        ("ablation", pa.string()),
         ("seed", pa.int64()),
         ("config", pa.string()),
     ]

@@ -18,10 +18,10 @@ from trainables.data import DataRoots, Dataset, describe_dataset, identity, load
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
     """What is known of each dataset of the sweep; raises PlanError or DatasetNotFound."""
     resolved = []
-    for number, config in enumerate(spec.dataset):
-        with _dataset_mistakes(number):
+    for config, field in spec.datasets.items():
+        with _dataset_mistakes(field):
             info = describe_dataset(config, roots)
-        resolved.append(ResolvedDataset(config, info, identity(config, info)))
+        resolved.append(ResolvedDataset(config, info, identity(config, info), field))
     return tuple(resolved)
 
 
@@ -29,12 +29,12 @@ def load_datasets(
     datasets: Sequence[ResolvedDataset], plan: Plan, roots: DataRoots
 ) -> dict[str, Dataset]:
     """Those that the plan trains on, by their identity as JSON; raises as `resolve_datasets`."""
-    wanted = {canonical_json(task.lineage.dataset) for task in plan.tasks}
+    wanted = {key for task in plan.tasks for key in task.lineage.trained_on}
     arrays: dict[str, Dataset] = {}
-    for number, found in enumerate(datasets):
+    for found in datasets:
         key = canonical_json(found.identity)
         if key in wanted and key not in arrays:
-            with _dataset_mistakes(number):
+            with _dataset_mistakes(found.field):
                 arrays[key] = load_dataset(found.config, roots)
                 _require_unchanged(found, roots)
     return arrays
@@ -50,9 +50,9 @@ def _require_unchanged(found: ResolvedDataset, roots: DataRoots) -> None:
 
 
 @contextmanager
-def _dataset_mistakes(number: int) -> Iterator[None]:
-    """Makes files or options that do not fit the sweep's dataset `number` a PlanError."""
+def _dataset_mistakes(field: tuple[str | int, ...]) -> Iterator[None]:
+    """Makes files or options that do not fit the dataset at `field` of the spec a PlanError."""
     try:
         yield
     except ValueError as error:
-        raise PlanError(str(error), ("dataset", number)) from error
+        raise PlanError(str(error), field) from error

@@ -1,6 +1,6 @@
 """Fitting: whether what a sweep puts together can be trained, as far as that shows before it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from orchestrator.run.planning import PlanError, ResolvedDataset
@@ -19,7 +19,16 @@ def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     """Raise PlanError when a recipe cannot train on a dataset, a model on a recipe's batches,
     or when a method cannot prune a model."""
     info = {dataset.config: dataset.info for dataset in datasets}
-    distinct = dict.fromkeys((cell.dataset, cell.model, cell.train) for cell in cells(spec))
+    every = [*cells(spec)]
+    distinct = dict.fromkeys((cell.dataset, cell.model, cell.train) for cell in every)
+    for cell in every:
+        there = cell.ablation and cell.ablation.elsewhere
+        if there is not None:
+            distinct[there, cell.model, cell.train] = None
+    for dataset, model, ablation in {(c.dataset, c.model, c.ablation) for c in every}:
+        if ablation is not None and ablation.elsewhere is not None:
+            field = ("ablations", spec.ablations.index(ablation))
+            _check_shapes(model, dataset, ablation.elsewhere, info, field)
     for dataset, recipe in dict.fromkeys((dataset, recipe) for dataset, _, recipe in distinct):
         _check_recipe(recipe, info[dataset], dataset.name, ("train", spec.train.index(recipe)))
     pruned = dict.fromkeys((cell.dataset, cell.model, cell.method) for cell in cells(spec))
@@ -35,6 +44,38 @@ def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
 
 
 Field = tuple[str | int, ...]
+
+
+def _check_shapes(
+    model: Model,
+    dataset: DatasetOptions,
+    there: DatasetOptions,
+    info: Mapping[DatasetOptions, DatasetInfo],
+    field: Field,
+) -> None:
+    """Masks of the model on `dataset` have to fit it on the one that an ablation takes them to."""
+    try:
+        one, other = (_shapes(model, info[each]) for each in (dataset, there))
+    except ValueError as error:
+        raise PlanError(str(error), field) from error
+    for layer, shape in one.items():
+        if shape != other.get(layer):
+            raise PlanError(
+                f"a mask of {model.name} on {dataset.name} does not fit it on {there.name}: "
+                f"{layer} is {_times(shape)} on the one and {_times(other.get(layer, ()))} on the "
+                "other; choose a dataset whose images and classes give the same shapes, or exclude "
+                "it there",
+                field,
+            )
+
+
+def _shapes(model: Model, info: DatasetInfo) -> dict[str, tuple[int, ...]]:
+    built = blueprint(model, info.shape, info.classes)
+    return {name: tuple(weight.shape) for name, weight in prunable(built).items()}
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "not there"
 
 
 def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field) -> None:
@@ -85,7 +126,7 @@ def _check_batches(
         field: Field = ("train", spec.train.index(recipe), "batch_size")
         advice = "choose a larger batch_size"
         if info.train_examples == 1:
-            field = ("dataset", spec.dataset.index(dataset), "subset")
+            field = (*spec.datasets[dataset], "subset")
             advice = "choose a larger subset"
         raise PlanError(
             f"{model.name} cannot be trained on a batch of one image of {dataset.name} "

@@ -158,7 +158,7 @@ def plan_sweep(
 
 def _not_there(planned: PlannedSweep, roots: DataRoots) -> Iterator[str]:
     """What a run would miss: datasets of which all is known without their files."""
-    wanted = {canonical_json(task.lineage.dataset) for task in planned.plan.tasks}
+    wanted = {key for task in planned.plan.tasks for key in task.lineage.trained_on}
     for found in planned.datasets:
         if canonical_json(found.identity) in wanted and not found.config.is_there(roots):
             places = ", ".join(map(str, roots.candidates))

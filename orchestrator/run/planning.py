@@ -1,6 +1,7 @@
 """Planning: a sweep and what the store has → the tree of iterations to run. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -10,11 +11,18 @@ from typing import Any
 from orchestrator.run.ranking import Rung
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.config import canonical_json
-from trainables.data import DatasetInfo
+from trainables.data import DatasetInfo, DatasetOptions
 from trainables.errors import UserError
 from trainables.lineage.ending import End, until
 from trainables.lineage.identity import trunk_key
-from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, trunk_config
+from trainables.lineage.keys import (
+    Cell,
+    Lineage,
+    ablated,
+    lineage_id,
+    lineage_keys,
+    trunk_config,
+)
 from trainables.lineage.stored import FilesOf, missing_iterations
 from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
@@ -46,11 +54,13 @@ class PlanError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class ResolvedDataset:
-    """A dataset of the sweep: its config, what is known of it, and its identity as JSON values."""
+    """A dataset of the sweep: its config, what is known of it, its identity as JSON values, and the
+    path of its field in the spec."""
 
     config: Any
     info: DatasetInfo
     identity: dict[str, Any]
+    field: tuple[str | int, ...] = ("dataset", 0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Task:
 class Plan:
     """What a run has to do.
 
-    Of the `rows` iterations that all lineages have together, `shared` are the same as one of
+    Of the `rows` iterations that all lineages have of their own, `shared` are the same as one of
     another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
     Those of `ends`, by their ids, have ended; others may end as well before all that is `to_train`
@@ -94,7 +104,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        return sum(len(lineage.keys) for lineage in self.so_far)
+        return sum(len(lineage.own_keys) for lineage in self.so_far)
 
     @cached_property
     def so_far(self) -> tuple[Lineage, ...]:
@@ -109,21 +119,22 @@ class Plan:
 
 
 def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[Lineage, ...]:
-    """The lineages of a sweep, one a cell; `datasets` are those of `spec.dataset`, in order.
+    """The lineages of a sweep, one a cell; `datasets` are those of `spec.datasets`, in order.
 
     Raises PlanError when a lineage could not run: rewinding past the end of training, a scope or
-    a held-out part it does not have, more scoring examples than there are; when two are the same,
-    or there are too many iterations.
+    a held-out part it does not have, more scoring examples than there are, an ablation that means
+    nothing; when two are the same, or there are too many iterations.
     """
     _check_rows(spec)
     _check_cells(spec, datasets)
+    _check_ablations(spec, datasets)
     _check_scope(spec)
     _check_stops(spec)
     _check_rank(spec)
     by_config = {dataset.config: dataset.identity for dataset in datasets}
     trunks: dict[tuple[Any, ...], str] = {}
     methods: dict[tuple[Any, ...], tuple[tuple[Step, ...], str]] = {}
-    known: dict[tuple[str, str], Cell] = {}
+    known: dict[tuple[str, ...], Cell] = {}
     lineages = []
     for cell in cells(spec):
         identity = by_config[cell.dataset]
@@ -135,11 +146,17 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             method, prune = cell.method, cell.prune
             methods[method_of] = method.steps(prune), method.identity(prune)
         trunk, (steps, adds) = trunks[trunk_of], methods[method_of]
-        if (first := known.setdefault((trunk, adds), cell)) is not cell:
-            raise _same_twice(spec, first, cell)
+        there = None if cell.ablation is None else cell.ablation.elsewhere
+        elsewhere = None if there is None else by_config[there]
+        if cell.ablation is not None:
+            with _ablation_mistakes(spec, cell):
+                steps, adds = ablated(cell, steps, adds, elsewhere)
         keys = lineage_keys(trunk, steps)
+        what = (trunk, adds) if cell.ablation is None else keys
+        if (first := known.setdefault(what, cell)) is not cell:
+            raise _same_twice(spec, first, cell)
         id_ = lineage_id(cell, trunk, adds)
-        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys))
+        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, elsewhere))
     return tuple(lineages)
 
 
@@ -182,7 +199,7 @@ def make_plan(
         stored=len(every) - len(owner) - len(not_trained - owner.keys()),
         left=tuple(lineage.id for lineage in left),
         leaving=frozenset(leaving),
-        shared=sum(len(lineage.keys) for lineage in so_far) - len(every),
+        shared=sum(len(lineage.own_keys) for lineage in so_far) - len(every),
         ends=ends,
         rung=rung,
     )
@@ -200,12 +217,16 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
 
 
 def branch_points(lineages: Iterable[Lineage]) -> frozenset[str]:
-    """The keys that lineages go on from in different ways."""
+    """The keys that lineages go on from in different ways, or whose weights ablations read."""
     children: dict[str, set[str]] = {}
+    read: set[str] = set()
     for lineage in lineages:
         for parent, child in pairwise(lineage.keys):
             children.setdefault(parent, set()).add(child)
-    return frozenset(parent for parent, found in children.items() if len(found) > 1)
+        if lineage.cell.ablation is not None:
+            at = lineage.weights_read(lineage.first_own)
+            read |= {lineage.keys[index] for index in at}
+    return frozenset(read | {parent for parent, found in children.items() if len(found) > 1})
 
 
 def training_group(config: Mapping[str, Any]) -> str:
@@ -302,7 +323,8 @@ def _model_bytes(config: Model, info: DatasetInfo, field: tuple[str | int, ...])
 def _same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
     """Two cells that differ as written, and whose results are the same by all that decides them."""
     values = zip(first.configs, second.configs, strict=True)
-    sections = zip(("dataset", "model", "train", "prune", "methods"), values, strict=True)
+    names = ("dataset", "model", "train", "prune", "methods", "ablations")
+    sections = zip(names, values, strict=False)
     name, (one, other) = next(pair for pair in sections if pair[1][0] is not pair[1][1])
     why = "the content of its files is equal; " if name == "dataset" else ""
     numbers = [getattr(spec, name).index(value) for value in (one, other)]
@@ -323,6 +345,36 @@ def _check_rows(spec: SweepSpec) -> None:
                 "prune.iterations or axes, or divide the sweep",
                 ("methods", spec.methods.index(cell.method)),
             )
+
+
+def _check_ablations(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    info = {dataset.config: dataset.info for dataset in datasets}
+    distinct = {(cell.dataset, cell.train, cell.method, cell.ablation) for cell in cells(spec)}
+    for dataset, recipe, method, ablation in distinct:
+        if ablation is None:
+            continue
+        field = ("ablations", spec.ablations.index(ablation))
+        where = ablation.elsewhere or dataset
+        _require_holdout(recipe, where, field)
+        steps, step = recipe_steps(recipe, info[where]), ablation.first_step(method.rewind_step)
+        _require_before_end(step, steps, recipe, where, field)
+
+
+@contextmanager
+def _ablation_mistakes(spec: SweepSpec, cell: Cell) -> Iterator[None]:
+    """Makes an ablation that means nothing for its cell a PlanError."""
+    try:
+        yield
+    except ValueError as error:
+        ablation = cell.ablation
+        assert ablation is not None
+        at = "" if ablation.at is None else f", ablation.at: {ablation.at}"
+        where = f"{{method: {cell.method.name}, ablation: {ablation.name}{at}}}"
+        raise PlanError(
+            f"{ablation.name} of {cell.method.name}: {error}; correct it, or exclude it there: "
+            f"exclude: [{where}]",
+            ("ablations", spec.ablations.index(ablation)),
+        ) from error
 
 
 def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
@@ -378,12 +430,7 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     for dataset, recipe, method in distinct:
         number = spec.methods.index(method)
         steps, step = recipe_steps(recipe, info[dataset]), method.rewind_step
-        if step >= steps:
-            raise PlanError(
-                f"step {step} is past the end of training: {recipe.epochs} epochs of "
-                f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
-                ("methods", number, "rewind", "step"),
-            )
+        _require_before_end(step, steps, recipe, dataset, ("methods", number, "rewind", "step"))
         try:
             method.require_time(recipe, steps)
         except Unfit as error:
@@ -395,9 +442,27 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 f"{dataset.name}; choose at most {available}",
                 ("methods", number, "examples"),
             )
-        if recipe.keep == "best_validation" and dataset.holdout == 0:
-            raise PlanError(
-                f"keep: best_validation needs a held-out part of {dataset.name}; "
-                "set dataset.holdout, or keep: last",
-                ("train", spec.train.index(recipe), "keep"),
-            )
+        _require_holdout(recipe, dataset, ("train", spec.train.index(recipe), "keep"))
+
+
+Field = tuple[str | int, ...]
+
+
+def _require_before_end(
+    step: int, steps: int, recipe: Recipe, dataset: DatasetOptions, field: Field
+) -> None:
+    if step >= steps:
+        raise PlanError(
+            f"step {step} is past the end of training: {recipe.epochs} epochs of "
+            f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
+            field,
+        )
+
+
+def _require_holdout(recipe: Recipe, dataset: DatasetOptions, field: Field) -> None:
+    if recipe.keep == "best_validation" and dataset.holdout == 0:
+        raise PlanError(
+            f"keep: best_validation needs a held-out part of {dataset.name}; "
+            "set dataset.holdout, or keep: last",
+            field,
+        )

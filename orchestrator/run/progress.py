@@ -146,7 +146,8 @@ class RunProgress:
         now, task = time.monotonic(), self._tasks[lineage]
         last = task.lineage.steps[-1].iteration
         with self._lock:
-            self.lineages[lineage] = Running(attempt, last, last - task.first + 1, now, now)
+            left = len(task.lineage.keys) - task.first
+            self.lineages[lineage] = Running(attempt, last, left, now, now)
             self.counts.waiting -= 1
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None:

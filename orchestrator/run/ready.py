@@ -43,7 +43,9 @@ def kind_of(task: Task) -> Hashable:
     """What lineages share that can be trained together: dataset, model and recipe, and whether
     the masks stay as they are in a training."""
     cell = task.lineage.cell
-    return cell.dataset, cell.model, cell.train, cell.method.changes_masks and cell.method.name
+    changing = cell.method.changes_masks and cell.method.name
+    elsewhere = cell.ablation and cell.ablation.elsewhere
+    return cell.dataset, cell.model, cell.train, changing, elsewhere
 
 
 @dataclass

@@ -59,7 +59,6 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
-from trainables.config import canonical_json
 from trainables.data import DataRoots, Dataset
 from trainables.lineage.ending import Measured
 from trainables.lineage.identity import snapshot_key
@@ -367,10 +366,6 @@ def _train(
 ) -> Outcome:
     spec, tracking = ready.planned.spec, ready.tracking
 
-    def load(lineage: Lineage) -> tuple[str, Dataset]:
-        key = canonical_json(lineage.dataset)
-        return key, ready.arrays[key]
-
     packing = _checked(ready.planned.packed(cluster), spec, cluster)
     progress.on(cluster, packing)
     plan = ready.planned.plan
@@ -382,7 +377,7 @@ def _train(
         keeping=spec.store,
         storage=ready.store.location,
         left_out=cluster.left_out,
-        load=load,
+        arrays=ready.arrays,
         observer=progress,
         git_sha=git_sha(),
         ending=ending,

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -257,7 +257,7 @@ def train_plan(
     keeping: StoreOptions,
     storage: str,
     left_out: Collection[str],
-    load: Callable[[Lineage], tuple[str, Dataset]],
+    arrays: Mapping[str, Dataset],
     observer: Observer,
     git_sha: str | None,
     ending: Ending,
@@ -267,8 +267,8 @@ def train_plan(
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
-    `load(lineage)` gives the canonical identity of a lineage's dataset and its arrays; each
-    dataset is decoded once, here, and shared with the workers. `packing` has at least one slot, and
+    `arrays` are the datasets by their identity as JSON, which are shared with the workers.
+    `packing` has at least one slot, and
     the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT,
     `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
     steps, whose state is kept; what is committed stays.
@@ -277,7 +277,7 @@ def train_plan(
     work = Work(
         luggage=Luggage(_plugins(lineages)),
         lineages=lineages,
-        datasets=_shared_datasets(lineages, load),
+        datasets={identity: ray.put(dataset) for identity, dataset in arrays.items()},
         snapshots=wanted_snapshots(plan.lineages),
         branch_points=branch_points(plan.lineages),
         storage=storage,
@@ -354,16 +354,3 @@ def _request(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory
     if config["not_on"]:
         elsewhere["bundle_label_selector"] = [{NODE_ID: f"!in({','.join(config['not_on'])})"}]
     return tune.PlacementGroupFactory([{"CPU": cpus, **gpus}], strategy=strategy, **elsewhere)
-
-
-def _shared_datasets(
-    lineages: Mapping[str, Lineage], load: Callable[[Lineage], tuple[str, Dataset]]
-) -> dict[str, ray.ObjectRef]:
-    references: dict[str, ray.ObjectRef] = {}
-    seen: set[int] = set()
-    for lineage in lineages.values():
-        if id(lineage.dataset) not in seen:
-            seen.add(id(lineage.dataset))
-            identity, dataset = load(lineage)
-            references[identity] = ray.put(dataset)
-    return references

@@ -13,19 +13,20 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.sweepfile.axes import Grid, axis_error, grid
 from trainables.config import Config, Listed
-from trainables.data import DatasetConfig
+from trainables.data import DatasetConfig, DatasetOptions
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell
 from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.pruning import MethodConfig, Pruning
+from trainables.pruning.ablation import AblationConfig
 from trainables.training.execution import Execution
 from trainables.training.recipe import Recipe
 
 MAX_CELLS = 1_000_000
 MAX_COMPARISONS = 100_000_000
 """Of cells with entries of `exclude`: more would take minutes."""
-SECTIONS = ("dataset", "model", "train", "prune", "methods", "seeds")
+SECTIONS = ("dataset", "model", "train", "prune", "methods", "ablations", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
 
 
@@ -213,6 +214,7 @@ class SweepSpec(Config):
     train: Annotated[tuple[Recipe, ...], Distinct] = (Recipe(),)
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
+    ablations: Annotated[tuple[AblationConfig, ...], Distinct] = ()
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
@@ -227,7 +229,20 @@ class SweepSpec(Config):
     @property
     def configs(self) -> tuple[Config, ...]:
         """The values of all sections."""
-        return (*self.dataset, *self.model, *self.train, *self.prune, *self.methods)
+        sections = (self.dataset, self.model, self.train, self.prune, self.methods, self.ablations)
+        return tuple(config for section in sections for config in section)
+
+    @property
+    def datasets(self) -> dict[DatasetOptions, tuple[str | int, ...]]:
+        """Every dataset that is trained on, with the path of its field: those of the cells, and
+        then those that ablations go to."""
+        found: dict[DatasetOptions, tuple[str | int, ...]] = {
+            config: ("dataset", i) for i, config in enumerate(self.dataset)
+        }
+        for i, ablation in enumerate(self.ablations):
+            if ablation.elsewhere is not None:
+                found.setdefault(ablation.elsewhere, ("ablations", i, "dataset"))
+        return found
 
     @model_validator(mode="before")
     @classmethod
@@ -235,7 +250,8 @@ class SweepSpec(Config):
         if not isinstance(data, Mapping):
             return data
         grids = section_grids(data, info.context or BUILT_IN)
-        count = prod(section.size for section in grids.values())
+        # Of ablations, there is what they are of as well.
+        count = prod(each.size + (name == "ablations") for name, each in grids.items())
         if count > MAX_CELLS:
             largest = max(grids, key=lambda name: grids[name].size)
             raise axis_error(
@@ -298,10 +314,19 @@ Rule: TypeAlias = list[tuple[int, set[int]]]
 
 
 def cells(spec: SweepSpec) -> Iterator[Cell]:
-    """The cells that are not excluded, in the order of `SECTIONS`, the seed varying fastest."""
-    sections = [getattr(spec, name) for name in SECTIONS]
+    """The cells that are not excluded, in the order of `SECTIONS`, the seed varying fastest; those
+    without an ablation before those with one."""
+    sections = [_values(spec, name) for name in SECTIONS]
     for index in _indexes(spec):
-        yield Cell(*(values[i] for values, i in zip(sections, index, strict=True)))
+        *others, ablation, seed = (of[i] for of, i in zip(sections, index, strict=True))
+        dataset, model, train, prune, method = others
+        yield Cell(dataset, model, train, prune, method, seed, ablation)
+
+
+def _values(spec: SweepSpec, section: str) -> tuple[Any, ...]:
+    """What cells have of a section."""
+    values = getattr(spec, section)
+    return (None, *values) if section == "ablations" else values
 
 
 def first_met(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> list[int | None]:
@@ -320,7 +345,7 @@ def first_met(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) 
 def _indexes(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
     """Of each cell that is not excluded, the place of its value in each section."""
     rules = _rules(spec, spec.exclude, "exclude")
-    for index in product(*(range(len(getattr(spec, name))) for name in SECTIONS)):
+    for index in product(*(range(len(_values(spec, name))) for name in SECTIONS)):
         if not any(_meets(index, rule) for rule in rules):
             yield index
 
@@ -349,10 +374,10 @@ def swept_parameters(spec: SweepSpec) -> tuple[str, ...]:
     and methods, and seeds, are not listed: every cell has them anyway. Nor are stop rules, which
     are no part of what a lineage is.
     """
-    sections = ("dataset", "model", "train", "prune", "method")
-    values = (spec.dataset, spec.model, spec.train, spec.prune, spec.methods)
+    sections = ("dataset", "model", "train", "prune", "method", "ablation")
+    values = (spec.dataset, spec.model, spec.train, spec.prune, spec.methods, spec.ablations)
     names = [name for pair in zip(sections, values, strict=True) for name in _differing(*pair)]
-    never = {"dataset.name", "model.name", "method.name", "prune.stop"}
+    never = {"dataset.name", "model.name", "method.name", "ablation.name", "prune.stop"}
     return tuple(name for name in dict.fromkeys(names) if name not in never)
 
 
@@ -374,6 +399,7 @@ _SHORT = {
     "dataset": "dataset.name",
     "model": "model.name",
     "method": "method.name",
+    "ablation": "ablation.name",
     "scope": "prune.scope",
 }
 
@@ -382,9 +408,9 @@ def _rules(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> 
     """Conditions as indexes, found once for each section and not once for each cell."""
     if not entries:
         return []
-    prefixes = ("dataset", "model", "train", "prune", "method", "seed")
+    prefixes = ("dataset", "model", "train", "prune", "method", "ablation", "seed")
     sections = [
-        [dict(_flat(prefix, value)) for value in getattr(spec, name)]
+        [dict(_flat(prefix, value)) if value is not None else {} for value in _values(spec, name)]
         for prefix, name in zip(prefixes, SECTIONS, strict=True)
     ]
     return [_rule(entry, sections, (name, i)) for i, entry in enumerate(entries)]
@@ -412,7 +438,8 @@ def _section_of(key: str, sections: Sequence[list[dict[str, Any]]], path: tuple[
     for i, rows in enumerate(sections):
         if any(name in row for row in rows):
             return i
-    known = [*_SHORT, *dict.fromkeys(name for rows in sections for row in rows for name in row)]
+    names = dict.fromkeys(name for rows in sections for row in rows for name in row)
+    known = [*(short for short in _SHORT if _SHORT[short] in names), *names]
     context = {"key": key, "known": known, "path": path}
     raise PydanticCustomError("unknown_key", "unknown key", context)
 

@@ -38,9 +38,10 @@ OFFLINE_ATTEMPTS = 4
 
 def follow(tracking: Tracking, lineage: Lineage) -> Mirror:
     """Begin the W&B run of a lineage, inside its trial."""
-    on_data = {step.iteration for step in lineage.steps if step.inputs == "real"}
+    on_data = {step.iteration for step in lineage.own_steps if step.inputs == "real"}
+    keys = lineage.own_keys
     return _TrialMirror(
-        LineageRun(tracking, lineage.id, lineage.config(), lineage.keys, on_data, falls_back=True)
+        LineageRun(tracking, lineage.id, lineage.config(), keys, on_data, falls_back=True)
     )
 
 

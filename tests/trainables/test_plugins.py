@@ -39,6 +39,7 @@ from trainables.plugins.entry import BUILT_IN, Catalogue, Kind, PluginError
 from trainables.plugins.loading import Luggage, load_plugins, plugged_in
 from trainables.plugins.source import Module, Plugin, read_plugin
 from trainables.pruning import METHOD, Pruning
+from trainables.pruning.ablation import ABLATION
 from trainables.pruning.criterion import CRITERION
 from trainables.pruning.methods.lottery_ticket import LotteryTicket
 from trainables.store import Store, iteration_path
@@ -81,7 +82,7 @@ def lineage(catalogue: Catalogue = BUILT_IN, **sections: Any) -> Lineage:
     }
     train = {"epochs": 1, "batch_size": 50} | sections.pop("train", {})
     spec = SweepSpec.model_validate({**small, **sections, "train": train}, context=catalogue)
-    [cell] = cells(spec)
+    *_, cell = cells(spec)  # of an ablation, what it is of comes first
     return make_lineage(cell, identity(cell.dataset, describe_dataset(cell.dataset, ROOTS)))
 
 
@@ -597,6 +598,11 @@ FUNCTIONS: dict[str, tuple[Kind, dict[str, Any], str]] = {
         def mine(network: Network, *, size: int = 4) -> Masks:
             return {name: w.abs() > w.abs().mean() / size for name, w in network.weights.items()}
     """),
+    "ablation": (ABLATION, {"ablations": [{"name": "mine", "size": 6}]}, """
+        @ablation
+        def mine(branch: Branch, *, size: int = 4) -> Masks:
+            return {name: mask.roll(size) for name, mask in branch.masks.items()}
+    """),
     "optimizer": (OPTIMIZER, {"train": {"optimizer": {"name": "mine", "size": 6}}}, """
         @optimizer
         def mine(parameters, *, lr: float = 0.1, size: int = 4):
@@ -667,6 +673,15 @@ CLASSES: dict[str, tuple[Kind, dict[str, Any], str]] = {
             def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
                 return ratio_amount(kept, 1 / self.size)
     """),
+    "ablation class": (*FUNCTIONS["ablation"][:2], """
+        @ablation
+        class Mine(Ablation):
+            name: Literal["mine"]
+            size: int = 4
+
+            def __call__(self, branch):
+                return {name: mask.roll(self.size) for name, mask in branch.masks.items()}
+    """),
     "optimizer class": (*FUNCTIONS["optimizer"][:2], """
         @optimizer
         class Mine(Optimizer):
@@ -713,10 +728,10 @@ HEADER = dedent("""
     import torch
     from torch import Tensor, nn
     from prunesweep import (
-        DataRoots, Dataset, DatasetInfo, Density, Examples, Iterative, Masks, Network, Pruning,
-        Rewinds, Scoring, Selects, Shape, Split, ToDensity, augmentation, channel_statistics,
-        criterion, dataset, described_by, gradient, loss, lr_schedule, method, model, optimizer,
-        ratio_amount, scoring_loss, summed,
+        Ablation, Branch, DataRoots, Dataset, DatasetInfo, Density, Examples, Iterative, Masks,
+        Network, Pruning, Rewinds, Scoring, Selects, Shape, Split, ToDensity, ablation,
+        augmentation, channel_statistics, criterion, dataset, described_by, gradient, loss,
+        lr_schedule, method, model, optimizer, ratio_amount, scoring_loss, summed,
     )
     from trainables.data import DatasetOptions
     from trainables.models import Model

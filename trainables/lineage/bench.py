@@ -19,7 +19,8 @@ class Bench:
 
     `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
     for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
-    weights are not for one of them to drop. `run` and `attempt` say whose claims are whose.
+    weights are not for one of them to drop. `elsewhere` is the data that an ablation trains on,
+    where that is another dataset's. `run` and `attempt` say whose claims are whose.
     `execution` is by what means steps are computed. `is_told` says whether this process is to go.
     """
 
@@ -34,3 +35,4 @@ class Bench:
     git_sha: str | None = None
     execution: Execution = PLAIN
     is_told: Callable[[], bool] = never
+    elsewhere: DeviceData | None = None

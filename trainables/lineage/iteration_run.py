@@ -1,7 +1,7 @@
 """One iteration: prune → measure → rewind → train → measure → commit."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +18,7 @@ from trainables.measures.masks import Masks, apply_masks, dense_masks
 from trainables.measures.weights import measure_sparsity
 from trainables.models import build_model, prunable
 from trainables.pruning import Network
+from trainables.pruning.ablation import Ablation, Branch
 from trainables.pruning.score_sample import ScoreSample
 from trainables.store import NotCommitted, snapshot_path
 from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
@@ -48,8 +49,8 @@ class IterationRun(Iteration):
             torch.cuda.reset_peak_memory_stats(self.bench.device)
         model = self._initial_model()
         initial = {name: weight.detach().clone() for name, weight in prunable(model).items()}
-        train = self._train_trunk if self.step.kind == "train" else self._prune
-        made = yield from train(model)
+        ways = {"train": self._train_trunk, "ablate": self._ablate}
+        made = yield from ways.get(self.step.kind, self._prune)(model)
         return commit_iteration(self, model, initial, made, claim)
 
     def _train_trunk(self, model: nn.Module) -> Asking[Made]:
@@ -73,23 +74,71 @@ class IterationRun(Iteration):
             made = self._measured_pruned(model, masks)
         else:
             rewound, made = self._scored_and_pruned(model)
-        model.load_state_dict(rewound)
+        return (yield from self._retrained(model, rewound, made, started))
+
+    def _ablate(self, model: nn.Module) -> Asking[Made]:
+        """Train what the ablation makes of its parent's masks, from the weights that it says."""
+        assert self.ablation is not None
+        started = time.perf_counter()
+        masks = self._ablated_masks(self.ablation, [*prunable(model)])
+        start = self._start_state(self.ablation, model)
+        model.load_state_dict(start)
+        made = self._measured_pruned(model, masks)
+        return (yield from self._retrained(model, start, made, started))
+
+    def _retrained(
+        self, model: nn.Module, start: State, made: Made, started: float
+    ) -> Asking[Made]:
+        model.load_state_dict(start)
         made.prune_seconds = time.perf_counter() - started
-        method = self.lineage.cell.method
-        training = self._training(model, made.masks, self.step.iteration, method.rewind_step)
-        if method.rewinds == "nothing":
+        training = self._training(model, made.masks, self.step.iteration, self.start_step)
+        method, schedule = self.cell.method, None
+        if method.rewinds == "nothing" and not self._goes_on_otherwise:
             training = replace(training, recipe=training.recipe.at_last_rate())
-        schedule = method.mask_schedule(self._network(model, made.masks), training.steps)
+        if self.ablation is None:
+            network = self._network(self, model, made.masks)
+            schedule = method.mask_schedule(network, training.steps)
         made.progress = yield replace(
             training, checkpoint=self._checkpoint(), mask_schedule=schedule
         )
         made.masks = made.progress.masks or made.masks
         return made
 
+    def _ablated_masks(self, ablation: Ablation, layers: Sequence[str]) -> Masks:
+        stored, at = self._parent_masks(), self.lineage.pruned_at
+        masks = {name: stored[name] for name in layers}  # a file has an order of its own
+        found = Iteration(self.lineage, at, self.bench)
+        before = self._parent_masks(at) if found.step.has_parent else dense_masks(masks)
+
+        def scores() -> dict[str, Tensor]:
+            model = self._initial_model(found)
+            if found.step.has_parent:
+                model.load_state_dict(self._scored_state(at))
+            with arithmetic("float32"):
+                return found.cell.method.weight_scores(self._network(found, model, before))
+
+        seed, t = self.lineage.cell.seed, self.step.iteration
+        return ablation(Branch(masks, before, scores, ablation.name, seed, t))
+
+    @property
+    def _goes_on_otherwise(self) -> bool:
+        """Whether an ablation says itself how the trained weights are trained on."""
+        return self.ablation is not None and self.ablation.start == "trained"
+
+    def _start_state(self, ablation: Ablation, model: nn.Module) -> State:
+        """The weights that the ablation trains; `model` has its initial ones."""
+        if ablation.start == "initial":
+            return {name: each.clone() for name, each in model.state_dict().items()}
+        pruned_at = self.lineage.pruned_at
+        goes_on = self.cell.method.rewinds != "weights" and self.lineage.steps[pruned_at].has_parent
+        if ablation.start == "trained" or goes_on:
+            return self._scored_state(pruned_at)
+        return self._rewound_state()
+
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
         """The state to train from, and the masks with the pruned model's measures."""
         scored = self._load_scored(model)
-        masks = self._parent_masks() if self.step.has_parent else self._all(model)
+        masks = self._parent_masks() if self.step.has_parent else dense_masks(prunable(model))
         sample = self._score_sample(masks)
         made = self._measured_pruned(model, self._masks(model, masks, sample))
         made.scores = sample
@@ -108,10 +157,14 @@ class IterationRun(Iteration):
         if not self.step.has_parent:
             self._commit_snapshot(self.lineage.trunk, 0, model.state_dict())
             return None
-        index = 0 if self.step.scored == "dense" else self.index - 1
-        scored = read_tensors(self.bench.store, self.path(index))
+        scored = self._scored_state(self.index)
         model.load_state_dict(scored)
         return scored
+
+    def _scored_state(self, index: int) -> State:
+        """The trained weights that the step at `index` scores."""
+        dense = self.lineage.steps[index].scored == "dense"
+        return read_tensors(self.bench.store, self.path(0 if dense else index - 1))
 
     def _score_sample(self, masks: Masks) -> ScoreSample | None:
         count, seed = self.bench.keeping.keep_scores, self.lineage.cell.seed
@@ -119,49 +172,48 @@ class IterationRun(Iteration):
 
     def _masks(self, model: nn.Module, masks: Masks, sample: ScoreSample | None) -> Masks:
         with arithmetic("float32"):
-            return self.lineage.cell.method(self._network(model, masks, sample))
+            return self.cell.method(self._network(self, model, masks, sample))
 
     def _network(
-        self, model: nn.Module, masks: Masks, sample: ScoreSample | None = None
+        self, of: Iteration, model: nn.Module, masks: Masks, sample: ScoreSample | None = None
     ) -> Network:
-        cell = self.lineage.cell
+        """What the method prunes at an iteration of the lineage."""
         return Network(
             model=model,
             masks=masks,
-            data=self.bench.data,
-            seed=cell.seed,
-            iteration=self.step.iteration,
-            scope=cell.prune.scope,
-            density=self.step.density,
+            data=of.data,
+            seed=of.cell.seed,
+            iteration=of.step.iteration,
+            scope=of.cell.prune.scope,
+            density=of.step.density,
             sample=sample,
         )
 
-    def _all(self, model: nn.Module) -> Masks:
-        return dense_masks(prunable(model))
-
-    def _parent_masks(self) -> Masks:
-        parent = read_masks(self.bench.store, self.path(self.index - 1))
+    def _parent_masks(self, index: int | None = None) -> Masks:
+        """Those of the step before the one at `index`, by default this one."""
+        index = self.index if index is None else index
+        parent = read_masks(self.bench.store, self.path(index - 1))
         return {name: mask.to(self.bench.device) for name, mask in parent.items()}
 
     def _measured_pruned(self, model: nn.Module, masks: Masks) -> Made:
         apply_masks(model, masks)
-        train = self.lineage.cell.train
+        train = self.cell.train
         weights: dict[str, Tensor] = {n: w.detach() for n, w in prunable(model).items()}
         return Made(
             masks=masks,
-            pruned=evaluate(model, self.bench.data.test, train.loss, train.precision),
+            pruned=evaluate(model, self.data.test, train.loss, train.precision),
             pruned_sparsity=measure_sparsity(weights, masks),
         )
 
     def _training(
         self, model: nn.Module, masks: Masks | None, iteration: int, start_step: int = 0
     ) -> Training:
-        cell = self.lineage.cell
+        cell = self.cell
         randomness = Randomness(cell.seed, iteration)
         return Training(
             model,
             masks,
-            self.bench.data,
+            self.data,
             cell.train,
             randomness,
             self.step.inputs,
@@ -174,15 +226,16 @@ class IterationRun(Iteration):
     def _rewound_state(self) -> State:
         """w_k of the trunk on the same inputs: from its snapshot, or trained again for k steps when
         there is none."""
-        trunk = self.lineage.trunk_on(self.step.inputs)
-        step = self.lineage.cell.method.rewind_step
+        trunk, step = self.trunk, self.lineage.cell.method.rewind_step
         path = snapshot_path(snapshot_key(trunk, step))
         with suppress(NotCommitted):
             return read_tensors(self.bench.store, path)
         model = self._initial_model()
         if step > 0:
             self._training(model, None, iteration=0).until(step)
-        self._commit_snapshot(trunk, step, model.state_dict())
+        if trunk == self.lineage.trunk_on(self.step.inputs):
+            # That of another trunk is no part of this lineage's sweep.
+            self._commit_snapshot(trunk, step, model.state_dict())
         return model.state_dict()
 
     def _commit_snapshot(self, trunk: str, step: int, state: State) -> None:
@@ -190,9 +243,11 @@ class IterationRun(Iteration):
         if not self.bench.store.is_committed(path):
             self.bench.store.commit(path, {WEIGHTS: encode_tensors(state)})
 
-    def _initial_model(self) -> nn.Module:
-        cell, data = self.lineage.cell, self.bench.data
-        model = build_model(cell.model, data.shape, data.classes, cell.seed)
+    def _initial_model(self, of: Iteration | None = None) -> nn.Module:
+        """The model with the initial weights of an iteration of the lineage, by default this."""
+        of = of or self
+        cell, data = of.cell, of.data
+        model = build_model(cell.model, data.shape, data.classes, of.initial_seed)
         return laid_out(model, cell.train.precision, self.bench.device)
 
     def _checkpoint(self) -> StoredCheckpoint:

@@ -11,6 +11,7 @@ from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
 from trainables.models import Model
 from trainables.pruning import Method, Pruning, Step
+from trainables.pruning.ablation import Ablation, branched, pruning_index
 from trainables.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a sweep's grid: what one lineage is made from, by the sections of its file."""
+    """One cell of a sweep's grid: what one lineage is made from, by the sections of its file.
+
+    With an `ablation`, it is that of one iteration of the lineage without.
+    """
 
     dataset: DatasetOptions
     model: Model
@@ -27,11 +31,13 @@ class Cell:
     prune: Pruning
     method: Method
     seed: int
+    ablation: Ablation | None = None
 
     @property
     def configs(self) -> tuple[Config, ...]:
         """All of it but the seed."""
-        return (self.dataset, self.model, self.train, self.prune, self.method)
+        ablations = () if self.ablation is None else (self.ablation,)
+        return (self.dataset, self.model, self.train, self.prune, self.method, *ablations)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Lineage:
 
     `dataset` is the dataset's identity as JSON values; where its files lie is no part of it.
     `trunk` is key_0 of dense training on real data, whose snapshots the final weights start from.
+    An ablation has the iterations of the lineage that it branches off before its own; `elsewhere`
+    is the identity of the dataset that it trains on, where that is another.
     """
 
     id: str
@@ -48,10 +56,47 @@ class Lineage:
     trunk: str
     steps: tuple[Step, ...]
     keys: tuple[str, ...]
+    elsewhere: dict[str, Any] | None = None
+
+    @property
+    def first_own(self) -> int:
+        """The index of the first iteration that is its own, and no other lineage's by definition:
+        those before have their rows there."""
+        return 0 if self.cell.ablation is None else len(self.keys) - 1
+
+    @property
+    def own_steps(self) -> tuple[Step, ...]:
+        return self.steps[self.first_own :]
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        return self.keys[self.first_own :]
+
+    @property
+    def pruned_at(self) -> int:
+        """Of an ablation, the index of the step that found its mask."""
+        return pruning_index(self.steps[: self.first_own])
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The identities of its datasets as JSON, that of an ablation that goes elsewhere last."""
+        elsewhere = () if self.elsewhere is None else (self.elsewhere,)
+        return tuple(map(canonical_json, (self.dataset, *elsewhere)))
+
+    def weights_read(self, index: int) -> set[int]:
+        """The indexes of the steps whose final weights the step at `index` reads."""
+        ablation = self.cell.ablation
+        if self.steps[index].kind == "ablate" and ablation is not None and ablation.reads_weights:
+            index = self.pruned_at
+        step = self.steps[index]
+        if step.kind != "prune" or not step.has_parent:
+            return set()
+        return {index - 1, 0} if step.scored == "dense" else {index - 1}
 
     def config(self) -> dict[str, Any]:
         """Everything that decides this lineage's numbers, and its number of iterations."""
-        cell = self.cell
+        cell, ablation = self.cell, self.cell.ablation
+        told = {} if ablation is None else {"ablation": ablation.identity(self.elsewhere)}
         return {
             "dataset": self.dataset,
             "model": canonical(cell.model),
@@ -59,7 +104,7 @@ class Lineage:
             "prune": canonical(cell.prune),
             "method": canonical(cell.method),
             "seed": cell.seed,
-        }
+        } | told
 
     def trunk_on(self, inputs: Inputs) -> str:
         """key_0 of the same dense training on other inputs."""
@@ -92,17 +137,42 @@ def random_trunk_key(trunk: str) -> str:
     return next_key(trunk, canonical_json({"inputs": "random"} | raised("inputs/random")))
 
 
-def make_lineage(cell: Cell, dataset: dict[str, Any]) -> Lineage:
+def make_lineage(
+    cell: Cell, dataset: dict[str, Any], elsewhere: dict[str, Any] | None = None
+) -> Lineage:
     """The lineage of one cell, with its keys and its readable id; `dataset` is the dataset's
-    identity."""
+    identity, and `elsewhere` that of the one that its ablation trains on, where there is one.
+
+    Raises ValueError when its ablation means nothing.
+    """
     trunk = trunk_key(trunk_config(cell, dataset))
-    steps = cell.method.steps(cell.prune)
-    id = lineage_id(cell, trunk, cell.method.identity(cell.prune))
-    return Lineage(id, cell, dataset, trunk, steps, lineage_keys(trunk, steps))
+    steps, adds = cell.method.steps(cell.prune), cell.method.identity(cell.prune)
+    if cell.ablation is not None:
+        steps, adds = ablated(cell, steps, adds, elsewhere)
+    id = lineage_id(cell, trunk, adds)
+    return Lineage(id, cell, dataset, trunk, steps, lineage_keys(trunk, steps), elsewhere)
+
+
+def ablated(
+    cell: Cell, steps: tuple[Step, ...], adds: str, elsewhere: dict[str, Any] | None
+) -> tuple[tuple[Step, ...], str]:
+    """The steps of the cell's ablation, of a lineage with `steps`, and what its id adds, where that
+    of the lineage `adds`. What its key adds has not where it branches off: its parent says so.
+
+    Raises ValueError when it means nothing there.
+    """
+    ablation = cell.ablation
+    assert ablation is not None
+    told = ablation.identity(elsewhere)
+    changed = canonical_json({"ablation": {n: each for n, each in told.items() if n != "at"}})
+    steps, pruned = branched(steps, ablation, changed)
+    ablation.require_fit(cell.method, pruned, cell.dataset, cell.seed)
+    return steps, f"{adds}\n{canonical_json({'ablation': told})}"
 
 
 def lineage_id(cell: Cell, trunk: str, identity: str) -> str:
     """A readable name that stays the same when the lineage is made longer; `identity` is that of
-    the cell's method with the cell's pruning."""
+    the cell's method with the cell's pruning, and with its ablation."""
     digest = next_key(trunk, identity)
-    return f"{cell.method.name}-{cell.prune.scope}-s{cell.seed}-{digest[:10]}"
+    names = [cell.method.name, *([cell.ablation.name] if cell.ablation else [])]
+    return f"{'-'.join(names)}-{cell.prune.scope}-s{cell.seed}-{digest[:10]}"

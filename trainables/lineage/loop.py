@@ -120,6 +120,10 @@ def _retire_weights(iteration: Iteration, end: End | None) -> None:
     if keep == "all":
         return
     done = [index - 1] if index >= 1 else []
+    if lineage.cell.ablation is not None:
+        # What it branches off is another lineage's, and what it reads it may not have read yet.
+        kept = {lineage.first_own - 1, *lineage.weights_read(lineage.first_own)}
+        done = [each for each in done if each not in kept]
     if keep == "none" and index == len(until(lineage, end).keys) - 1:
         done.append(index)
     for key in (lineage.keys[i] for i in done):

@@ -65,7 +65,7 @@ class Measured:
         """The number of effective weights of each layer; None where it is not known."""
         from trainables.measures.effective import effective_masks
 
-        masks = effective_masks(self.model, self.made.masks, self.iteration.bench.data.shape)
+        masks = effective_masks(self.model, self.made.masks, self.iteration.data.shape)
         return None if masks is None else kept_counts(masks)
 
     @cached_property
@@ -73,7 +73,7 @@ class Measured:
         """Those with each weight, for one example."""
         from trainables.measures.multiply_adds import dense_multiply_adds
 
-        return dense_multiply_adds(self.model, self.iteration.bench.data.shape)
+        return dense_multiply_adds(self.model, self.iteration.data.shape)
 
     def multiply_adds(self, kept: dict[str, int] | None) -> int | None:
         from trainables.measures.multiply_adds import kept_multiply_adds

@@ -24,25 +24,17 @@ def missing_iterations(lineage: Lineage, files_of: FilesOf) -> list[int]:
         files = files_of(lineage.keys[t])
         if files is None or (t in read and WEIGHTS not in files):
             missing.append(t)
-            read |= _weights_read(lineage, t)
+            read |= lineage.weights_read(t)
     return missing[::-1]
 
 
 def stored_parents(lineage: Lineage, files_of: FilesOf) -> list[str]:
     """The keys of the stored iterations that the training of what is missing reads."""
     missing = missing_iterations(lineage, files_of)
-    read = {at for t in missing for at in _weights_read(lineage, t)}
+    read = {at for t in missing for at in lineage.weights_read(t)}
     # Masks are the parent's, also where no weights are scored.
     read |= {t - 1 for t in missing if t > 0 and lineage.steps[t].kind != "train"}
     return [lineage.keys[t] for t in sorted(read.difference(missing))]
-
-
-def _weights_read(lineage: Lineage, index: int) -> set[int]:
-    """The indexes of the steps whose final weights the step at `index` reads."""
-    step = lineage.steps[index]
-    if step.kind != "prune" or not step.has_parent:
-        return set()
-    return {index - 1, 0} if step.scored == "dense" else {index - 1}
 
 
 def stored_files(store: Store) -> FilesOf:

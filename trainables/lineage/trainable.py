@@ -16,7 +16,6 @@ import torch
 from ray import tune
 
 import trainables
-from trainables.config import canonical_json
 from trainables.data import Dataset
 from trainables.errors import Hopeless, UnfitNode
 from trainables.lineage.bench import Bench, StoreOptions
@@ -186,9 +185,11 @@ class LineageTrainable(tune.Trainable):
 
     def _bench(self, lineage: Lineage, attempt: int, device: torch.device, store: Store) -> Bench:
         work = self._work
+        data = self._device_data(lineage, device)
         return Bench(
             store=store,
-            data=self._device_data(lineage, device),
+            data=data[0],
+            elsewhere=data[-1],
             device=device,
             snapshots=work.snapshots,
             branch_points=work.branch_points,
@@ -216,13 +217,15 @@ class LineageTrainable(tune.Trainable):
         finally:
             os._exit(1)
 
-    def _device_data(self, lineage: Lineage, device: torch.device) -> DeviceData:
-        identity = canonical_json(lineage.dataset)
-        if (identity, device) not in self._data:
-            self._data.clear()
-            dataset: Dataset = ray.get(self._work.datasets[identity])
-            self._data[identity, device] = DeviceData.of(dataset, device)
-        return self._data[identity, device]
+    def _device_data(self, lineage: Lineage, device: torch.device) -> list[DeviceData]:
+        """The data of the datasets that the lineage is trained on; that of others is let go."""
+        wanted = [(identity, device) for identity in lineage.trained_on]
+        self._data = {key: each for key, each in self._data.items() if key in wanted}
+        for identity, _ in wanted:
+            if (identity, device) not in self._data:
+                dataset: Dataset = ray.get(self._work.datasets[identity])
+                self._data[identity, device] = DeviceData.of(dataset, device)
+        return [self._data[key] for key in wanted]
 
 
 @contextmanager

@@ -83,10 +83,9 @@ class AtInit(Selects, ScoringData, InRounds):
         masks = network.masks
         counts = self.kept_after_rounds(sum(mask.numel() for mask in masks.values()))
         selection = network.stream("selection", self.name)
-        inputs = self.inputs(network.data, network.stream("scoring data", self.name))
-        scorer = Scorer.of(network, inputs, network.stream("scores", self.name))
+        scorer = self._scorer(network)
         for round_, count in enumerate(counts, start=1):
-            scores = scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
+            scores = self._scored(scorer, masks)
             highest = self.highest_by_layer(scores, masks, count)
             if network.sample is not None:
                 network.sample.add_scores(scores)
@@ -95,6 +94,16 @@ class AtInit(Selects, ScoringData, InRounds):
                 highest = sampled_of_each(scores, masks, kept_counts(highest), selection)
             masks = highest
         return masks
+
+    def weight_scores(self, network: Network) -> dict[str, Tensor]:
+        return self._scored(self._scorer(network), network.masks)
+
+    def _scorer(self, network: Network) -> Scorer:
+        inputs = self.inputs(network.data, network.stream("scoring data", self.name))
+        return Scorer.of(network, inputs, network.stream("scores", self.name))
+
+    def _scored(self, scorer: Scorer, masks: Masks) -> dict[str, Tensor]:
+        return scorer.scores(self.scores, f"{self.where()}: {self.name}", masks)
 
     def _draws(self, round_: int) -> bool:
         return self.samples and (self.sampled_rounds == "every" or round_ == self.rounds)

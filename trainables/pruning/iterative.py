@@ -11,7 +11,7 @@ from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.criteria.magnitude import MAGNITUDE
 from trainables.pruning.criterion import CRITERION, Criterion
-from trainables.pruning.method import Method, Network, Scored, Scorer, Step
+from trainables.pruning.method import Method, Network, Scored, Scorer, Step, checked_masks
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest, sampled
 
@@ -49,7 +49,7 @@ class Iterative(Repeated):
     def __call__(self, network: Network) -> Masks:
         weights = network.weights
         masks = {name: network.masks[name] for name in weights}
-        scores = self._scores(network, masks)
+        scores = self.weight_scores(network)
         if not self.samples:
             return self.without_lowest(scores, weights, masks, network.scope, network.density)
         (each,), (kept,) = grouped(weights, "global"), grouped(masks, "global")
@@ -70,7 +70,8 @@ class Iterative(Repeated):
         pruned = [drop_lowest(s, kept, self._amount(w, kept, density)) for s, w, kept in rows]
         return ungrouped(pruned, masks, scope)
 
-    def _scores(self, network: Network, masks: Masks) -> dict[str, Tensor]:
+    def weight_scores(self, network: Network) -> dict[str, Tensor]:
+        masks = {name: network.masks[name] for name in network.weights}
         criterion, t = self.criterion, network.iteration
         inputs = criterion.inputs(network.data, network.stream("scoring data", t))
         scorer = Scorer.of(network, inputs, network.stream("scores", t))
@@ -96,11 +97,5 @@ class ByFunction(Repeated):
     """A method that is a function of the network, called at every iteration."""
 
     def __call__(self, network: Network) -> Masks:
-        found = self.call(network)
-        wanted = {name: described(mask) for name, mask in network.masks.items()}
-        if not isinstance(found, dict) or wanted != {n: described(m) for n, m in found.items()}:
-            raise PluginError(
-                f"{self.where()}: {self.name} must give a mask for each weight of the network, "
-                "bool and in the weight's shape, by its name"
-            )
+        found = checked_masks(self.call(network), network.masks, f"{self.where()}: {self.name}")
         return {name: found[name] & mask for name, mask in network.masks.items()}

@@ -35,13 +35,13 @@ class Step:
     """One iteration of a lineage.
 
     *train*: the dense trunk; *prune*: prune what its `scored` says, rewind, train; *retrain*: train
-    the parent's mask again. `identity` is the canonical JSON of what its key adds to its parent's,
-    empty for the trunk. `inputs` is what it trains on, `density` the density it has to reach,
-    where it has one.
+    the parent's mask again; *ablate*: train what an ablation makes of its parent. `identity` is the
+    canonical JSON of what its key adds to its parent's, empty for the trunk. `inputs` is what it
+    trains on, `density` the density it has to reach, where it has one.
     """
 
     iteration: int
-    kind: Literal["train", "prune", "retrain"]
+    kind: Literal["train", "prune", "retrain", "ablate"]
     identity: str = ""
     inputs: TrainingInputs = "real"
     density: float | None = None
@@ -164,6 +164,16 @@ class Method(Entry):
         """How the mask changes while `network` is trained for so many `steps`; None: it stays."""
         return None
 
+    def weight_scores(self, network: Network) -> dict[str, Tensor]:
+        """A score in the weight's shape for each weight, of which it keeps the highest; of one that
+        has several rounds, those of the first. Not every method tells."""
+        raise NotImplementedError
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it tells `weight_scores`."""
+        return type(self).weight_scores is not Method.weight_scores
+
     @property
     def rewind_step(self) -> int:
         """The training step that retraining starts from (0: the initialization)."""
@@ -199,6 +209,18 @@ class Method(Entry):
         method = {name: value for name, value in canonical(self).items() if name not in without}
         pruned = {n: value for n, value in canonical(prune).items() if n not in LENGTH}
         return canonical_json({"method": method, "prune": pruned})
+
+
+def checked_masks(found: Any, like: Masks, who: str) -> Masks:
+    """What a function `who` gave, when it is masks named and shaped as in `like`. Raises
+    PluginError."""
+    wanted = {name: described(mask) for name, mask in like.items()}
+    if not isinstance(found, dict) or wanted != {n: described(m) for n, m in found.items()}:
+        raise PluginError(
+            f"{who} must give a mask for each weight of the network, bool and in the weight's "
+            "shape, by its name"
+        )
+    return {name: found[name] for name in like}
 
 
 def _made_of_parts(config: type[Entry]) -> None:

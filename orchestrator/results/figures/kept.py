@@ -152,13 +152,14 @@ def _norm_histograms(sampled: Sequence[tuple[Row, np.ndarray]]) -> Iterator[Row]
 
 
 def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]]]:
-    """The prunable weights at initialization, with the lineages that begin with them."""
+    """The prunable weights at initialization, with the lineages that begin with them; not those of
+    ablations, which may begin with others."""
     layers: dict[str, set[str]] = {}
     for row in results.layers.select(["lineage", "layer"]).to_pylist():
         layers.setdefault(row["lineage"], set()).add(row["layer"])
     lines: dict[str, list[LineageRecord]] = {}
     for line in results.record.lineages:
-        if line.id in layers:
+        if line.id in layers and "ablation" not in line.config:
             lines.setdefault(initial_path(line.config), []).append(line)
     for path, each in lines.items():
         try:

@@ -60,7 +60,7 @@ class NM(Rewinds, Iterative):
 
     def __call__(self, network: Network) -> Masks:
         weights, masks = network.weights, network.masks
-        scores = self._scores(network, masks)
+        scores = self.weight_scores(network)
         return {
             name: self._without_lowest(scores[name], weight, masks[name])
             if self._divides(weight)

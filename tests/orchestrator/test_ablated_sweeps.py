@@ -1,0 +1,328 @@
+"""Ablations in a sweep: what is planned, trained once, named, told apart and set side by side."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from asking import ask, refused
+from measured import measured, sweep_file
+from stored import snapshots_of, store_sweep
+
+from orchestrator.records.labels import labels
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.sweep import LineageRecord, write_sweep
+from orchestrator.results.figures.kept import histogram_rows, norm_rows
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.query import answer
+from orchestrator.results.sweep_tables import QueryError
+from orchestrator.run.datasets import load_datasets, resolve_datasets
+from orchestrator.run.planning import PlanError, branch_points, make_plan, sweep_lineages
+from orchestrator.storage.naming import named_by
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.data import DataRoots, data_roots
+from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Lineage, make_lineage
+from trainables.lineage.loop import run_lineage
+from trainables.measures.masks import kept_counts
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import MASK, WEIGHTS, read_masks
+from trainables.training.batches import DeviceData
+
+ROOT = Path(__file__).parents[2]
+ROOTS: DataRoots = data_roots(None, {})
+SECTIONS: dict[str, Any] = {
+    "seeds": [0, 1],
+    "prune": {"iterations": 2},
+    "methods": [{"name": "sap", "p": [0.5, 0.8]}],
+    "ablations": ["shuffle_layers", {"name": "transport", "seed": [7, 8]}],
+}
+
+
+def spec_of(**sections: Any) -> SweepSpec:
+    written = {"name": "s", "dataset": "digits", "model": "mlp"} | SECTIONS | sections
+    return SweepSpec.model_validate({n: each for n, each in written.items() if each is not None})
+
+
+def lineages_of(**sections: Any) -> tuple[Lineage, ...]:
+    spec = spec_of(**sections)
+    return sweep_lineages(spec, resolve_datasets(spec, ROOTS))
+
+
+def record_labels(**sections: Any) -> list[str]:
+    spec = spec_of(**sections)
+    record = record_sweep(spec, lineages_of(**sections))
+    return [*dict.fromkeys(labels(record).values())]
+
+
+# The sweep file and the plan
+
+
+def test_every_cell_is_there_without_an_ablation_and_with_each() -> None:
+    assert len(lineages_of()) == 2 * 2 * (1 + 3)
+    assert record_labels() == [
+        f"sap p={p}{ablation}" for p in (0.5, 0.8)
+        for ablation in ("", " shuffle_layers", " transport seed=7", " transport seed=8")
+    ]  # fmt: skip
+
+
+def test_what_an_ablation_branches_off_is_planned_once() -> None:
+    plain, found = lineages_of(ablations=None), lineages_of()
+    plan = make_plan(found, lambda key: None)
+    keys = {key for line in plain for key in line.keys}
+    new = plan.to_train - keys
+    assert keys < plan.to_train
+    assert len(new) == len(plan.to_train) - len(keys) == 2 * 2 * 3
+    assert plan.rows == sum(len(line.keys) for line in plain) + len(new)
+    # One trunk for both p, as without.
+    assert plan.shared == make_plan(plain, lambda key: None).shared == 2
+    for task in plan.tasks:
+        if task.lineage.cell.ablation is not None:
+            assert task.after == task.lineage.keys[-2]
+
+
+def test_ablations_of_a_finished_sweep_train_nothing_else() -> None:
+    stored = {key: {WEIGHTS} for line in lineages_of(ablations=None) for key in line.keys}
+    plan = make_plan(lineages_of(), stored.get)
+    assert plan.to_train == {line.keys[-1] for line in lineages_of() if line.cell.ablation}
+    assert {task.after for task in plan.tasks} == {None}
+
+
+def test_the_grid_gives_the_same_lineage_as_the_cell_alone() -> None:
+    for line in lineages_of():
+        assert make_lineage(line.cell, line.dataset) == line
+
+
+def test_an_iteration_may_be_an_axis_and_is_told() -> None:
+    ablations = [{"name": "reinit", "at": [1, 2]}]
+    assert record_labels(ablations=ablations, methods=["sap"]) == [
+        "sap", "sap reinit at=1", "sap reinit at=2",
+    ]  # fmt: skip
+    found = lineages_of(ablations=ablations, methods=["sap"], seeds=[0])
+    assert [[step.iteration for step in line.own_steps] for line in found] == [[0, 1, 2], [1], [2]]
+
+
+def test_conditions_know_ablations() -> None:
+    transport = {"ablation": "transport", "method.p": 0.8}
+    exclude = [transport, {"ablation.seed": 8}]
+    assert record_labels(exclude=exclude) == [
+        "sap p=0.5", "sap p=0.5 shuffle_layers", "sap p=0.5 transport", "sap p=0.8",
+        "sap p=0.8 shuffle_layers",
+    ]  # fmt: skip
+
+
+def test_weights_that_ablations_read_are_branch_points() -> None:
+    found = lineages_of(seeds=[0], methods=["lottery_ticket"], ablations=["finetune"])
+    assert branch_points(found) == {found[0].keys[1]}
+    assert branch_points(lineages_of(seeds=[0], methods=["sap"], ablations=["reinit"])) == set()
+
+
+def test_a_sweep_names_what_its_ablations_are_made_of(tmp_path: Path) -> None:
+    sections = {"methods": [{"name": "lottery_ticket", "rewind": {"step": 3}}]}
+    store = Store(str(tmp_path))
+    record = store_sweep(store, "s", **(SECTIONS | sections))
+    found, names = lineages_of(**sections), named_by(store, record)
+    assert names.iterations == {key for line in found for key in line.keys}
+    assert names.snapshots >= snapshots_of(found)
+
+
+FILE = {"prune": {"iterations": 2}, "methods": ["one_shot", {"name": "snip", "density": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("ablations", "told"),
+    [
+        (["shufle_layers"], "ablations.0: unknown ablation \"shufle_layers\"; did you mean"),
+        ([{"name": "transport"}], "ablations.0: transport needs a seed, a dataset, or both"),
+        ([{"name": "reinit", "at": 0}], "ablations.0.at: 0 is out of range: it must be at least 1"),
+        (["reinit", "finetune"], "finetune of snip: snip prunes initial weights, so there are no "
+         "trained ones to go on from; correct it, or exclude it there: exclude: [{method: snip, "
+         "ablation: finetune}]"),
+        ([{"name": "reinit", "at": 2}], "reinit of snip: there is no iteration 2 to branch off: it "
+         "has 1 to 1; correct it, or exclude it there: exclude: [{method: snip, ablation: reinit, "
+         "ablation.at: 2}]"),
+        ([{"name": "transport", "seed": 0}], "the mask of seed 0 on digits is from there"),
+        ([{"name": "reinit", "at": [1, 1]}], "1 is listed twice"),
+        ([{"name": "rewind_lr", "step": 99999}], "step 99999 is past the end of training"),
+        (["reinit", {"name": "reinit"}], "means the same as ablations.0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_its_place(
+    ablations: list[Any], told: str, tmp_path: Path
+) -> None:
+    sweep_file(tmp_path, ablations=ablations, **FILE)
+    said = refused(tmp_path, "plan", "sweep.yaml", "--storage", "store")
+    assert told in " ".join(said.split())
+    assert "sweep.yaml:" in said
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_last_iteration_and_its_number_are_one() -> None:
+    spec = spec_of(methods=["sap"], ablations=["reinit", {"name": "reinit", "at": 2}])
+    with pytest.raises(PlanError, match="remove one") as error:
+        sweep_lineages(spec, resolve_datasets(spec, ROOTS))
+    assert (error.value.field, error.value.repeats) == (("ablations", 1), ("ablations", 0))
+
+
+def test_a_mask_that_does_not_fit_a_dataset_is_refused(tmp_path: Path) -> None:
+    ablations = [{"name": "transport", "dataset": "mnist"}]
+    sweep_file(tmp_path, ablations=ablations, prune={"iterations": 1}, methods=["one_shot"])
+    said = " ".join(refused(tmp_path, "plan", "sweep.yaml", "--storage", "store").split())
+    assert "ablations.0: a mask of mlp on digits does not fit it on mnist: " in said
+    assert "is 128x64 on the one and 128x784 on the other" in said
+
+
+# All of them, to the end
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads of one small training wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def example(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The example's lineages, trained in this process as a run would train them, but shorter."""
+    root = tmp_path_factory.mktemp("ablations")
+    spec = load_sweep(ROOT / "sweeps/ablations.yaml", ["train.epochs=2", "seeds=[0,1]"])
+    datasets = resolve_datasets(spec, ROOTS)
+    lineages = sweep_lineages(spec, datasets)
+    plan = make_plan(lineages, lambda key: None)
+    arrays = load_datasets(datasets, plan, ROOTS)
+    cpu = torch.device("cpu")
+    data = {identity: DeviceData.of(each, cpu) for identity, each in arrays.items()}
+    store, trained = Store(str(root)), 0
+    for line in lineages:
+        on = [data[identity] for identity in line.trained_on]
+        bench = Bench(store, on[0], cpu, elsewhere=on[-1], branch_points=branch_points(lineages))
+        trained += len([*run_lineage(line, replace(bench, keeping=spec.store))])
+    assert trained == len(plan.to_train)
+    write_sweep(store, record_sweep(spec, lineages))
+    return open_results(store, spec.name)
+
+
+def test_the_example_has_every_ablation_with_as_many_weights_in_each_layer(
+    example: Results,
+) -> None:
+    tables = example.sql("SELECT lineage, ablation, key, iteration, config FROM iterations")
+    rows = tables.to_pylist()
+    assert len({row["ablation"] for row in rows}) == 1 + 7
+    originals = {
+        (row["config"], row["iteration"]): row["key"] for row in rows if row["ablation"] is None
+    }
+    for row in rows:
+        if row["ablation"] is not None:
+            config = json.loads(row["config"])
+            assert config.pop("ablation")["name"] == row["ablation"]
+            of = originals[json.dumps(config, sort_keys=True), row["iteration"]]
+            kept = [read_masks(example.store, iteration_path(key)) for key in (of, row["key"])]
+            assert kept_counts(kept[0]) == kept_counts(kept[1])
+
+
+def test_the_example_keeps_the_weights_that_it_says(example: Results) -> None:
+    """Those of last iterations, and those that ablations read."""
+    for line in example.record.lineages:
+        files = example.store.manifest(iteration_path(line.keys[-1]))["files"]
+        assert WEIGHTS in files
+        assert MASK in files
+
+
+def test_ablations_stand_beside_what_they_are_of(example: Results) -> None:
+    found = example.ablations().to_pylist()
+    assert {row["seeds"] for row in found} == {2}
+    for row in found:
+        assert row["difference"] == pytest.approx(row["ablated"] - row["original"])
+    shown = ask(
+        Path.cwd(), "results", example.record.name, "--layout", "ablations",
+        "--storage", example.store.location,
+    )  # fmt: skip
+    assert "lottery_ticket  shuffle_layers" in shown
+
+
+def test_figures_of_initial_weights_leave_ablations_out(example: Results) -> None:
+    """They may begin with other weights than the trunk's."""
+    ablated = {line.id for line in example.record.lineages if "ablation" in line.config}
+    rows = [*histogram_rows(example), *norm_rows(example)]
+    assert rows
+    assert not ablated & {row["lineage"] for row in rows}
+
+
+# Tables
+
+
+ACCURACIES = {None: [0.9, 0.92, 0.94], "shuffle_layers": [0.8, 0.83, 0.85], "transport": [0.9] * 3}
+
+
+def some(line: LineageRecord, t: int) -> dict[str, Any] | None:
+    ablation = line.config.get("ablation", {"name": None})
+    seed = line.config["seed"]
+    if ablation["name"] == "transport" and seed == 2:
+        return None
+    return {"test_accuracy": ACCURACIES[ablation["name"]][seed] + t / 100, "density": 0.5}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("tables")
+    ablations = ["shuffle_layers", {"name": "transport", "seed": 7}]
+    sections = SECTIONS | {"seeds": [0, 1, 2], "methods": ["sap"], "ablations": ablations}
+    return measured(folder, sweep_file(folder, **sections), some)
+
+
+def test_a_difference_is_of_the_seeds_that_have_both(results: Results) -> None:
+    shuffled, moved = results.ablations().to_pylist()
+    assert (shuffled["method"], shuffled["ablation"]) == ("sap", "shuffle_layers")
+    assert (shuffled["iteration"], shuffled["seeds"]) == (2, 3)
+    assert shuffled["original"] == pytest.approx(0.94)
+    assert shuffled["difference"] == pytest.approx(-0.28 / 3)
+    # Differences of -0.10, -0.09 and -0.09.
+    assert shuffled["test"] == "paired t"
+    assert shuffled["p_value"] == pytest.approx(0.00127, rel=0.01)
+    assert (moved["seeds"], moved["original"]) == (2, pytest.approx(0.93))
+    assert moved["difference"] == pytest.approx(-0.01)
+
+
+def test_conditions_choose_ablations_and_others_are_refused(results: Results) -> None:
+    shown = answer(results, layout="ablations", where="ablation = 'transport'")
+    assert [row["ablation"] for row in shown.table.to_pylist()] == ["transport"]
+    assert shown.text.headings[0][-4:] == ("difference", "p", "test", "seeds")
+    for options in ({"last": True}, {"mark": "best"}, {"where": "nothing = 1"}):
+        with pytest.raises(QueryError):
+            answer(results, layout="ablations", **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_any_metric_is_compared(results: Results) -> None:
+    assert results.ablations("density").to_pylist()[0]["difference"] == 0
+    with pytest.raises(ValueError, match="no metric 'nothing'"):
+        results.ablations("nothing")
+
+
+def test_what_was_trained_on_noise_has_no_row(tmp_path: Path) -> None:
+    methods = [{"name": "imp", "density": 0.5, "ratio": 0.5, "data": "random"}]
+    file = sweep_file(tmp_path, methods=methods, ablations=[{"name": "reinit", "at": [1, 2]}])
+    found = measured(tmp_path, file, lambda line, t: {}).ablations().to_pylist()
+    assert [(row["ablation"], row["seeds"]) for row in found] == [("reinit at=2", 1)]
+
+
+def test_who_has_none_is_told(tmp_path: Path) -> None:
+    plain = measured(tmp_path, sweep_file(tmp_path, methods=["sap"]), lambda line, t: {})
+    with pytest.raises(QueryError, match="it has no ablations"):
+        answer(plain, layout="ablations")
+
+
+def test_other_rows_have_null(results: Results) -> None:
+    counted = results.sql(
+        "SELECT ablation, count(*) AS n FROM iterations GROUP BY ALL ORDER BY ablation NULLS FIRST"
+    )
+    assert counted.to_pylist() == [
+        {"ablation": None, "n": 9}, {"ablation": "shuffle_layers", "n": 3},
+        {"ablation": "transport", "n": 2},
+    ]  # fmt: skip

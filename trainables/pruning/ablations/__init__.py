@@ -1,0 +1,1 @@
+"""The ablations of a stored mask, one file each."""
