@@ -21,7 +21,15 @@ from orchestrator.records.columns import identity_row
 from orchestrator.records.damage import note_damage
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.results.earlier import EarlierRows
-from orchestrator.results.pieces import Committed, Manifest, Piece, Row, Wanted, wanted
+from orchestrator.results.pieces import (
+    Committed,
+    Manifest,
+    Piece,
+    Row,
+    Wanted,
+    set_aside,
+    wanted,
+)
 from orchestrator.results.tables import (
     FILE_SCHEMAS,
     FILES,
@@ -30,11 +38,12 @@ from orchestrator.results.tables import (
     SCHEMAS,
     TABLES,
     piece_paths,
+    read_parquet,
     table_path,
     table_paths,
     with_swept,
 )
-from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.metrics import METRICS_SCHEMA, Metrics
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.artifacts import SCORES, read_tables
 
@@ -45,6 +54,7 @@ ROWS = 200_000
 """About as many rows of a table are a row group."""
 
 Tables = dict[str, pa.Table]
+NO_METRICS: Metrics = dict.fromkeys(METRICS_SCHEMA.names)
 
 
 def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Damaged]:
@@ -80,6 +90,21 @@ def is_current(store: Store, sweep: SweepRecord, committed: Committed) -> bool:
     manifest, want = Manifest.read(store, sweep.name), wanted(store, sweep, committed)
     sound = _sound(store, manifest)
     return all(_is_there(piece, want, manifest, sound) for piece in want.pieces)
+
+
+def rows_by_key(store: Store, sweep: str) -> dict[str, Metrics]:
+    """What the tables of a sweep have of its iterations, by key: what their commits have, as far as
+    the tables are sound, and but for what was set aside since. Far faster to read than those."""
+    manifest, aside = Manifest.read(store, sweep), set_aside(store)
+    paths = set(table_paths(store, "iterations", sweep)) & manifest.files.keys()
+    of_it = Manifest({path: manifest.files[path] for path in sorted(paths)}, {})
+    found: dict[str, Metrics] = {}
+    for path in sorted(_sound(store, of_it)):
+        table = read_parquet(store, path)
+        columns = [name for name in METRICS_SCHEMA.names if name in table.column_names]
+        found |= {row["key"]: NO_METRICS | row for row in table.select(columns).to_pylist()}
+    changed = {key for key, names in aside.items() if [*manifest.aside.get(key, ())] != names}
+    return {key: row for key, row in found.items() if key not in changed}
 
 
 def table_damage(store: Store, sweep: str) -> list[Damaged]:

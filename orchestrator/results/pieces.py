@@ -160,12 +160,17 @@ class Wanted:
 def wanted(store: Store, sweep: SweepRecord, committed: Committed) -> Wanted:
     """What the tables of `sweep` have to be."""
     keys = {key for line in sweep.lineages for key in line.keys}
+    aside = {key: names for key, names in set_aside(store).items() if key in keys}
+    return Wanted(sweep, committed, aside)
+
+
+def set_aside(store: Store) -> dict[str, list[str]]:
+    """The commits that were set aside, by the keys of their iterations."""
     aside: dict[str, list[str]] = {}
     for name in store.names("quarantine"):
         key = name.removeprefix("iterations-").rsplit("-", 2)[0]
-        if key in keys:
-            aside.setdefault(key, []).append(name)
-    return Wanted(sweep, committed, aside)
+        aside.setdefault(key, []).append(name)
+    return aside
 
 
 def _manifest_path(sweep: str) -> str:

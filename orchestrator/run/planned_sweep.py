@@ -14,6 +14,7 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.spending import Spent, read_spending
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.records.versions import changed_parts
+from orchestrator.results.compacting import rows_by_key
 from orchestrator.results.tables import recorded_seconds
 from orchestrator.run.contents import dataset_lines
 from orchestrator.run.datasets import load_datasets, resolve_datasets
@@ -40,8 +41,9 @@ from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
 from trainables.data import DataRoots
 from trainables.data.roots import expanded
-from trainables.lineage.ending import ends_of
+from trainables.lineage.ending import Measured, ends_of
 from trainables.lineage.keys import Lineage
+from trainables.pruning.stopping import STOP
 from trainables.store import Store
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import mark, require_ours
@@ -207,9 +209,16 @@ def plan_again(
 ) -> Plan:
     """What there is to train of the `lineages`, but of those `leaving`, by what is committed."""
     rank, store = spec.budget and spec.budget.rank, index.store
-    ends = ends_of(lineages, store, index.files_of)
+    ends = ends_of(lineages, measured_of(spec, index))
     ends, rung = ranked(rank, lineages, ends, store, spec.name)
     return make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends, rung)
+
+
+def measured_of(spec: SweepSpec, index: StoreIndex) -> Measured:
+    """What was measured of the iterations of a sweep, from its tables where they have it."""
+    ends = any(prune.stop for prune in spec.prune) or (spec.budget and spec.budget.rank)
+    known = rows_by_key(index.store, spec.name) if ends else {}
+    return Measured(index.store, index.files_of, known)
 
 
 def with_costs(
@@ -257,11 +266,14 @@ def _notices(spec: SweepSpec, store: Store) -> Iterator[str]:
             " the sweep file, where its paths begin; write it from there, or as an absolute path"
         )
     for entry in changed_entries(store, spec.name, spec.configs):
+        changed = f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed"
+        if entry.kind is STOP:
+            yield f"{changed} since {spec.name} was last run: lineages end where it says now"
+            continue
         yield (
-            f"{entry.where()}: the code of {entry.kind.name} {entry.entry_name} has changed since "
-            f"{spec.name} was last run: what is made with it is trained anew, and what is stored "
-            "stays under its old keys (a plug-in that says a __version__ from the start keeps its "
-            "keys until that is raised)"
+            f"{changed} since {spec.name} was last run: what is made with it is trained anew, and "
+            "what is stored stays under its old keys (a plug-in that says a __version__ from the "
+            "start keeps its keys until that is raised)"
         )
     if changed := changed_parts(store, spec.name, spec.configs):
         yield (

@@ -37,6 +37,7 @@ from orchestrator.run.packing import Packing
 from orchestrator.run.placing import WAIT_SECONDS
 from orchestrator.run.planned_sweep import (
     PlannedSweep,
+    measured_of,
     plan_again,
     plan_lineages,
     with_costs,
@@ -60,7 +61,6 @@ from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.data import DataRoots, Dataset
-from trainables.lineage.ending import Measured
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
@@ -337,7 +337,7 @@ def _train_in_stages(
             if absent:
                 progress.tell([_undecided(plan.rung, len(absent))])
                 return replace(outcome, failures=failures)
-            measured = Measured(index.store, index.files_of)
+            measured = measured_of(spec, index)
             progress.ranked(decide(plan.rung, ready.store, spec.name, measured).values())
             plan = plan_again(spec, index, plan.lineages, given_up)
         progress.goes_on(plan)

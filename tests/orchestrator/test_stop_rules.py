@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, writ
 
 from orchestrator.records.ends import ENDS, read_ends
 from orchestrator.records.sweep import read_sweep
+from orchestrator.results.compacting import rows_by_key
 from orchestrator.results.opening import open_results
 from orchestrator.results.report import report_payload, resolved_yaml
+from orchestrator.results.tables import table_path
 from orchestrator.sweepfile.yaml_source import load_sweep
-from trainables.lineage.ending import End
+from trainables.lineage.ending import End, Measured
+from trainables.store import iteration_path
 
 STOP = [{"when": "accuracy_below", "value": 0.01}, {"when": "density_below", "value": 0.3}]
 SWEEP: dict[str, Any] = SMALLEST | {
@@ -121,6 +125,27 @@ def test_ends_follow_from_what_is_committed(
     assert len(table(folder, "ruled", "iterations")) == 2 + 4
     trained_again(folder, SWEEP)
     assert read_ends(store, "ruled") == ends
+
+
+def test_tables_tell_what_commits_do_and_nothing_of_what_was_set_aside(
+    done: tuple[Path, dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    copytree(done[0], folder)
+    store = store_of(folder)
+    rows = rows_by_key(store, "ruled")
+    measured = Measured(store, lambda key: ())
+    assert rows.keys() == commits(folder)
+    assert all(measured(key) == row for key, row in rows.items())
+    (end,) = read_ends(store, "ruled").values()
+    store.set_aside(iteration_path(end.key))
+    assert rows_by_key(store, "ruled").keys() == rows.keys() - {end.key}
+    # The lineage has no end without the row that says so.
+    assert planned(folder, SWEEP)["to_train"] == 4
+    assert json.loads(ask(folder, "status", "ruled", "--json"))["state"] == "incomplete"
+    store.write(table_path("iterations", "ruled"), b"no table")
+    assert rows_by_key(store, "ruled") == {}
+    assert planned(folder, SWEEP)["to_train"] == 4
 
 
 def test_the_records_have_the_sweep_at_its_longest(

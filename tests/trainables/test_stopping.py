@@ -219,15 +219,15 @@ def test_ends_of_many_are_found_at_once_and_damage_is_none(
     for one in lineages:
         run(one, data, tmp_path)
     store = Store(str(tmp_path))
-    found = ends_of([*lineages, lineage(seed=2)], store, stored_files(store))
+    found = ends_of([*lineages, lineage(seed=2)], Measured(store, stored_files(store)))
     assert {id: end.iteration for id, end in found.items()} == {line.id: 1 for line in lineages}
     assert [len(until(line, found[line.id]).keys) for line in lineages] == [2, 2]
     damaged = tmp_path / iteration_path(lineages[0].keys[1]) / METRICS
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert ends_of(lineages, store, stored_files(store)).keys() == {lineages[1].id}
+    assert ends_of(lineages, Measured(store, stored_files(store))).keys() == {lineages[1].id}
     # Who trains it sets that aside, trains it again, and comes to the same end.
     assert [row["iteration"] for row in run(lineages[0], data, tmp_path)] == [1]
-    assert ends_of(lineages, store, stored_files(store)) == found
+    assert ends_of(lineages, Measured(store, stored_files(store))) == found
 
 
 def test_a_rule_of_ones_own(whole: Path) -> None:

@@ -3,9 +3,10 @@
 Rules are in no key, so that what a lineage has up to its end is what it would have without them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 from trainables.config import canonical, canonical_json
@@ -68,15 +69,10 @@ def rules_of(prune: Pruning) -> str:
     return canonical_json(canonical(prune).get("stop", []))
 
 
-def ends_of(
-    lineages: Iterable[Lineage], store: Store, files_of: Callable[[str], Collection[str] | None]
-) -> dict[str, End]:
-    """The ends of those of `lineages` that have come to one, by their ids; `files_of` is that of
-    `missing_iterations`. What is damaged counts as not committed. Raises PluginError."""
+def ends_of(lineages: Iterable[Lineage], measured: "Measured") -> dict[str, End]:
+    """The ends of those of `lineages` that have come to one, by their ids. What is damaged counts
+    as not committed. Raises PluginError."""
     ruled = [lineage for lineage in lineages if lineage.cell.prune.stop]
-    if not ruled:
-        return {}
-    measured = Measured(store, files_of)
 
     def sound(key: str) -> Metrics | None:
         try:
@@ -90,17 +86,23 @@ def ends_of(
 
 
 class Measured:
-    """What was measured of iterations, read from their commits once each; a `RowOf`, which raises
-    Damaged."""
+    """What was measured of iterations, read from their commits once each, but for those that are
+    `known` by their keys; a `RowOf`, which raises Damaged. `files_of` is that of
+    `missing_iterations`."""
 
-    def __init__(self, store: Store, files_of: Callable[[str], Collection[str] | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        files_of: Callable[[str], Collection[str] | None],
+        known: Mapping[str, Metrics] = MappingProxyType({}),
+    ) -> None:
         self._store, self._files_of = store, files_of
-        self._rows: dict[str, Metrics] = {}
+        self._rows = dict(known)
 
     def __call__(self, key: str) -> Metrics | None:
+        if self._files_of(key) is None:
+            return None
         if key not in self._rows:
-            if self._files_of(key) is None:
-                return None
             table = read_table(self._store, iteration_path(key), METRICS, METRICS_SCHEMA)
             self._rows[key] = table.to_pylist()[0]
         return self._rows[key]
