@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from trainables.config import Config
 from trainables.data import DATASET
+from trainables.measurements import MEASURE
 from trainables.models import MODEL
 from trainables.plugins.entry import Catalogue, Kind
 from trainables.plugins.entry import Entry as Named
@@ -20,7 +21,7 @@ from trainables.training.schedules import SCHEDULE
 
 What = Literal[
     "methods", "criteria", "models", "datasets",
-    "optimizers", "lr_schedules", "losses", "augmentations",
+    "optimizers", "lr_schedules", "losses", "augmentations", "measures",
 ]  # fmt: skip
 
 KINDS: dict[What, Kind] = {
@@ -32,6 +33,7 @@ KINDS: dict[What, Kind] = {
     "lr_schedules": SCHEDULE,
     "losses": LOSS,
     "augmentations": AUGMENTATION,
+    "measures": MEASURE,
 }
 
 

@@ -52,6 +52,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         "to_train": len(plan.to_train),
         "shared": plan.shared,
         "stored": plan.stored,
+        "to_measure": len(plan.to_measure),
         "estimated_device_seconds": seconds,
         "estimated_from": planned.sources,
         "estimated_here": cost and asdict(cost),
@@ -75,6 +76,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
     table.add_row("  to train", str(len(plan.to_train)))
     table.add_row("  shared", f"{plan.shared} (the same as one of another lineage)")
     table.add_row("  stored", str(plan.stored))
+    if planned.spec.measures:
+        table.add_row("measurements", f"{len(plan.to_measure)} to make")
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"

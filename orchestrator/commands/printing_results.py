@@ -41,6 +41,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "storage": store.location,
                 "lineages": len(plan.lineages),
                 "planned": len(plan.to_train),
+                "to_measure": len(plan.to_measure),
                 "interrupted": outcome.interrupted,
                 "failures": [asdict(failure) for failure in outcome.failures],
                 "healed": [str(damage) for damage in summary.healed],

@@ -127,7 +127,7 @@ def left_undone(
 ) -> tuple[Failure, ...]:
     """Those of `failures` whose lineages nobody has completed when the keys `stored` are
     committed."""
-    done = {line.id for line in sweep.lineages if all(key in stored for key in line.keys)}
+    done = {line.id for line in sweep.lineages if all(key in stored for key in line.committed_keys)}
     return tuple(failure for failure in failures if failure.lineage not in done)
 
 
@@ -182,7 +182,7 @@ def lineage_statuses(
     running = run.running if run is not None and _state(False, run) == "running" else ()
 
     def state(line: LineageRecord, committed: int) -> LineageState:
-        if committed == len(line.keys):
+        if all(key in stored for key in line.committed_keys):
             return "done"
         if line.id in running:
             return "running"

@@ -11,10 +11,18 @@ from trainables.config import canonical_json
 from trainables.data import DatasetInfo
 from trainables.errors import UserError
 from trainables.lineage.identity import trunk_key
-from trainables.lineage.keys import Cell, Lineage, lineage_id, lineage_keys, trunk_config
-from trainables.lineage.stored import FilesOf, missing_iterations
+from trainables.lineage.keys import (
+    Cell,
+    Lineage,
+    lineage_id,
+    lineage_keys,
+    lineage_measurements,
+    trunk_config,
+)
+from trainables.lineage.stored import FilesOf, missing_iterations, missing_measurements
 from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
+from trainables.training.augmentation import Unfit
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
@@ -51,10 +59,10 @@ class ResolvedDataset:
 
 @dataclass(frozen=True)
 class Task:
-    """A lineage with something to train.
+    """A lineage with something to train, or to measure.
 
     It trains what is missing from iteration `first` on, but not before `after`, the last of its
-    missing iterations that another lineage trains, is committed.
+    missing iterations that another lineage trains, is committed; then it measures.
     """
 
     lineage: Lineage
@@ -69,6 +77,7 @@ class Plan:
     Of the `rows` iterations that all lineages have together, `shared` are the same as one of
     another lineage; of the rest, `stored` are in the store and `to_train` are not. `left` are the
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
+    `to_measure` are the keys of the measurements to be made.
     """
 
     lineages: tuple[Lineage, ...]
@@ -78,6 +87,7 @@ class Plan:
     shared: int
     left: tuple[str, ...] = ()
     leaving: frozenset[str] = frozenset()
+    to_measure: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> int:
@@ -118,7 +128,9 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             raise _same_twice(spec, first, cell)
         keys = lineage_keys(trunk, steps)
         id_ = lineage_id(cell, trunk, adds)
-        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys))
+        measured = lineage_measurements(spec.measures, steps, keys)
+        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, measured))
+    _check_measures(spec, lineages)
     return tuple(lineages)
 
 
@@ -135,19 +147,23 @@ def make_plan(
     """
     owner: dict[str, int] = {}
     tasks, left = [], []
+    to_measure: set[str] = set()
     urgent_first = sorted(
         enumerate(lineages), key=lambda numbered: rank.get(numbered[1].id, len(rank))
     )
     for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)
-        if not missing:
+        unmeasured = missing_measurements(lineage, files_of)
+        if not (missing or unmeasured):
             continue
         if lineage.id in leaving:
             left.append(lineage)
             continue
+        to_measure.update(each.key for each in unmeasured)
         keys = (lineage.keys[t] for t in missing)
         others = [key for key in keys if owner.setdefault(key, number) != number]
-        tasks.append(Task(lineage, missing[0], others[-1] if others else None))
+        first = missing[0] if missing else len(lineage.keys)
+        tasks.append(Task(lineage, first, others[-1] if others else None))
     every = {key for lineage in lineages for key in lineage.keys}
     not_trained = {key for lineage in left for key in lineage.keys if files_of(key) is None}
     return Plan(
@@ -158,15 +174,19 @@ def make_plan(
         left=tuple(lineage.id for lineage in left),
         leaving=frozenset(leaving),
         shared=sum(len(lineage.keys) for lineage in lineages) - len(every),
+        to_measure=frozenset(to_measure),
     )
 
 
 def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
-    """For each trunk key, the steps whose weights its lineages rewind to."""
+    """For each trunk key, the steps whose weights its lineages rewind to, or are measured from."""
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
         for trunk in {lineage.trunk, lineage.keys[0]}:
             steps.setdefault(trunk, set()).add(lineage.cell.method.rewind_step)
+        for each in lineage.measurements:
+            trunk = lineage.trunk_on(lineage.steps[each.index].inputs)
+            steps.setdefault(trunk, set()).update(each.measure.snapshots)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 
@@ -207,14 +227,19 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     total, longest = 0.0, 0.0
     counted: set[str] = set()
     for task, group in training_groups(plan.tasks):
-        needed = [key for key in task.lineage.keys if key in plan.to_train]
+        # In trainings: those of copies take about as long as those of iterations.
+        needed = {key: 1 for key in task.lineage.keys if key in plan.to_train} | {
+            each.key: each.measure.trainings
+            for each in task.lineage.measurements
+            if each.key in plan.to_measure
+        }
         mine = [key for key in needed if key not in counted]
         counted.update(mine)
         seconds = recorded.get(group)
         if seconds is None:
             return None
-        total += seconds * len(mine)
-        longest = max(longest, seconds * len(needed))
+        total += seconds * sum(needed[key] for key in mine)
+        longest = max(longest, seconds * sum(needed.values()))
     return max(total / concurrency, longest)
 
 
@@ -248,7 +273,7 @@ def commit_bytes(
         snapshots = 1 if new and lineage.trunk not in trunks else 0
         trunks.add(lineage.trunk)
         total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
-    return total
+    return total + len(plan.to_measure) * TABLE_BYTES
 
 
 def _model_bytes(config: Model, info: DatasetInfo, field: tuple[str | int, ...]) -> tuple[int, int]:
@@ -312,6 +337,17 @@ def _check_scope(spec: SweepSpec) -> None:
             )
 
 
+def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
+    measured = {id(each.measure) for line in lineages for each in line.measurements}
+    for number, measure in enumerate(spec.measures):
+        if id(measure) not in measured:
+            raise PlanError(
+                f"{measure.name} measures no iteration of any lineage; correct its iterations, or "
+                "remove it",
+                ("measures", number),
+            )
+
+
 def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     info = {dataset.config: dataset.info for dataset in datasets}
     # Many cells differ in seed or scope only.
@@ -325,6 +361,12 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
                 f"{dataset.name} are {steps} steps; choose a step up to {steps - 1}",
                 ("methods", number, "rewind", "step"),
             )
+        for at, measure in enumerate(spec.measures):
+            try:
+                measure.require_fit(steps, info[dataset].train_examples)
+            except Unfit as error:
+                message = f"{dataset.name}: {error}"
+                raise PlanError(message, ("measures", at, error.option)) from error
         examples, available = method.real_examples, info[dataset].train_examples
         if examples > available:
             raise PlanError(

@@ -34,6 +34,8 @@ class Observer(Protocol):
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
 
+    def measured(self, lineage: str, measure: str, iteration: int) -> None: ...
+
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...
@@ -265,6 +267,8 @@ class Queue:
             attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
+        if "measured" in report:
+            self._tell("measured", id, report["measured"], report["iteration"])
         if report.get("complete"):
             del attempts[id]
             self._release(lineage.keys)

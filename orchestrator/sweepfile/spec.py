@@ -14,6 +14,7 @@ from trainables.config import Config, Listed
 from trainables.data import DatasetConfig
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell
+from trainables.measurements import MeasureConfig
 from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.pruning import MethodConfig, Pruning
@@ -25,6 +26,8 @@ MAX_COMPARISONS = 100_000_000
 """Of cells with entries of `exclude`: more would take minutes."""
 SECTIONS = ("dataset", "model", "train", "prune", "methods", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
+AXES = (*SECTIONS, "measures")
+"""Those that axes expand, whether or not cells vary with them."""
 
 
 def _checked_name(name: str) -> str:
@@ -157,6 +160,7 @@ class SweepSpec(Config):
     train: Annotated[tuple[Recipe, ...], Distinct] = (Recipe(),)
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
+    measures: Annotated[tuple[MeasureConfig, ...], Distinct] = ()
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
@@ -170,7 +174,7 @@ class SweepSpec(Config):
     @property
     def configs(self) -> tuple[Config, ...]:
         """The values of all sections."""
-        return (*self.dataset, *self.model, *self.train, *self.prune, *self.methods)
+        return (*self.dataset, *self.model, *self.train, *self.prune, *self.methods, *self.measures)
 
     @model_validator(mode="before")
     @classmethod
@@ -178,9 +182,10 @@ class SweepSpec(Config):
         if not isinstance(data, Mapping):
             return data
         grids = section_grids(data, info.context or BUILT_IN)
-        count = prod(section.size for section in grids.values())
+        sizes = {name: section.size for name, section in grids.items() if name in SECTIONS}
+        count = prod(sizes.values())
         if count > MAX_CELLS:
-            largest = max(grids, key=lambda name: grids[name].size)
+            largest = max(sizes, key=lambda name: sizes[name])
             raise axis_error(
                 f"the grid has {count:,} cells and at most {MAX_CELLS:,} are allowed; shorten axes",
                 (largest,),
@@ -193,6 +198,17 @@ class SweepSpec(Config):
                 ("exclude",),
             )
         return {**data, **{name: tuple(section.values()) for name, section in grids.items()}}
+
+    @model_validator(mode="after")
+    def _keep_what_is_measured(self) -> Self:
+        for each in self.measures:
+            if each.reads(1) and self.store.keep_weights != "all":
+                raise axis_error(
+                    f"{each.name} reads the weights of several iterations; set "
+                    "store.keep_weights: all",
+                    ("measures",),
+                )
+        return self
 
     @model_validator(mode="after")
     def _exclude_some_cells(self) -> Self:
@@ -209,7 +225,7 @@ def section_grids(data: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Gr
 
     Raises PydanticCustomError "axis" as `grid` does, with the whole path from the top.
     """
-    kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in SECTIONS}
+    kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in AXES}
     written = {name: data[name] for name in kinds if name in data}
     if isinstance(written.get("seeds"), Mapping):
         written["seeds"] = _counted_seeds(written["seeds"])

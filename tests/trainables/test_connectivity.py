@@ -1,0 +1,1 @@
+"""Linear mode connectivity: lines between networks whose barriers are known."""
