@@ -38,7 +38,7 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
 def _measurements(line: Lineage) -> tuple[MeasurementRecord, ...]:
     return tuple(
         MeasurementRecord(
-            each.measure.name,
+            each.measure.label,
             line.steps[each.index].iteration,
             each.measure.table,
             each.key,

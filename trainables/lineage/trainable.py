@@ -140,7 +140,7 @@ class LineageTrainable(tune.Trainable):
             return _failure(outcome)
         lineage = self._work.lineages[id]
         if isinstance(outcome, Measurement):
-            measured = {"measured": outcome.measure.name}
+            measured = {"measured": outcome.measure.label}
             return measured | {"iteration": lineage.steps[outcome.index].iteration}
         mirror = self._mirrors.get(id)
         if mirror is not None:

@@ -98,6 +98,11 @@ class Measure(Entry):
         raise NotImplementedError
 
     @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name
+
+    @property
     def snapshots(self) -> frozenset[int]:
         """The training steps k whose weights w_k it starts from."""
         return frozenset()

@@ -29,6 +29,10 @@ class LinearModeConnectivity(Connectivity):
     rewind: Annotated[int, Field(ge=0)] = 0
 
     @property
+    def label(self) -> str:
+        return f"lmc from step {self.rewind}"
+
+    @property
     def snapshots(self) -> frozenset[int]:
         return frozenset({self.rewind})
 
