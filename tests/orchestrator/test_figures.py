@@ -67,12 +67,19 @@ EVERYTHING: dict[str, Any] = {
     ],
     "exclude": [{"method": "magnitude", "scope": "layer"}],
     "store": {"keep_scores": SCORES},
-}
+    "measures": [
+        {
+            "name": "lmc", "points": 3, "rewind": [0, 5], "iterations": [1],
+            "train_examples": 100, "layerwise": True,
+        }
+    ],
+}  # fmt: skip
 AT_INIT = EVERYTHING | {
     "name": "at-init",
     "prune": {"scope": "global"},
     "methods": [{"name": "magnitude", "density": 0.2}],
     "exclude": [],
+    "measures": [],
 }
 DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
 
