@@ -1,6 +1,7 @@
 """Linear mode connectivity: lines between networks whose barriers are known, and how a lineage is
 measured."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -126,13 +127,16 @@ def test_points_are_evenly_spaced_with_both_ends() -> None:
         ([0.0, 0.5, 1.0], 0.5, 0.0),
         ([1.0, 0.1, 1.0], 0.0, 0.0),
         ([0.0, 0.0, 0.9, 0.9], 0.45, 0.3),
+        ([0.0, math.inf, 0.0], math.inf, math.inf),
+        ([0.0, math.nan, 0.0], math.nan, math.nan),
+        ([0.0, 1.0, math.nan, 0.0], math.nan, math.nan),
     ],
 )
 def test_a_barrier_is_above_the_mean_of_the_ends_or_above_the_line_between_them(
     values: Sequence[float], mean: float, line: float
 ) -> None:
-    assert barrier(values) == pytest.approx(mean, abs=1e-15)
-    assert barrier_above_line(values) == pytest.approx(line, abs=1e-15)
+    assert barrier(values) == pytest.approx(mean, abs=1e-15, nan_ok=True)
+    assert barrier_above_line(values) == pytest.approx(line, abs=1e-15, nan_ok=True)
 
 
 # BatchNorm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def _between(one: torch.Tensor, other: torch.Tensor, alpha: float) -> torch.Tens
 def barrier(values: Sequence[float]) -> float:
     """How far the largest of `values`, evenly spaced along the line, is above the mean of the two
     ends: Frankle et al. (2020), Section 2."""
-    return max(values) - (values[0] + values[-1]) / 2
+    return _largest(values) - (values[0] + values[-1]) / 2
 
 
 def barrier_above_line(values: Sequence[float]) -> float:
@@ -47,4 +48,9 @@ def barrier_above_line(values: Sequence[float]) -> float:
     first, last = values[0], values[-1]
     line = (first + alpha * (last - first) for alpha in alphas(len(values)))
     inner = list(zip(values, line, strict=True))[1:-1]
-    return max([0.0, *(value - at for value, at in inner)])
+    return _largest([0.0, *(value - at for value, at in inner)])
+
+
+def _largest(values: Sequence[float]) -> float:
+    # Of what is no number, `max` makes one thing or another, as it happens to come.
+    return math.nan if any(map(math.isnan, values)) else max(values)
