@@ -235,6 +235,7 @@ def _status_view(status: SweepStatus) -> Group:
     counts = Text(
         f"lineages {status.lineages_done}/{status.lineages} complete, "
         f"iterations {status.iterations_stored}/{status.iterations} committed"
+        f"{_measured(status)}"
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
@@ -247,8 +248,14 @@ def _status_line(status: SweepStatus) -> str:
     failed = f", {len(status.failures)} failed" if status.failures else ""
     return (
         f"{status.name}: {status.state}, lineages {status.lineages_done}/{status.lineages}, "
-        f"iterations {status.iterations_stored}/{status.iterations}{failed}"
+        f"iterations {status.iterations_stored}/{status.iterations}{_measured(status)}{failed}"
     )
+
+
+def _measured(status: SweepStatus) -> str:
+    """How far a sweep is measured, where it is."""
+    there = f", measurements {status.measurements_stored}/{status.measurements}"
+    return there if status.measurements else ""
 
 
 def _methods_table(status: SweepStatus) -> Table:

@@ -64,6 +64,8 @@ class SweepStatus:
     damage: tuple[str, ...]
     labels: dict[str, str]
     runs: tuple[Heartbeat, ...] = ()
+    measurements: int = 0
+    measurements_stored: int = 0
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -106,6 +108,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
     done = sum(line.state == "done" for line in lineages)
     named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
     keys = {key for line in sweep.lineages for key in line.keys}
+    measured = {each.key for line in sweep.lineages for each in line.measurements or ()}
     return SweepStatus(
         name=sweep.name,
         state=_state(done == len(lineages), run),
@@ -113,6 +116,8 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         lineages_done=done,
         iterations=len(keys),
         iterations_stored=sum(key in stored for key in keys),
+        measurements=len(measured),
+        measurements_stored=sum(key in stored for key in measured),
         methods=_methods(labels(sweep), lineages),
         failures=failures,
         run=run,

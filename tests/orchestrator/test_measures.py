@@ -257,6 +257,13 @@ def test_a_sweep_is_finished_when_all_is_measured(results: Results) -> None:
     assert sweep_status(results.store, "s").state == "finished"
 
 
+def test_the_status_says_how_far_a_sweep_is_measured(results: Results, tmp_path: Path) -> None:
+    make(results, measurements(results)[0])
+    status = json.loads(ask(tmp_path, "status", "s", "--storage", "store", "--json"))
+    assert (status["measurements_stored"], status["measurements"]) == (1, 3)
+    assert "committed, measurements 1/3" in ask(tmp_path, "status", "s", "--storage", "store")
+
+
 def test_what_is_measured_no_more_leaves_the_tables(results: Results) -> None:
     make(results, measurements(results)[0])
     open_results(results.store, "s")

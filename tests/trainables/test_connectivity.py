@@ -431,6 +431,25 @@ def test_a_bundle_is_told_of_measurements_and_ends_after_them(
     assert end is FINISHED
 
 
+def test_copies_of_lineages_in_a_bundle_are_trained_together_as_if_alone(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    lmc = measure("lmc", iterations=(1,))
+    lineages = [measured(lineage(seed=seed, iterations=1), lmc) for seed in (0, 1)]
+    for one in lineages:
+        run(one, data, tmp_path / "alone")
+    rounds = [*run_bundle([(one, bench(data, tmp_path / "bundle")) for one in lineages])]
+    assert [{id: type(each) for id, each in outcomes.items()} for outcomes in rounds[-2:]] == [
+        {one.id: kind for one in lineages} for kind in (Measurement, type(FINISHED))
+    ]
+    for one in lineages:
+        for alone, together in zip(
+            rows(one, tmp_path / "alone"), rows(one, tmp_path / "bundle"), strict=True
+        ):
+            if alone["what"] == "point":
+                assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)
+
+
 def test_a_measurement_that_is_damaged_is_made_again(
     data: DeviceData, tmp_path: Path, undisturbed: list[bytes]
 ) -> None:
