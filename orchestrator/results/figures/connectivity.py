@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import altair as alt
+import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
     Measure,
@@ -28,17 +29,10 @@ ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
 
-QUERY = """
-SELECT lineage, iteration, rewind, {columns}, avg(test_error) AS test_error
-FROM connectivity WHERE measure = 'lmc' AND what = '{what}' AND {where}
-GROUP BY ALL ORDER BY ALL
-"""
-"""Of several pairs of copies, the mean."""
-
 
 def connectivity(results: Results) -> alt.TopLevelMixin | None:
     """Test error along the lines, a curve for each step k, for some iterations of each method."""
-    rows = _rows(results, "point", "alpha", "layer IS NULL")
+    rows = _rows(results, "point", "alpha")
     if not rows:
         return None
     steps = tuple(sorted({row["rewind"] for row in rows}))
@@ -59,7 +53,7 @@ def connectivity(results: Results) -> alt.TopLevelMixin | None:
 
 def instability(results: Results) -> alt.TopLevelMixin | None:
     """The error barrier against the step k, a curve for each method, for some iterations."""
-    rows = _rows(results, "barrier", "what", "layer IS NULL")
+    rows = _rows(results, "barrier", "what")
     if not rows:
         return None
     look = method_look(results, "variant", rows)
@@ -75,7 +69,7 @@ def instability(results: Results) -> alt.TopLevelMixin | None:
 
 def layer_barriers(results: Results) -> alt.TopLevelMixin | None:
     """The error barrier of each layer that alone goes to the other copy, a map for each step k."""
-    rows = _rows(results, "barrier", "layer", "layer IS NOT NULL")
+    rows = _rows(results, "barrier", "layer", layers=True)
     if not rows:
         return None
     of_network = results.layers["layer"].unique().to_pylist()
@@ -118,18 +112,25 @@ def _maps(order: list[str]) -> alt.FacetChart:
 
 
 def _rows(
-    results: Results, what: Literal["point", "barrier"], columns: str, where: str
+    results: Results, what: Literal["point", "barrier"], column: str, *, layers: bool = False
 ) -> list[Row]:
-    """One row for each value of `columns` of some iterations of each lineage and each step k."""
-    found = results.sql(QUERY.format(columns=columns, what=what, where=where)).to_pylist()
+    """One row for each value of `column` of some iterations of each lineage and each step k: of
+    several pairs of copies, the mean. Of the whole network, or of single `layers`."""
+    layer = pc.field("layer")
+    wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
+    wanted &= layer.is_valid() if layers else layer.is_null()
+    grouped = results.connectivity.filter(wanted).group_by(
+        ["lineage", "iteration", "rewind", column], use_threads=False
+    )
+    found = grouped.aggregate([("test_error", "mean")]).to_pylist()
     lineages = {row["lineage"] for row in found}
     if not lineages:
         return []
     some = some_seeds(results, lineages, len(found) / len(lineages))
     iterations = spread(sorted({row["iteration"] for row in found}), ITERATIONS)
     cells = cell_columns(results)
-    order = {line: number for number, line in enumerate(cells)}
-    chosen = [r for r in found if r["lineage"] in some and r["iteration"] in iterations]
     return [
-        cells[row["lineage"]] | row for row in sorted(chosen, key=lambda r: order[r["lineage"]])
+        cells[row["lineage"]] | row | {"test_error": row["test_error_mean"]}
+        for row in found
+        if row["lineage"] in some and row["iteration"] in iterations
     ]
