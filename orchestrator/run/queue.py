@@ -262,9 +262,10 @@ class Queue:
         lineage = attempt.task.lineage
         if report.get("notices"):
             self._tell("tell", report["notices"])
+        if "key" in report or "measured" in report:
+            attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
         if "key" in report:
             self._tell("committed", id, report)
-            attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
         if "measured" in report:

@@ -19,10 +19,11 @@ from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
 from orchestrator.run.planning import estimate_seconds, make_plan, training_group, wanted_snapshots
-from orchestrator.run.queue import Queue
+from orchestrator.run.queue import EXCUSED, Queue
 from orchestrator.storage.collecting import collect
 from orchestrator.storage.naming import named_by
 from orchestrator.sweepfile.spec import SweepSpec, cells
+from trainables.lineage.cause import Cause
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Measurement
 from trainables.store import Store, iteration_path
@@ -140,6 +141,18 @@ def test_a_lineage_is_finished_when_it_is_measured() -> None:
     queue.reported("t", {line.id: {"complete": True}})
     queue.ended("t")
     assert not queue.unfinished
+
+
+def test_a_measurement_is_progress_of_a_lineage_whose_nodes_are_lost() -> None:
+    (line, *_) = lineages_of(spec(methods=["one_shot"]))
+    planned = make_plan([line], dict.fromkeys(line.keys, WHOLE).get)
+    listener: Any = Listener()
+    queue = Queue(planned.tasks, dict.fromkeys(line.keys, WHOLE).get, 0, 0, listener)
+    for loss in range(3 * EXCUSED):
+        queue.hand_out(f"t{loss}")
+        queue.reported(f"t{loss}", {line.id: {"measured": "lmc from step 0", "iteration": 2}})
+        queue.excused(f"t{loss}", Cause("its node was lost"))
+    assert not queue.failures
 
 
 # What is stored
