@@ -12,7 +12,7 @@ import math
 import pickle
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from functools import partial
@@ -38,6 +38,7 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
+from trainables.measurements import MEASURE
 from trainables.measures.effective import effective_masks
 from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.measures.multiply_adds import multiply_adds
@@ -214,6 +215,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "horizontal_flip": True, "crop_padding": 0, "padding_mode": "zeros",
     },
     "loss/cross_entropy": {"label_smoothing": 0.0},
+    "measure/lmc": {"points": 5, "copies": 3, "rewind": 2, "layerwise": False},
+    "measure/lmc_consecutive": {"points": 3, "layerwise": True},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
     "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
     "method/gradual_magnitude": {"density": 0.3, "begin": 0.0, "end": 0.75, "every": 4},
@@ -253,6 +256,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
     *Pruning.model_fields, "init", "rewind", "selection", "criterion", "distribution", "at",
+    "batchnorm", "iterations", "train_examples",
     *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""
@@ -586,6 +590,63 @@ def of_iterative() -> Numbers:
     }
 
 
+class Given:
+    """Tickets of networks that are known."""
+
+    index, seed = 1, 3
+    steps = (SimpleNamespace(iteration=4), SimpleNamespace(iteration=5))
+
+    def __init__(self) -> None:
+        self.data, self.recipe = data(), own_recipe()
+
+    def rewound(self, step: int) -> Any:
+        return self.trained(step)
+
+    def trained(self, index: int) -> Any:
+        state = network().state_dict()
+        return {
+            name: value if name.endswith("tracked") else value + index / 10
+            for name, value in state.items()
+        }
+
+    def masks(self, index: int) -> Masks:
+        return some_masks(network())
+
+    def model(self, state: Any) -> nn.Module:
+        model = network()
+        model.load_state_dict(state)
+        return model
+
+    def copy(self, number: int, state: Any, masks: Masks, step: int) -> Any:
+        yield from ()
+        masked = {name: state[name] * mask for name, mask in masks.items()}
+        last = {"4.bias": state["4.bias"] + wave(3, step=number + step)}
+        return state | masked | last
+
+    def require_time(self) -> None: ...
+
+
+def of_measure(config: Any) -> Numbers:
+    found = config(Given())
+    try:
+        while isinstance(found, Generator):
+            next(found)
+    except StopIteration as end:
+        found = end.value
+    return {str(number): [*row.values()] for number, row in enumerate(found)}
+
+
+def of_batchnorm(name: Any) -> Numbers:
+    """Of BatchNorm's statistics alone are the ends the same."""
+    given: Any = Given()
+    config = entry(MEASURE, "lmc_consecutive", batchnorm=name)
+    ends = {each: network().state_dict() for each in (0, 1)}
+    ends[1]["4.bias"] = ends[1]["4.bias"] + 1
+    ends[1]["1.running_mean"] = ends[1]["1.running_mean"] + 1
+    rows = config.rows(given, ends)
+    return {"test losses": [row["test_loss"] for row in rows]}
+
+
 def of_at_init() -> Numbers:
     config = at_init(density=0.1, rounds=3)
     steps = config.steps(Pruning())
@@ -833,6 +894,7 @@ OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
     "criterion": of_criterion,
     "loss": of_loss,
     "lr_schedule": of_schedule,
+    "measure": of_measure,
     "method": of_method,
     "model": of_model,
     "optimizer": of_optimizer,
@@ -840,6 +902,7 @@ OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
 """By kind, what computes the numbers of an entry with its options."""
 
 BY_NAME: dict[str, Callable[[Any], Numbers]] = {
+    "batchnorm": of_batchnorm,
     "dataset": of_dataset,
     "distribution": of_distribution,
     "init": of_init,

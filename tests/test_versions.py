@@ -22,6 +22,7 @@ from trainables.config import RAISED, Choice, Config, canonical
 from trainables.data import DatasetConfig, DatasetInfo, Split, identity
 from trainables.data.dataset import partition
 from trainables.lineage.keys import Cell, make_lineage
+from trainables.measurements import MeasureConfig, connectivity, interpolation
 from trainables.models import ModelConfig, initialization
 from trainables.plugins.entry import Entry, built_in
 from trainables.pruning import (
@@ -153,6 +154,11 @@ EDITS: dict[str, Edit] = {
     "inputs/random": lambda to, part: with_result(
         to, batches.RandomBatches, "made", lambda made: (slightly(made[0]), made[1])
     ),
+    "batchnorm/average": lambda to, part: with_result(to, interpolation, "_between"),
+    "batchnorm/recompute": lambda to, part: to.setattr(
+        connectivity, "recompute", lambda *given: None
+    ),
+    "measure": lambda to, part: with_result(to, connectivity, "alphas", lambda found: found[::-1]),
     "keep": lambda to, part: with_state(to),
     "layer_densities": lambda to, part: with_result(
         to, LayerDensities, "highest_by_layer", edited_masks
@@ -352,6 +358,8 @@ def with_part(cell: Cell, part: str) -> Cell:
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
     changed: dict[str, dict[str, Any]] = {
         "ablation": {"ablation": entry},
+        "batchnorm": {},
+        "measure": {},
         "augmentation": {"train": {"augment": entry}},
         "criterion": {"method": {"name": "lottery_ticket", "criterion": entry}},
         "dataset": {"dataset": entry},
@@ -410,7 +418,36 @@ def test_a_raised_version_changes_the_keys_of_what_is_made_with_the_part_and_no_
                 rest = [trunk or steps] * (len(old) - 2) + [last] * (len(old) > 1)
                 assert changed == [first, *rest], (part, cell)
                 used |= {part} if last else set()
-    assert {*PARTS} - used == {EVERYTHING, "plug-ins/criterion", "plug-ins/method"}
+    measuring = {part for part in PARTS if part.startswith(("measure/", "batchnorm/"))}
+    others = {EVERYTHING, "plug-ins/criterion", "plug-ins/method"}
+    assert {*PARTS} - used == others | measuring
+
+
+def test_a_raised_version_of_a_measure_changes_the_keys_of_what_it_has_measured_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell, of = some_cells()[0], TypeAdapter(MeasureConfig)
+    measures = [
+        of.validate_python({"name": name, "batchnorm": how})
+        for name in ("lmc", "lmc_consecutive")
+        for how in ("recompute", "average")
+    ]
+
+    def lineage() -> Any:
+        info = DatasetInfo((3, 32, 32), 10, 50_000, 10_000)
+        return make_lineage(cell, identity(cell.dataset, info), measures=measures)
+
+    before = lineage()
+    for part in ("measure/lmc", "measure/lmc_consecutive", "batchnorm/average"):
+        with monkeypatch.context() as patch:
+            patch.setitem(VERSIONS, part, 2)
+            after = lineage()
+            assert after.keys == before.keys
+            kind, name = part.split("/")
+            for old, new in zip(before.measurements, after.measurements, strict=True):
+                measure = old.measure
+                uses = name in (measure.name if kind == "measure" else measure.batchnorm,)
+                assert (old.key != new.key) is uses
 
 
 def test_a_higher_version_is_another_key_again(monkeypatch: pytest.MonkeyPatch) -> None:

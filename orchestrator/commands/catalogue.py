@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from trainables.config import Config
 from trainables.data import DATASET
+from trainables.measurements import MEASURE
 from trainables.models import MODEL
 from trainables.plugins.entry import Catalogue, Kind
 from trainables.plugins.entry import Entry as Named
@@ -22,7 +23,7 @@ from trainables.training.schedules import SCHEDULE
 
 What = Literal[
     "methods", "criteria", "ablations", "models", "datasets",
-    "optimizers", "lr_schedules", "losses", "augmentations", "stop_rules",
+    "optimizers", "lr_schedules", "losses", "augmentations", "stop_rules", "measures",
 ]  # fmt: skip
 
 KINDS: dict[What, Kind] = {
@@ -36,6 +37,7 @@ KINDS: dict[What, Kind] = {
     "losses": LOSS,
     "augmentations": AUGMENTATION,
     "stop_rules": STOP,
+    "measures": MEASURE,
 }
 
 

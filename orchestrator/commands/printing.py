@@ -60,6 +60,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         "stored": plan.stored,
         "budget": budget and budget.model_dump(),
         "spent": asdict(planned.spent),
+        "to_measure": len(plan.to_measure),
         "estimated_device_seconds": seconds,
         "estimated_from": planned.sources,
         "estimated_here": cost and asdict(cost),
@@ -89,6 +90,8 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
         table.add_row("budget", budget_line(budget, planned.spent))
     if plan.rung:
         table.add_row("rank", rung_line(plan.rung))
+    if planned.spec.measures:
+        table.add_row("measurements", f"{len(plan.to_measure)} to make")
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"
@@ -257,6 +260,7 @@ def _status_view(status: SweepStatus) -> Group:
     counts = Text(
         f"lineages {status.lineages_done}/{status.lineages} complete, "
         f"iterations {status.iterations_stored}/{most}{status.iterations} committed"
+        f"{_measured(status)}"
     )
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
@@ -270,8 +274,14 @@ def _status_line(status: SweepStatus) -> str:
     failed = f", {len(status.failures)} failed" if status.failures else ""
     return (
         f"{status.name}: {status.state}, lineages {status.lineages_done}/{status.lineages}, "
-        f"iterations {status.iterations_stored}/{status.iterations}{failed}"
+        f"iterations {status.iterations_stored}/{status.iterations}{_measured(status)}{failed}"
     )
+
+
+def _measured(status: SweepStatus) -> str:
+    """How far a sweep is measured, where it is."""
+    there = f", measurements {status.measurements_stored}/{status.measurements}"
+    return there if status.measurements else ""
 
 
 def _methods_table(status: SweepStatus) -> Table:

@@ -43,6 +43,7 @@ def show_summary(summary: RunSummary, store: Store, out: Console, as_json: bool)
                 "storage": store.location,
                 "lineages": len(plan.lineages),
                 "planned": len(plan.to_train),
+                "to_measure": len(plan.to_measure),
                 "interrupted": outcome.interrupted,
                 "stopped": [asdict(each) for each in stopped_in(summary.record)],
                 "budget": budget and budget.model_dump(),

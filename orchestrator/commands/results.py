@@ -50,7 +50,8 @@ def results(
     sql: Annotated[
         str | None,
         Parameter(
-            help="A query over iterations, layers, epochs, sparsity, scores instead of a layout."
+            help="A query over iterations, layers, epochs, sparsity, scores, connectivity instead "
+            "of a layout."
         ),
     ] = None,
     format: Annotated[

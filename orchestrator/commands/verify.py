@@ -90,6 +90,12 @@ def _meanings(records: Iterable[SweepRecord]) -> dict[str, str]:
                     f"it is iteration {t} of {line.id} in the sweep {record.name}, which "
                     "`prunesweep run` sets aside and trains again",
                 )
+            for each in line.measurements or ():
+                meanings.setdefault(
+                    iteration_path(each.key),
+                    f"it is {each.measure} of iteration {each.iteration} of {line.id} in the sweep "
+                    f"{record.name}, which `prunesweep run` sets aside and measures again",
+                )
     return meanings
 
 

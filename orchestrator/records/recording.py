@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
-from orchestrator.records.sweep import LineageRecord, SweepRecord, noisy_iterations
+from orchestrator.records.sweep import (
+    LineageRecord,
+    MeasurementRecord,
+    SweepRecord,
+    noisy_iterations,
+)
 from orchestrator.sweepfile.spec import SweepSpec, parameter, swept_parameters
 from trainables.lineage.keys import Lineage
 
@@ -23,7 +28,21 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
                 line.own_keys,
                 tuple(step.pruned for step in line.own_steps),
                 noisy_iterations(line.own_steps),
+                _measurements(line) or None,
             )
             for line in lineages
         ),
+    )
+
+
+def _measurements(line: Lineage) -> tuple[MeasurementRecord, ...]:
+    return tuple(
+        MeasurementRecord(
+            each.measure.label,
+            line.steps[each.index].iteration,
+            each.measure.table,
+            each.key,
+            tuple(sorted(each.measure.snapshots)),
+        )
+        for each in line.measurements
     )

@@ -79,6 +79,8 @@ class SweepStatus:
     runs: tuple[Heartbeat, ...] = ()
     stopped: tuple[Stopped, ...] = ()
     at_most: bool = False
+    measurements: int = 0
+    measurements_stored: int = 0
 
 
 def sweep_status(store: Store, name: str) -> SweepStatus:
@@ -126,6 +128,7 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
     named = {failure.lineage for failure in failures} | {*(run.running if run else ())}
     named |= {each.lineage for each in stopped}
     keys = {key for line in sweep.lineages for key in line.keys}
+    measured = {each.key for line in sweep.lineages for each in line.measurements or ()}
     return SweepStatus(
         name=sweep.name,
         state=_state(done == len(lineages), run),
@@ -133,6 +136,8 @@ def status_by(sweep: SweepRecord, signs: Signs, stored: Collection[str]) -> Swee
         lineages_done=done,
         iterations=len(keys),
         iterations_stored=sum(key in stored for key in keys),
+        measurements=len(measured),
+        measurements_stored=sum(key in stored for key in measured),
         methods=_methods(labels(sweep), lineages),
         failures=failures,
         run=run,
@@ -161,7 +166,7 @@ def left_undone(
 ) -> tuple[Failure, ...]:
     """Those of `failures` whose lineages nobody has completed when the keys `stored` are
     committed."""
-    done = {line.id for line in sweep.lineages if all(key in stored for key in line.keys)}
+    done = {line.id for line in sweep.lineages if all(key in stored for key in line.committed_keys)}
     return tuple(failure for failure in failures if failure.lineage not in done)
 
 
@@ -216,7 +221,7 @@ def lineage_statuses(
     running = run.running if run is not None and _state(False, run) == "running" else ()
 
     def state(line: LineageRecord, committed: int) -> LineageState:
-        if committed == len(line.keys):
+        if all(key in stored for key in line.committed_keys):
             return "done"
         if line.id in running:
             return "running"

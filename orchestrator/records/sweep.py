@@ -47,7 +47,7 @@ IDLE: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 """By dotted parameter, whether it means nothing in a method's config."""
 
-LATER = ("pruned", "noise", "stopped")
+LATER = ("pruned", "noise", "stopped", "measurements")
 """What earlier records lack, or all."""
 
 
@@ -56,6 +56,18 @@ PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 Scored = Literal["init", "dense", "parent"]
 """As `trainables.pruning.method` has it."""
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """What was measured of an iteration of a lineage, and the table that has it; `snapshots` are
+    the training steps whose weights it starts from."""
+
+    measure: str
+    iteration: int
+    table: PlainName
+    key: Key
+    snapshots: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class LineageRecord:
     """Whose weights each iteration's pruned model has; None in a record from before it said so."""
     noise: tuple[int, ...] | None = None
     """The iterations trained on random data; None in a record from before it said so."""
+    measurements: tuple[MeasurementRecord, ...] | None = None
+    """None where nothing is measured."""
     stopped: str | None = None
     """Why it was ended with the last of its iterations, where it was; in no file."""
 
@@ -103,6 +117,12 @@ class LineageRecord:
 
         method: Method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
         return method.steps(Pruning.model_validate(self.config["prune"]))
+
+    @property
+    def committed_keys(self) -> tuple[str, ...]:
+        """All keys that are stored when it is complete: of its iterations, and of what is measured
+        of them."""
+        return (*self.keys, *(each.key for each in self.measurements or ()))
 
     def section_name(self, parameter: str) -> str:
         """The name of the dataset, model or method that has a dotted parameter, else \"\"."""

@@ -35,6 +35,7 @@ from orchestrator.results.tables import (
     FILES,
     IDENTITY_SCHEMA,
     ITERATIONS_COLUMNS,
+    MEASURED,
     SCHEMAS,
     TABLES,
     piece_paths,
@@ -45,7 +46,7 @@ from orchestrator.results.tables import (
 )
 from trainables.lineage.metrics import METRICS_SCHEMA, Metrics
 from trainables.store import Damaged, Store, iteration_path
-from trainables.store.artifacts import SCORES, read_tables
+from trainables.store.artifacts import SCORES, measured_file, read_table, read_tables
 
 READERS = 8
 AT_ONCE = 64
@@ -77,7 +78,7 @@ def compact(store: Store, sweep: SweepRecord, committed: Committed) -> list[Dama
             making.write(piece)
     manifest = Manifest({p: manifest.files[p] for p in manifest.files.keys() - extra}, want.aside)
     manifest.write(store, sweep.name)
-    for table in FILES:
+    for table in (*FILES, *MEASURED):
         there = {table_path(table, sweep.name), *piece_paths(store, table, sweep.name)}
         for path in there - want.paths:
             store.delete_file(path)
@@ -191,7 +192,27 @@ class _Making:
                 if there:
                     make = self._iterations if table == "iterations" else _details
                     file.add(make([row for row, _ in there], [part for _, part in there]))
+        for table in MEASURED.keys() & files.keys():
+            self._add_measured(files[table], table, self.want.measured(piece, table))
         return {table: file.data() for table, file in files.items()}
+
+    def _add_measured(self, file: _Written, table: str, rows: Sequence[Row]) -> None:
+        """Add what measurements have; they are few, and read anew each time."""
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            parts = self.pool.map(lambda row: self._of_measurement(table, row[2]), some)
+            there = [(row, part) for row, part in zip(some, parts, strict=True) if part is not None]
+            if there:
+                file.add(_details([row for row, _ in there], [part for _, part in there]))
+
+    def _of_measurement(self, table: str, key: str) -> pa.Table | None:
+        try:
+            return read_table(
+                self.store, iteration_path(key), measured_file(table), MEASURED[table]
+            )
+        except Damaged as error:
+            self.damage[key] = error
+            return None
 
     def _read(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tables | None]]:
         """What iterations have in each table; None where it is damaged."""

@@ -18,6 +18,7 @@ from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.tables import (
     FILES,
+    MEASURED,
     SCHEMAS,
     TABLES,
     plain,
@@ -116,7 +117,7 @@ class Wanted:
             name: sorted({type(plain(line.swept.get(name))).__name__ for line in lines})
             for name in self.sweep.swept
         }
-        columns = [*map(str, SCHEMAS.values()), kinds]
+        columns = [*(str(SCHEMAS[table]) for table in FILES), kinds]
         return {
             piece.name: hashlib.sha256(
                 canonical_json([columns, *self._told(piece)]).encode()
@@ -130,7 +131,7 @@ class Wanted:
         return {
             piece.name: {
                 table: table_path(table, self.sweep.name, piece.name)
-                for table in (FILES if self._is_scored(piece) else TABLES)
+                for table in self._tables(piece)
             }
             for piece in self.pieces
         }
@@ -147,6 +148,21 @@ class Wanted:
                 if key in self.committed:
                     yield line, t, key
 
+    def measured(self, piece: Piece, table: str) -> list[Row]:
+        """The measurements of a piece that are committed and have rows of `table`: each with the
+        iteration it is of, and its key."""
+        return [
+            (line, each.iteration, each.key)
+            for line in piece.lineages
+            for each in line.measurements or ()
+            if each.table == table and each.key in self.committed
+        ]
+
+    def _tables(self, piece: Piece) -> list[str]:
+        """Those that have a file of the piece."""
+        of_iterations = FILES if self._is_scored(piece) else TABLES
+        return [*of_iterations, *(table for table in MEASURED if self.measured(piece, table))]
+
     def _is_scored(self, piece: Piece) -> bool:
         return any(SCORES in self.committed[key] for _, _, key in self.rows(piece))
 
@@ -155,11 +171,14 @@ class Wanted:
             yield identity_row(self.sweep.name, line), line.swept, line.stopped
         for line, t, key in self.rows(piece):
             yield line.id, t, key, SCORES in self.committed[key], self.aside.get(key, ())
+        for table, schema in MEASURED.items():
+            for line, t, key in self.measured(piece, table):
+                yield line.id, t, key, str(schema), self.aside.get(key, ())
 
 
 def wanted(store: Store, sweep: SweepRecord, committed: Committed) -> Wanted:
     """What the tables of `sweep` have to be."""
-    keys = {key for line in sweep.lineages for key in line.keys}
+    keys = {key for line in sweep.lineages for key in line.committed_keys}
     aside = {key: names for key, names in set_aside(store).items() if key in keys}
     return Wanted(sweep, committed, aside)
 

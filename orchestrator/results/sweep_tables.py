@@ -90,6 +90,11 @@ class SweepTables:
         return self.table("scores")
 
     @cached_property
+    def connectivity(self) -> pa.Table:
+        """Error and loss along lines between networks; empty unless the sweep `measures` it."""
+        return self.table("connectivity")
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """For each lineage id, its method with what tells it from the sweep's other methods, such
         as `sap p=0.5 q=1.0`. Lineages that differ in nothing but their seed have one label."""
@@ -108,7 +113,7 @@ class SweepTables:
         return tuple(value for values in found for value in values)
 
     def table(self, name: str) -> pa.Table:
-        """`iterations`, `layers`, `epochs`, `sparsity` or `scores`."""
+        """`iterations`, `layers`, `epochs`, `sparsity`, `scores` or `connectivity`."""
         return read_rows(self.store, self.record, name)
 
     def pandas(self, name: str = "iterations") -> pandas.DataFrame:

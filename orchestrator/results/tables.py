@@ -13,8 +13,10 @@ from orchestrator.records.columns import identity_row
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
+from trainables.measurements import MEASURE, Measure
+from trainables.plugins.entry import built_in
 from trainables.store import Store
-from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY
+from trainables.store.artifacts import EPOCHS, LAYERS, METRICS, SCORES, SPARSITY, measured_file
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -24,7 +26,8 @@ Weights = Literal["kept", "effective"]
 DENSITIES: Mapping[Weights, str] = {"kept": "density", "effective": "density_effective"}
 
 TABLES = ("iterations", "layers", "epochs", "sparsity")
-"""Those of every sweep; one whose commits have scores has `scores` too."""
+"""Those of every sweep; one whose commits have scores has `scores` too, and one in which something
+is measured the tables of that, `MEASURED`."""
 
 IDENTITY_SCHEMA = pa.schema(
     [
@@ -58,12 +61,20 @@ def _joined(*schemas: pa.Schema) -> pa.Schema:
     return pa.schema([field for schema in schemas for field in schema])
 
 
+MEASURED: dict[str, pa.Schema] = {
+    entry.table: entry.columns()
+    for entry in built_in(MEASURE).values()
+    if issubclass(entry, Measure)
+}
+"""The tables of measures, each with the columns of a measurement's commit."""
+
 FILE_SCHEMAS = {
     METRICS: METRICS_SCHEMA,
     LAYERS: LAYER_SCHEMA,
     EPOCHS: EPOCH_SCHEMA,
     SPARSITY: SPARSITY_SCHEMA,
     SCORES: SCORE_SCHEMA,
+    **{measured_file(table): schema for table, schema in MEASURED.items()},
 }
 """The columns of a commit's tables."""
 
@@ -92,6 +103,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "epochs": _joined(LINEAGE_SCHEMA, EPOCH_SCHEMA),
     "sparsity": _joined(LINEAGE_SCHEMA, SPARSITY_SCHEMA),
     "scores": _joined(LINEAGE_SCHEMA, SCORE_SCHEMA),
+    **{table: _joined(LINEAGE_SCHEMA, schema) for table, schema in MEASURED.items()},
 }
 """The columns of every table; `iterations` has one more for each swept parameter."""
 
@@ -103,7 +115,7 @@ FILES = {
     "sparsity": SPARSITY,
     "scores": SCORES,
 }
-"""Of every table, the file of a commit that it is made of."""
+"""Of every table, the file of an iteration's commit that it is made of."""
 
 
 def table_path(table: str, sweep: str, piece: str = "") -> str:

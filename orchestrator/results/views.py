@@ -10,6 +10,7 @@ import pyarrow as pa
 from orchestrator.records.sweep import SweepRecord
 from orchestrator.results.tables import (
     FILES,
+    MEASURED,
     SCHEMAS,
     TABLES,
     read_parquet,
@@ -21,12 +22,13 @@ from trainables.store import Damaged, Store
 
 
 def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`.
+    """A DuckDB connection with the views `iterations`, `layers`, `epochs`, `sparsity`, `scores`,
+    and those of measures.
 
     Raises Damaged when a table is missing.
     """
     connection = duckdb.connect()
-    for table in FILES:
+    for table in (*FILES, *MEASURED):
         if not sweep.joined:
             _table(connection, store, table, sweep.name).create_view(table)
         elif table == "iterations":

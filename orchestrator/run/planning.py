@@ -21,9 +21,10 @@ from trainables.lineage.keys import (
     ablated,
     lineage_id,
     lineage_keys,
+    lineage_measurements,
     trunk_config,
 )
-from trainables.lineage.stored import FilesOf, missing_iterations
+from trainables.lineage.stored import FilesOf, missing_iterations, missing_measurements
 from trainables.models import Model, blueprint, check_model, prunable
 from trainables.pruning import Step
 from trainables.training.augmentation import Unfit
@@ -65,10 +66,10 @@ class ResolvedDataset:
 
 @dataclass(frozen=True)
 class Task:
-    """A lineage with something to train.
+    """A lineage with something to train, or to measure.
 
     It trains what is missing from iteration `first` on, but not before `after`, the last of its
-    missing iterations that another lineage trains, is committed.
+    missing iterations that another lineage trains, is committed; then it measures.
     """
 
     lineage: Lineage
@@ -85,6 +86,7 @@ class Plan:
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
     Those of `ends`, by their ids, have ended; others may end as well before all that is `to_train`
     is trained: by stop rules, or at the `rung` that is next.
+    `to_measure` are the keys of the measurements to be made.
     """
 
     lineages: tuple[Lineage, ...]
@@ -96,6 +98,7 @@ class Plan:
     leaving: frozenset[str] = frozenset()
     ends: Mapping[str, End] = field(default_factory=dict)
     rung: Rung | None = None
+    to_measure: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> int:
@@ -156,7 +159,11 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
         if (first := known.setdefault(what, cell)) is not cell:
             raise _same_twice(spec, first, cell)
         id_ = lineage_id(cell, trunk, adds)
-        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, elsewhere))
+        # What an ablation branches off is measured where it is trained.
+        measures = spec.measures if cell.ablation is None else ()
+        measured = lineage_measurements(measures, steps, keys)
+        lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, elsewhere, measured))
+    _check_measures(spec, lineages)
     return tuple(lineages)
 
 
@@ -177,19 +184,23 @@ def make_plan(
     owner: dict[str, int] = {}
     tasks, left = [], []
     so_far = [until(lineage, ends.get(lineage.id)) for lineage in lineages]
+    to_measure: set[str] = set()
     urgent_first = sorted(
         enumerate(so_far), key=lambda numbered: rank.get(numbered[1].id, len(rank))
     )
     for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)
-        if not missing:
+        unmeasured = missing_measurements(lineage, files_of)
+        if not (missing or unmeasured):
             continue
         if lineage.id in leaving:
             left.append(lineage)
             continue
+        to_measure.update(each.key for each in unmeasured)
         keys = (lineage.keys[t] for t in missing)
         others = [key for key in keys if owner.setdefault(key, number) != number]
-        tasks.append(Task(lineage, missing[0], others[-1] if others else None))
+        first = missing[0] if missing else len(lineage.keys)
+        tasks.append(Task(lineage, first, others[-1] if others else None))
     every = {key for lineage in so_far for key in lineage.keys}
     not_trained = {key for lineage in left for key in lineage.keys if files_of(key) is None}
     return Plan(
@@ -202,17 +213,21 @@ def make_plan(
         shared=sum(len(lineage.own_keys) for lineage in so_far) - len(every),
         ends=ends,
         rung=rung,
+        to_measure=frozenset(to_measure),
     )
 
 
 def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
-    """For each trunk key, the steps whose weights its lineages rewind to."""
+    """For each trunk key, the steps whose weights its lineages rewind to, or are measured from."""
     steps: dict[str, set[int]] = {}
     for lineage in lineages:
         method = lineage.cell.method
         step = method.rewind_step if method.rewinds == "weights" else 0
         for trunk in {lineage.trunk, lineage.keys[0]}:
             steps.setdefault(trunk, set()).add(step)
+        for each in lineage.measurements:
+            trunk = lineage.trunk_on(lineage.steps[each.index].inputs)
+            steps.setdefault(trunk, set()).update(each.measure.snapshots)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 
@@ -257,14 +272,19 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     total, longest = 0.0, 0.0
     counted: set[str] = set()
     for task, group in training_groups(plan.tasks):
-        needed = [key for key in task.lineage.keys if key in plan.to_train]
+        # In trainings: those of copies take about as long as those of iterations.
+        needed = {key: 1 for key in task.lineage.keys if key in plan.to_train} | {
+            each.key: each.measure.trainings
+            for each in task.lineage.measurements
+            if each.key in plan.to_measure
+        }
         mine = [key for key in needed if key not in counted]
         counted.update(mine)
         seconds = recorded.get(group)
         if seconds is None:
             return None
-        total += seconds * len(mine)
-        longest = max(longest, seconds * len(needed))
+        total += seconds * sum(needed[key] for key in mine)
+        longest = max(longest, seconds * sum(needed.values()))
     return max(total / concurrency, longest)
 
 
@@ -298,7 +318,7 @@ def commit_bytes(
         snapshots = 1 if new and lineage.trunk not in trunks else 0
         trunks.add(lineage.trunk)
         total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
-    return total
+    return total + len(plan.to_measure) * TABLE_BYTES
 
 
 def _model_bytes(config: Model, info: DatasetInfo, field: tuple[str | int, ...]) -> tuple[int, int]:
@@ -423,6 +443,17 @@ def _check_rank(spec: SweepSpec) -> None:
         )
 
 
+def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
+    measured = {id(each.measure) for line in lineages for each in line.measurements}
+    for number, measure in enumerate(spec.measures):
+        if id(measure) not in measured:
+            raise PlanError(
+                f"{measure.name} measures no iteration of any lineage; correct its iterations, or "
+                "remove it",
+                ("measures", number),
+            )
+
+
 def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     info = {dataset.config: dataset.info for dataset in datasets}
     # Many cells differ in seed or scope only.
@@ -435,6 +466,12 @@ def _check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
             method.require_time(recipe, steps)
         except Unfit as error:
             raise PlanError(str(error), ("methods", number, error.option)) from error
+        for at, measure in enumerate(spec.measures):
+            try:
+                measure.require_fit(steps, info[dataset].train_examples)
+            except Unfit as error:
+                message = f"{dataset.name}: {error}"
+                raise PlanError(message, ("measures", at, error.option)) from error
         examples, available = method.real_examples, info[dataset].train_examples
         if examples > available:
             raise PlanError(

@@ -168,6 +168,9 @@ class RunProgress:
             f"({result['train_seconds']:.1f} s)"
         )
 
+    def measured(self, lineage: str, measure: str, iteration: int) -> None:
+        self._line(f"{self._name(lineage)} iteration {iteration}: {measure} measured")
+
     def gave_way(self, lineage: str) -> None:
         with self._lock:
             self.lineages.pop(lineage, None)

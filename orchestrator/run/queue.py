@@ -35,6 +35,8 @@ class Observer(Protocol):
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
 
+    def measured(self, lineage: str, measure: str, iteration: int) -> None: ...
+
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...
@@ -298,12 +300,15 @@ class Queue:
         lineage = attempt.task.lineage
         if report.get("notices"):
             self._tell("tell", report["notices"])
+        if "key" in report or "measured" in report:
+            attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
         if "key" in report:
             self._tell("committed", id, report)
             self.allowance.trained(report, attempt.gpus)
-            attempts[id] = attempt = replace(attempt, suspect=False, excused=0, avoided=frozenset())
             # A lineage gets there only when all before is stored, whoever trained it.
             self._release(lineage.keys[: lineage.keys.index(report["key"]) + 1])
+        if "measured" in report:
+            self._tell("measured", id, report["measured"], report["iteration"])
         if report.get("complete"):
             del attempts[id]
             if "end" in report:

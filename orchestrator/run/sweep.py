@@ -249,7 +249,7 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
-    expire_claims(store, planned.plan.to_train)
+    expire_claims(store, planned.plan.to_train | planned.plan.to_measure)
     healed = set_damaged_aside(store, _to_check(plan, index))
     if healed:
         index.refresh()
@@ -289,6 +289,7 @@ def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     paths += _stored_snapshots(lineages, index)
     if noted := noted_damage(index.store):
         keys = {key for line in plan.lineages for key in line.keys}
+        keys |= {each.key for line in plan.lineages for each in line.measurements}
         every = {iteration_path(key) for key in keys if index.files_of(key) is not None}
         paths += sorted(noted & {*every, *_stored_snapshots(plan.lineages, index)})
     return list(dict.fromkeys(paths))

@@ -318,7 +318,7 @@ def train_plan(
 
 def _plugins(lineages: Mapping[str, Lineage]) -> tuple[Plugin, ...]:
     """The plug-ins that the lineages are made with."""
-    configs = {id(each): each for line in lineages.values() for each in line.cell.configs}
+    configs = {id(each): each for line in lineages.values() for each in line.configs}
     return tuple(dict.fromkeys(entry.plugin for entry in plugged_in(configs.values())))
 
 

@@ -17,7 +17,7 @@ class UnknownNames(UserError):
 
 @dataclass(frozen=True)
 class Names:
-    """Keys of iterations and of snapshots."""
+    """Keys of iterations, with those of what is measured of them, and of snapshots."""
 
     iterations: frozenset[str] = frozenset()
     snapshots: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ def named_by(store: Store, record: SweepRecord) -> Names:
     """What the sweep is made of, stored or not. Raises Damaged."""
     rewinds = _default_rewinds(store, record.name)
     return Names(
-        frozenset(key for line in record.lineages for key in line.keys),
+        frozenset(key for line in record.lineages for key in line.committed_keys),
         frozenset(key for line in record.lineages for key in _snapshots(line, rewinds)),
     )
 
@@ -76,13 +76,15 @@ def union(names: Iterable[Names]) -> Names:
 
 
 def _snapshots(line: LineageRecord, rewinds: Mapping[str, int]) -> set[str]:
-    """The snapshots of the initialization and of the step that a lineage rewinds to."""
+    """The snapshots of the initialization and of the steps that a lineage rewinds to, or that its
+    measures start from."""
     method = line.config["method"]
     step = method["rewind"]["step"] if "rewind" in method else rewinds.get(method["name"], 0)
     trunk = {"recipe": line.config["train"]} | {
         name: line.config[name] for name in ("dataset", "model", "seed")
     }
-    return {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in {0, step}}
+    steps = {0, step}.union(*(each.snapshots for each in line.measurements or ()))
+    return {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in steps}
 
 
 def _default_rewinds(store: Store, sweep: str) -> dict[str, int]:

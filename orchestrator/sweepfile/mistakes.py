@@ -199,7 +199,7 @@ _LIMITS = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
 }
-_NOUNS = {"methods": "method", "ablations": "ablation"}
+_NOUNS = {"methods": "method", "ablations": "ablation", "measures": "measure"}
 _SHARES = ("density", "ratio")
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from orchestrator.sweepfile.axes import members
-from orchestrator.sweepfile.spec import SECTIONS, SweepSpec
+from orchestrator.sweepfile.spec import AXES, SweepSpec
 from trainables.config import Config
 from trainables.plugins.entry import BUILT_IN, Catalogue, Entry, Kind, Named
 
@@ -36,7 +36,7 @@ def sweep_schema(catalogue: Catalogue = BUILT_IN) -> Schema:
     """The schema of sweep files that can name what is in `catalogue`."""
     writer = _Writer(catalogue)
     properties = {
-        name: writer.section(name, field) if name in SECTIONS else writer.plain(field.annotation)
+        name: writer.section(name, field) if name in AXES else writer.plain(field.annotation)
         for name, field in SweepSpec.model_fields.items()
     }
     return {

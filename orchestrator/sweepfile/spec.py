@@ -16,6 +16,7 @@ from trainables.config import Config, Listed
 from trainables.data import DatasetConfig, DatasetOptions
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell
+from trainables.measurements import MeasureConfig
 from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.pruning import MethodConfig, Pruning
@@ -28,6 +29,8 @@ MAX_COMPARISONS = 100_000_000
 """Of cells with entries of `exclude`: more would take minutes."""
 SECTIONS = ("dataset", "model", "train", "prune", "methods", "ablations", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
+AXES = (*SECTIONS, "measures")
+"""Those that axes expand, whether or not cells vary with them."""
 
 
 def _checked_name(name: str) -> str:
@@ -215,6 +218,7 @@ class SweepSpec(Config):
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
     ablations: Annotated[tuple[AblationConfig, ...], Distinct] = ()
+    measures: Annotated[tuple[MeasureConfig, ...], Listed, Distinct] = ()
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     resources: Resources = Resources()
@@ -229,7 +233,8 @@ class SweepSpec(Config):
     @property
     def configs(self) -> tuple[Config, ...]:
         """The values of all sections."""
-        sections = (self.dataset, self.model, self.train, self.prune, self.methods, self.ablations)
+        cells = (self.dataset, self.model, self.train, self.prune, self.methods, self.ablations)
+        sections = (*cells, self.measures)
         return tuple(config for section in sections for config in section)
 
     @property
@@ -251,9 +256,14 @@ class SweepSpec(Config):
             return data
         grids = section_grids(data, info.context or BUILT_IN)
         # Of ablations, there is what they are of as well.
-        count = prod(each.size + (name == "ablations") for name, each in grids.items())
+        sizes = {
+            name: section.size + (name == "ablations")
+            for name, section in grids.items()
+            if name in SECTIONS
+        }
+        count = prod(sizes.values())
         if count > MAX_CELLS:
-            largest = max(grids, key=lambda name: grids[name].size)
+            largest = max(sizes, key=lambda name: sizes[name])
             raise axis_error(
                 f"the grid has {count:,} cells and at most {MAX_CELLS:,} are allowed; shorten axes",
                 (largest,),
@@ -266,6 +276,17 @@ class SweepSpec(Config):
                 ("exclude",),
             )
         return {**data, **{name: tuple(section.values()) for name, section in grids.items()}}
+
+    @model_validator(mode="after")
+    def _keep_what_is_measured(self) -> Self:
+        for each in self.measures:
+            if each.reads(1) and self.store.keep_weights != "all":
+                raise axis_error(
+                    f"{each.name} reads the weights of several iterations; set "
+                    "store.keep_weights: all",
+                    ("measures",),
+                )
+        return self
 
     @model_validator(mode="after")
     def _exclude_some_cells(self) -> Self:
@@ -282,8 +303,10 @@ def section_grids(data: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Gr
 
     Raises PydanticCustomError "axis" as `grid` does, with the whole path from the top.
     """
-    kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in SECTIONS}
+    kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in AXES}
     written = {name: data[name] for name in kinds if name in data}
+    if written.get("measures") == []:
+        del written["measures"]  # as a sweep's record has it where nothing is measured
     if isinstance(written.get("seeds"), Mapping):
         written["seeds"] = _counted_seeds(written["seeds"])
     return {name: grid(kinds[name], raw, (name,), catalogue) for name, raw in written.items()}

@@ -35,6 +35,7 @@ from trainables.plugins.source import read_plugin
 
 NAMED = (
     "dataset", "model", "methods", "optimizer", "lr_schedule", "loss", "augment", "criterion",
+    "measures",
 )  # fmt: skip
 """Keys of a sweep file whose values are names, alone or with options."""
 

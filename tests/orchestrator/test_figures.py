@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, pvariance, stdev
@@ -35,15 +36,16 @@ from orchestrator.results.figures.rows import cell_columns, spread
 from orchestrator.results.figures.saving import save_figures, write_chart
 from orchestrator.results.figures.scores import EVERY, HIGHEST, RANDOMIZED
 from orchestrator.results.opening import Results, open_results
-from orchestrator.results.tables import table_path
+from orchestrator.results.tables import MEASURED, table_path
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench
+from trainables.lineage.keys import Measurement
 from trainables.lineage.loop import run_lineage
 from trainables.store import Store, iteration_path
-from trainables.store.artifacts import MASK, WEIGHTS
+from trainables.store.artifacts import MASK, WEIGHTS, encode_table, measured_file
 from trainables.training.batches import DeviceData
 
 PRUNESWEEP = str(Path(sys.executable).with_name("prunesweep"))
@@ -52,6 +54,7 @@ Drawn: TypeAlias = dict[str, dict[str, Any]]
 """Charts as JSON values, by the name of the figure."""
 
 SCORES = 200
+MEASURED_METHOD = "one_shot"
 EVERYTHING: dict[str, Any] = {
     "name": "everything",
     "dataset": "digits",
@@ -67,14 +70,32 @@ EVERYTHING: dict[str, Any] = {
     ],
     "exclude": [{"method": "magnitude", "scope": "layer"}],
     "store": {"keep_scores": SCORES},
+    "measures": [{"name": "lmc", "rewind": [0, 5], "iterations": [1]}],
 }
 AT_INIT = EVERYTHING | {
     "name": "at-init",
     "prune": {"scope": "global"},
     "methods": [{"name": "magnitude", "density": 0.2}],
     "exclude": [],
+    "measures": [],
 }
 DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
+
+
+def commit_lines(store: Store, of: Measurement) -> None:
+    """Commit made up lines of all weights and of each layer: copies take longer to train."""
+    nothing = dict.fromkeys(MEASURED["connectivity"].names)
+    rows = [
+        nothing | {"measure": "lmc", "rewind": vars(of.measure)["rewind"], "one": 1, "other": other,
+                   "layer": layer, "what": what, "alpha": alpha, "test_error": error / other}
+        for other in (2, 3)
+        for layer in (None, "hidden1.weight", "classifier.weight")
+        for what, alpha, error in (
+            ("point", 0.0, 0.1), ("point", 0.5, 0.4), ("point", 1.0, 0.3), ("barrier", None, 0.2),
+        )
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, MEASURED["connectivity"])
+    store.commit(iteration_path(of.key), {measured_file("connectivity"): encode_table(table)})
 
 
 def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
@@ -86,7 +107,11 @@ def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
     data = DeviceData.of(load_dataset(spec.dataset[0], roots), torch.device("cpu"))
     lineages = sweep_lineages(spec, resolve_datasets(spec, roots))
     for lineage in lineages:
-        list(run_lineage(lineage, Bench(store, data, torch.device("cpu"), keeping=spec.store)))
+        if lineage.cell.method.name == MEASURED_METHOD:
+            for measurement in lineage.measurements:
+                commit_lines(store, measurement)
+        unmeasured = replace(lineage, measurements=())
+        list(run_lineage(unmeasured, Bench(store, data, torch.device("cpu"), keeping=spec.store)))
     write_sweep(store, record_sweep(spec, lineages))
     return open_results(store, spec.name)
 
@@ -665,3 +690,20 @@ def test_an_axis_of_iterations_has_ticks_at_whole_ones_only(last: int) -> None:
     labels = [int(label) for label in re.findall(r"<text[^>]*>([0-9]+)</text>", drawn)]
     assert labels == list(range(0, last + 1, max(1, labels[1])))
     assert 2 <= len(labels) <= 7
+
+
+def test_lines_between_copies_are_drawn_as_the_mean_of_their_pairs(
+    everything: Results, drawn: Drawn
+) -> None:
+    wanted = {(0.0, 0.1), (0.5, 0.4), (1.0, 0.3)}
+    mean = (1 / 2 + 1 / 3) / 2
+    rows = rows_of(drawn, "connectivity")
+    found = {(row["alpha"], round(row["test_error"], 9)) for row in rows}
+    assert found == {(alpha, round(error * mean, 9)) for alpha, error in wanted}
+    lineages = [line for line in everything.record.lineages if line.id.startswith(MEASURED_METHOD)]
+    assert {row["lineage"] for row in rows} == {line.id for line in lineages}
+    assert {(row["iteration"], row["rewind"]) for row in rows} == {(1, 0), (1, 5)}
+    for name, layers in (("instability", 1), ("layer-barriers", 2)):
+        rows = rows_of(drawn, name)
+        assert len(rows) == len(lineages) * 2 * layers
+        assert {round(row["test_error"], 9) for row in rows} == {round(0.2 * mean, 9)}

@@ -45,6 +45,9 @@ class Listener:
 
     def committed(self, lineage: str, result: dict[str, Any]) -> None: ...
 
+    def measured(self, lineage: str, measure: str, iteration: int) -> None:
+        self.told.append(f"{measure} of iteration {iteration}")
+
     def gave_way(self, lineage: str) -> None: ...
 
     def dropped(self, lineage: str) -> None: ...

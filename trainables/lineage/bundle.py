@@ -12,7 +12,7 @@ import torch
 from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.ending import End
-from trainables.lineage.keys import Lineage
+from trainables.lineage.keys import Lineage, Measurement
 from trainables.lineage.loop import Event, lineage_events
 from trainables.lineage.metrics import Metrics
 from trainables.store.claims import pause
@@ -37,9 +37,9 @@ class Failed:
     fused: int = 1
 
 
-Outcome: TypeAlias = Metrics | Finished | Failed | None
-"""What a round comes to for a lineage: the metrics of the iteration that it committed;
-that it has finished, or failed; None when someone else trains the iteration that comes next."""
+Outcome: TypeAlias = Metrics | Measurement | Finished | Failed | None
+"""What a round comes to for a lineage: the metrics of the iteration that it committed, or the
+measurement; that it has finished, or failed; None when someone else is at what comes next."""
 
 Limit: TypeAlias = Callable[[Sequence[Lineage]], AbstractContextManager[None]]
 """Of the work that is done in its context, on behalf of the lineages."""
@@ -97,7 +97,7 @@ class _Going:
     @property
     def goes_on(self) -> bool:
         if isinstance(self.event, dict):
-            return self.event["key"] != self.lineage.keys[-1]
+            return self.event["key"] != self.lineage.keys[-1] or bool(self.lineage.measurements)
         return not isinstance(self.event, Finished | Failed)
 
     def advance(self, trained: Progress | Failed | None, among: int) -> None:

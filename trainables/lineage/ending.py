@@ -61,7 +61,9 @@ def until(lineage: Lineage, end: End | None) -> Lineage:
     if end is None:
         return lineage
     length = lineage.keys.index(end.key) + 1
-    return replace(lineage, steps=lineage.steps[:length], keys=lineage.keys[:length])
+    measured = tuple(each for each in lineage.measurements if each.index < length)
+    return replace(lineage, steps=lineage.steps[:length], keys=lineage.keys[:length],
+                   measurements=measured)  # fmt: skip
 
 
 def rules_of(prune: Pruning) -> str:

@@ -224,9 +224,12 @@ class IterationRun(Iteration):
         )
 
     def _rewound_state(self) -> State:
+        return self._trunk_state(self.lineage.cell.method.rewind_step)
+
+    def _trunk_state(self, step: int) -> State:
         """w_k of the trunk on the same inputs: from its snapshot, or trained again for k steps when
         there is none."""
-        trunk, step = self.trunk, self.lineage.cell.method.rewind_step
+        trunk = self.trunk
         path = snapshot_path(snapshot_key(trunk, step))
         with suppress(NotCommitted):
             return read_tensors(self.bench.store, path)

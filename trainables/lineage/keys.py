@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.config import Config, canonical, canonical_json, raised
 from trainables.data import DatasetOptions
 from trainables.lineage.identity import next_key, trunk_key
+from trainables.measurements import Measure
 from trainables.models import Model
 from trainables.pruning import Method, Pruning, Step
 from trainables.pruning.ablation import Ablation, branched, pruning_index
@@ -41,8 +42,17 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """A measure of the step at `index` of a lineage, and its key."""
+
+    measure: Measure
+    index: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Lineage:
-    """A cell, its iterations, and the key of each.
+    """A cell, its iterations, the key of each, and what is measured of them.
 
     `dataset` is the dataset's identity as JSON values; where its files lie is no part of it.
     `trunk` is key_0 of dense training on real data, whose snapshots the final weights start from.
@@ -57,6 +67,7 @@ class Lineage:
     steps: tuple[Step, ...]
     keys: tuple[str, ...]
     elsewhere: dict[str, Any] | None = None
+    measurements: tuple[Measurement, ...] = ()
 
     @property
     def first_own(self) -> int:
@@ -92,6 +103,11 @@ class Lineage:
         if step.kind != "prune" or not step.has_parent:
             return set()
         return {index - 1, 0} if step.scored == "dense" else {index - 1}
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """All that it, and what is measured of it, is made from but the seed."""
+        return (*self.cell.configs, *dict.fromkeys(each.measure for each in self.measurements))
 
     def config(self) -> dict[str, Any]:
         """Everything that decides this lineage's numbers, and its number of iterations."""
@@ -132,13 +148,31 @@ def lineage_keys(trunk: str, steps: Sequence[Step]) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def lineage_measurements(
+    measures: Sequence[Measure], steps: Sequence[Step], keys: Sequence[str]
+) -> tuple[Measurement, ...]:
+    """What `measures` measure of a lineage of these steps, each once. A key follows from that of
+    the iteration and from what decides the measure's numbers."""
+    found: dict[str, Measurement] = {}
+    for measure in measures:
+        adds = canonical_json({"measure": measure.identity()})
+        for index, key in enumerate(keys):
+            if measure.measures(steps, index):
+                mine = next_key(key, adds)
+                found.setdefault(mine, Measurement(measure, index, mine))
+    return tuple(found.values())
+
+
 def random_trunk_key(trunk: str) -> str:
     """key_0 of the same training on random inputs and labels."""
     return next_key(trunk, canonical_json({"inputs": "random"} | raised("inputs/random")))
 
 
 def make_lineage(
-    cell: Cell, dataset: dict[str, Any], elsewhere: dict[str, Any] | None = None
+    cell: Cell,
+    dataset: dict[str, Any],
+    elsewhere: dict[str, Any] | None = None,
+    measures: Sequence[Measure] = (),
 ) -> Lineage:
     """The lineage of one cell, with its keys and its readable id; `dataset` is the dataset's
     identity, and `elsewhere` that of the one that its ablation trains on, where there is one.
@@ -150,7 +184,9 @@ def make_lineage(
     if cell.ablation is not None:
         steps, adds = ablated(cell, steps, adds, elsewhere)
     id = lineage_id(cell, trunk, adds)
-    return Lineage(id, cell, dataset, trunk, steps, lineage_keys(trunk, steps), elsewhere)
+    keys = lineage_keys(trunk, steps)
+    measured = lineage_measurements(measures, steps, keys)
+    return Lineage(id, cell, dataset, trunk, steps, keys, elsewhere, measured)
 
 
 def ablated(

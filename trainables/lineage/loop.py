@@ -13,7 +13,8 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.ending import End, until
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.iteration_run import Asking, IterationRun
-from trainables.lineage.keys import Lineage
+from trainables.lineage.keys import Lineage, Measurement
+from trainables.lineage.measurement_run import measure_lineage
 from trainables.lineage.metrics import Metrics
 from trainables.lineage.stored import Stored
 from trainables.store import Damaged, iteration_path
@@ -22,13 +23,14 @@ from trainables.store.claims import Claim, ClaimLost, Claims, pause
 from trainables.training.progress import Progress
 from trainables.training.run import Training
 
-Event: TypeAlias = Training | Metrics | None
-"""What a lineage comes to: a training to be done, an iteration that is committed, or one that
-someone else trains."""
+Event: TypeAlias = Training | Metrics | Measurement | None
+"""What a lineage comes to: a training to be done, an iteration or a measurement that is committed,
+or one that someone else is at."""
 
 
 def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
-    """Train and commit what the store lacks of `lineage`, yielding each new iteration's metrics.
+    """Train and commit what the store lacks of `lineage`, yielding each new iteration's metrics;
+    then measure what it lacks of its measurements.
 
     Yields None every second or so while someone else trains the iteration that comes next. A
     damaged commit that is needed is set aside and trained again. Ends where the lineage's stop
@@ -42,6 +44,8 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
             event, progress = events.send(progress), None
             if isinstance(event, Training):
                 progress = event.finish()
+                continue
+            if isinstance(event, Measurement):
                 continue
             if event is None:
                 pause()
@@ -59,6 +63,7 @@ def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress 
         try:
             index = stored.first_missing()
             if index is None:
+                yield from measure_lineage(until(lineage, stored.end), bench, claims)
                 return stored.end
             if bench.is_told():
                 raise Interrupted(f"it was told to go before iteration {index}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from trainables.lineage.ending import End, Measured, end_of, until
-from trainables.lineage.keys import Lineage
+from trainables.lineage.keys import Lineage, Measurement
 from trainables.store import MANIFEST, Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.store import manifest_in
@@ -16,16 +16,26 @@ def missing_iterations(lineage: Lineage, files_of: FilesOf) -> list[int]:
     """The indexes of the lineage's steps that have to be trained, in order.
 
     An iteration whose weights were not kept is complete in itself, but is trained again when a
-    missing one reads them.
+    missing one, or a measurement to be made, reads them.
     """
     missing: list[int] = []
-    read: set[int] = set()
+    read = {
+        index
+        for each in lineage.measurements
+        if (reads := each.measure.reads(each.index)) and files_of(each.key) is None
+        for index in reads
+    }
     for t in reversed(range(len(lineage.keys))):
         files = files_of(lineage.keys[t])
         if files is None or (t in read and WEIGHTS not in files):
             missing.append(t)
             read |= lineage.weights_read(t)
     return missing[::-1]
+
+
+def missing_measurements(lineage: Lineage, files_of: FilesOf) -> list[Measurement]:
+    """The measurements of the lineage that have to be made."""
+    return [each for each in lineage.measurements if files_of(each.key) is None]
 
 
 def stored_parents(lineage: Lineage, files_of: FilesOf) -> list[str]:

@@ -30,7 +30,7 @@ from trainables.lineage.bundle import (
 from trainables.lineage.cause import Cause
 from trainables.lineage.cores import OwnCores
 from trainables.lineage.ending import End
-from trainables.lineage.keys import Lineage
+from trainables.lineage.keys import Lineage, Measurement
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.mps_client import without_mps
 from trainables.lineage.notice import Notice
@@ -138,17 +138,22 @@ class LineageTrainable(tune.Trainable):
             return {"claimed_elsewhere": True}
         if isinstance(outcome, Failed):
             return _failure(outcome)
+        lineage = self._work.lineages[id]
+        if isinstance(outcome, Measurement):
+            measured = {"measured": outcome.measure.label}
+            return measured | {"iteration": lineage.steps[outcome.index].iteration}
         mirror = self._mirrors.get(id)
         if mirror is not None:
             mirror.committed()
         if isinstance(outcome, Finished):
             return {"complete": True} | self._ended(mirror, outcome.end)
         shown = ("iteration", "key", "density", "test_accuracy", "train_seconds", "prune_seconds")
-        last = outcome["key"] == self._work.lineages[id].keys[-1]
+        last = outcome["key"] == lineage.keys[-1]
         if last and mirror is not None:
             mirror.close()
         row = {name: outcome[name] for name in shown}
-        return row | {"complete": last, "notices": told()}
+        complete = last and not lineage.measurements
+        return row | {"complete": complete, "notices": told()}
 
     def _ended(self, mirror: Mirror | None, end: End | None) -> dict[str, Any]:
         if end is None:

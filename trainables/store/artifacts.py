@@ -25,6 +25,12 @@ SPARSITY = "sparsity.parquet"
 SCORES = "scores.parquet"
 """Only where scores were kept."""
 
+
+def measured_file(table: str) -> str:
+    """The file of a measurement's commit that has its rows of a results table."""
+    return f"{table}.parquet"
+
+
 SHAPE = "shape/"
 
 Masks = dict[str, Tensor]

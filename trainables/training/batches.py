@@ -66,17 +66,23 @@ class DeviceData:
 
 @dataclass(frozen=True)
 class Randomness:
-    """Which streams a run draws from: those of one seed and one iteration."""
+    """Which streams a run draws from: those of one seed and one iteration, or of a `copy` of it,
+    from 1, that is trained in another order."""
 
     seed: int
     iteration: int
+    copy: int = 0
 
     def generator(self, purpose: str, epoch: int) -> torch.Generator:
-        return stream(self.seed, purpose, self.iteration, epoch)
+        return stream(self.seed, *self._labels(purpose, epoch))
 
     def seed_global(self, epoch: int) -> None:
         """Seed the global generators, from which layers such as dropout draw."""
-        torch.manual_seed(stream_seed(self.seed, "layers", self.iteration, epoch))
+        torch.manual_seed(stream_seed(self.seed, *self._labels("layers", epoch)))
+
+    def _labels(self, purpose: str, epoch: int) -> tuple[str | int, ...]:
+        of_copy = ("copy", self.copy) if self.copy else ()
+        return (purpose, self.iteration, epoch, *of_copy)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from orchestrator.results.figures import (
+    connectivity,
     heat_maps,
     initialization,
     iterations,
@@ -177,6 +178,33 @@ _FIGURES = (
         "Sketching paper Figure 1b",
         "pruning at initialization with scores that were kept (store.keep_scores)",
         scores.scores,
+    ),
+    Figure(
+        "connectivity",
+        "Linear mode connectivity",
+        "Test error along the straight lines between copies of an iteration that are trained from "
+        f"step k on in different orders, for some iterations of each method. {BANDS}",
+        "Frankle et al. (2020)",
+        "a sweep that measures lmc",
+        connectivity.connectivity,
+    ),
+    Figure(
+        "instability",
+        "Instability to the noise of SGD",
+        "Largest test error along the lines between copies, above the mean of their ends, against "
+        f"the step k that they are trained from. {BANDS}",
+        "Frankle et al. (2020)",
+        "a sweep that measures lmc",
+        connectivity.instability,
+    ),
+    Figure(
+        "layer-barriers",
+        "Barriers by layer",
+        "Largest test error, above the mean of the ends, where one layer alone goes from one copy "
+        "to the other. Means over seeds.",
+        "",
+        "a sweep that measures lmc with layerwise",
+        connectivity.layer_barriers,
     ),
     Figure(
         "training",

@@ -1,0 +1,304 @@
+"""`measures:` of a sweep: what is measured, planned, recorded and shown, without training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from asking import ask, refused
+from measured import measured, sweep_file
+from stored import lineages_of, store_sweep
+from sweeping import ONE_AT_A_TIME, run
+
+from orchestrator.commands.verify import verify_store
+from orchestrator.records.damage import noted_damage
+from orchestrator.records.recording import record_sweep
+from orchestrator.records.status import sweep_status
+from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
+from orchestrator.run.planning import estimate_seconds, make_plan, training_group, wanted_snapshots
+from orchestrator.run.queue import EXCUSED, Queue
+from orchestrator.storage.collecting import collect
+from orchestrator.storage.naming import named_by
+from orchestrator.sweepfile.spec import SweepSpec, cells
+from trainables.lineage.cause import Cause
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keys import Measurement
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import WEIGHTS, encode_table, measured_file
+
+WHOLE = frozenset({WEIGHTS})
+SWEEP: dict[str, Any] = {
+    "name": "s",
+    "dataset": "digits",
+    "model": "mlp",
+    "prune": {"iterations": 2},
+    "methods": ["one_shot", "lottery_ticket"],
+    "measures": [{"name": "lmc", "points": 30, "copies": 2, "rewind": [0, 100, 500]}],
+}
+
+
+def spec(**sections: Any) -> SweepSpec:
+    return SweepSpec.model_validate(SWEEP | sections)
+
+
+# What is asked for
+
+
+def test_a_list_of_steps_stands_for_measures_and_not_for_cells() -> None:
+    asked: Any = spec().measures
+    assert [(each.name, each.rewind) for each in asked] == [("lmc", k) for k in (0, 100, 500)]
+    assert len([*cells(spec())]) == len([*cells(spec(measures=[]))]) == 2
+    assert [each.name for each in spec(measures="lmc_consecutive").measures] == ["lmc_consecutive"]
+
+
+def test_what_is_measured_changes_no_lineage() -> None:
+    with_, without = lineages_of(spec()), lineages_of(spec(measures=[]))
+    assert [(line.id, line.keys) for line in with_] == [(line.id, line.keys) for line in without]
+
+
+MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
+    ({"name": "lmc", "rewind": 10**6}, {}, "measures.0.rewind: digits: step 1000000 is past"),
+    ({"name": "lmc", "rewind": [0, 10**6]}, {}, "measures.0.rewind.1: digits: step 1000000"),
+    ({"name": "lmc", "train_examples": 2000}, {}, "train_examples: digits: 2000 is more than"),
+    ({"name": "lmc", "iterations": [7]}, {}, "measures.0: lmc measures no iteration"),
+    ({"name": "lmc", "points": 2}, {}, "measures.0.points: 2 is out of range"),
+    ({"name": "lmd"}, {}, 'measures.0: unknown measure "lmd"; did you mean "lmc"'),
+    ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
+    (["lmc", {"name": "lmc", "rewind": 0}], {}, "measures.1: means the same as measures.0"),
+    ("lmc_consecutive", {"store": {"keep_weights": "last"}}, "set store.keep_weights: all"),
+]
+
+
+@pytest.mark.parametrize(("measures", "sections", "said"), MISTAKES)
+def test_a_mistake_is_told_with_its_place_and_nothing_is_written(
+    tmp_path: Path, measures: Any, sections: dict[str, Any], said: str
+) -> None:
+    listed = measures if isinstance(measures, list) else [measures]
+    file = sweep_file(tmp_path, **(SWEEP | sections | {"measures": listed}))
+    told = refused(tmp_path, "plan", str(file)).replace("\n", " ")
+    assert said in told
+    assert "sweep.yaml:1:" in told
+    assert [*tmp_path.iterdir()] == [file]
+
+
+# The plan
+
+
+def test_measurements_are_planned_and_those_of_what_is_shared_count_once() -> None:
+    lineages = lineages_of(spec(measures=[{"name": "lmc", "iterations": [0, 2]}]))
+    planned = make_plan(lineages, lambda key: None)
+    # The trunk's, which both share, and one of each at iteration 2.
+    assert len(planned.to_measure) == 3
+    keys = {key for line in lineages for key in line.keys}
+    planned = make_plan(lineages, dict.fromkeys(keys, WHOLE).get)
+    assert not planned.to_train
+    assert [task.first for task in planned.tasks] == [3, 3]
+    assert planned.complete == 0
+    planned = make_plan(lineages, dict.fromkeys(keys | planned.to_measure, WHOLE).get)
+    assert (planned.tasks, planned.complete) == ((), 2)
+
+
+def test_a_copy_is_expected_to_take_as_long_as_an_iteration() -> None:
+    lineages = lineages_of(spec(measures=[{"name": "lmc", "iterations": [2], "copies": 3}]))
+    seconds = {training_group(lineages[0].config()): 10.0}
+    planned = make_plan(lineages, lambda key: None)
+    assert estimate_seconds(planned, seconds, 1) == 10.0 * (5 + 2 * 3)
+
+
+def test_the_trunk_leaves_the_weights_that_copies_start_from() -> None:
+    (trunk,) = {line.trunk for line in lineages_of(spec())}
+    assert wanted_snapshots(lineages_of(spec())) == {trunk: frozenset({0, 100, 500})}
+
+
+def test_a_plan_says_how_much_there_is_to_measure(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, **SWEEP)
+    assert json.loads(ask(tmp_path, "plan", str(file), "--json"))["to_measure"] == 15
+    assert "measurements   15 to make" in ask(tmp_path, "plan", str(file))
+    plain = sweep_file(tmp_path, **(SWEEP | {"measures": []}))
+    assert "measurements" not in ask(tmp_path, "plan", str(plain))
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def __getattr__(self, event: str) -> Any:
+        return lambda *what: self.told.append((event, *what))
+
+
+def test_a_lineage_is_finished_when_it_is_measured() -> None:
+    (line, *_) = lineages_of(spec(methods=["one_shot"]))
+    planned = make_plan([line], dict.fromkeys(line.keys, WHOLE).get)
+    listener: Any = Listener()
+    queue = Queue(planned.tasks, lambda key: None, 0, 0, listener)
+    queue.hand_out("t")
+    queue.reported("t", {line.id: {"measured": "lmc from step 0", "iteration": 2}})
+    assert listener.told[-1] == ("measured", line.id, "lmc from step 0", 2)
+    assert queue.unfinished
+    queue.reported("t", {line.id: {"complete": True}})
+    queue.ended("t")
+    assert not queue.unfinished
+
+
+def test_a_measurement_is_progress_of_a_lineage_whose_nodes_are_lost() -> None:
+    (line, *_) = lineages_of(spec(methods=["one_shot"]))
+    planned = make_plan([line], dict.fromkeys(line.keys, WHOLE).get)
+    listener: Any = Listener()
+    queue = Queue(planned.tasks, dict.fromkeys(line.keys, WHOLE).get, 0, 0, listener)
+    for loss in range(3 * EXCUSED):
+        queue.hand_out(f"t{loss}")
+        queue.reported(f"t{loss}", {line.id: {"measured": "lmc from step 0", "iteration": 2}})
+        queue.excused(f"t{loss}", Cause("its node was lost"))
+    assert not queue.failures
+
+
+# What is stored
+
+
+def test_a_record_names_what_is_measured_and_one_without_is_as_it_was(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    record = store_sweep(store, "s", **{k: SWEEP[k] for k in ("methods", "measures")})
+    assert read_sweep(store, "s") == record
+    lineages = lineages_of(spec(prune={"iterations": 1}))
+    keys = {each.key for line in lineages for each in line.measurements}
+    assert keys
+    assert keys < named_by(store, record).iterations
+    snapshots = {snapshot_key(lineages[0].trunk, step) for step in (0, 100, 500)}
+    assert snapshots <= named_by(store, record).snapshots
+    store_sweep(store, "plain", methods=SWEEP["methods"])
+    text = store.peek(f"sweeps/plain/{LINEAGES.name}")
+    assert text is not None
+    assert b"measurements" not in text
+
+
+def test_measurements_are_collected_when_no_sweep_has_them_any_more(tmp_path: Path) -> None:
+    store, sections = Store(str(tmp_path)), {k: SWEEP[k] for k in ("methods", "measures")}
+    record = store_sweep(store, "s", **sections)
+    keys = {each.key for line in record.lineages for each in line.measurements or ()}
+    for key in keys:
+        store.commit(iteration_path(key), {"measurement.json": b"{}"})
+    assert collect(store).leftovers == ()
+    store_sweep(store, "s", methods=SWEEP["methods"])
+    gone = {each.path for each in collect(store).leftovers if each.what == "iterations"}
+    assert gone == {iteration_path(key) for key in keys}
+
+
+# What is shown
+
+ROW = dict.fromkeys(MEASURED["connectivity"].names) | {
+    "measure": "lmc", "rewind": 0, "one": 1, "other": 2, "what": "barrier", "test_error": 0.25,
+}  # fmt: skip
+
+
+def measurements(results: Results) -> list[Measurement]:
+    sweep = spec(measures=results.record.spec["measures"])
+    return [each for line in lineages_of(sweep) for each in line.measurements]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Of a sweep whose iterations are stored, and of whose measurements none is."""
+    sections = SWEEP | {"measures": [{"name": "lmc", "iterations": [0, 1]}]}
+    return measured(tmp_path, sweep_file(tmp_path, **sections), lambda line, t: {})
+
+
+def make(results: Results, each: Measurement) -> None:
+    table = pa.Table.from_pylist([ROW], MEASURED["connectivity"])
+    files = {measured_file("connectivity"): encode_table(table)}
+    results.store.commit(iteration_path(each.key), files)
+
+
+def test_without_measurements_there_is_an_empty_table_and_no_file(results: Results) -> None:
+    assert results.connectivity.equals(SCHEMAS["connectivity"].empty_table())
+    assert results.sql("SELECT * FROM connectivity").num_rows == 0
+    assert not results.store.exists(table_path("connectivity", "s"))
+
+
+def test_a_measurement_is_rows_of_every_lineage_that_has_it(results: Results) -> None:
+    shared, other, _ = {each.key: each for each in measurements(results)}.values()
+    make(results, shared)
+    again = open_results(results.store, "s")
+    lineages = [line.id for line in again.record.lineages]
+    rows = again.connectivity.to_pylist()
+    assert rows == [{"lineage": id, "iteration": 0} | ROW for id in lineages]
+    make(results, other)
+    assert verify_store(results.store).behind == ("s",)
+    again = open_results(results.store, "s")
+    assert [row["iteration"] for row in again.connectivity.to_pylist()] == [0, 1, 0]
+    found = again.sql(
+        "SELECT label, iteration, rewind, one, other, test_error FROM connectivity "
+        "JOIN labels USING (lineage) WHERE what = 'barrier' AND layer IS NULL AND iteration = 1"
+    )
+    assert found.to_pylist() == [
+        {"label": "one_shot", "iteration": 1, "rewind": 0, "one": 1, "other": 2, "test_error": 0.25}
+    ]
+    verified = verify_store(results.store)
+    assert (verified.damage, verified.behind) == ((), ())
+    assert open_results(results.store, "s", "s").connectivity.equals(again.connectivity)
+
+
+def test_a_damaged_table_is_mended_and_a_damaged_measurement_is_told_and_left_out(
+    results: Results, tmp_path: Path
+) -> None:
+    first, second, *_ = measurements(results)
+    make(results, first)
+    make(results, second)
+    sound = open_results(results.store, "s").connectivity
+    results.store.write(table_path("connectivity", "s"), b"nothing")
+    assert open_results(results.store, "s").connectivity.equals(sound)
+    path = iteration_path(second.key)
+    (tmp_path / "store" / path / measured_file("connectivity")).write_bytes(b"nothing")
+    (found,) = verify_store(results.store).damage
+    assert found.path == path
+    assert "lmc from step 0 of iteration 1 of one_shot" in found.meaning
+    make(results, measurements(results)[3])
+    left = open_results(results.store, "s").connectivity
+    assert [row["iteration"] for row in left.to_pylist()] == [0, 0, 1]
+    assert noted_damage(results.store) == {path}
+
+
+def test_a_sweep_is_finished_when_all_is_measured(results: Results) -> None:
+    assert sweep_status(results.store, "s").state == "incomplete"
+    *some, last = measurements(results)
+    for each in some:
+        make(results, each)
+    assert sweep_status(results.store, "s").lineages_done == 1
+    make(results, last)
+    assert sweep_status(results.store, "s").state == "finished"
+
+
+def test_the_status_says_how_far_a_sweep_is_measured(results: Results, tmp_path: Path) -> None:
+    make(results, measurements(results)[0])
+    status = json.loads(ask(tmp_path, "status", "s", "--storage", "store", "--json"))
+    assert (status["measurements_stored"], status["measurements"]) == (1, 3)
+    assert "committed, measurements 1/3" in ask(tmp_path, "status", "s", "--storage", "store")
+
+
+def test_what_is_measured_no_more_leaves_the_tables(results: Results) -> None:
+    make(results, measurements(results)[0])
+    open_results(results.store, "s")
+    assert results.store.exists(table_path("connectivity", "s"))
+    without = spec(measures=[])
+    write_sweep(results.store, record_sweep(without, lineages_of(without)))
+    assert open_results(results.store, "s").connectivity.num_rows == 0
+    assert not results.store.exists(table_path("connectivity", "s"))
+
+
+def test_a_run_measures_what_is_trained_and_measures_nothing_twice(tmp_path: Path) -> None:
+    """Through Ray; then more is asked for, and the copies of before stay as they are."""
+    sweep: dict[str, Any] = {
+        "name": "s", "dataset": {"name": "digits", "subset": 100},
+        "model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1, "batch_size": 50},
+        "prune": {"iterations": 1}, "methods": ["one_shot"],
+        "measures": [{"name": "lmc", "points": 3}, {"name": "lmc_consecutive", "points": 3}],
+    }  # fmt: skip
+    summary = run(tmp_path, sweep, *ONE_AT_A_TIME)
+    assert (summary["planned"], summary["to_measure"], summary["failures"]) == (2, 3, [])
+    results = open_results(tmp_path / "prunesweep-store", "s")
+    assert results.connectivity.num_rows == 3 * 5
+    assert sweep_status(results.store, "s").state == "finished"
+    plan = json.loads(ask(tmp_path, "plan", "s.yaml", "--json"))
+    assert (plan["to_train"], plan["to_measure"]) == (0, 0)
