@@ -149,13 +149,16 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
             method, prune = cell.method, cell.prune
             methods[method_of] = method.steps(prune), method.identity(prune)
         trunk, (steps, adds) = trunks[trunk_of], methods[method_of]
-        there = None if cell.ablation is None else cell.ablation.elsewhere
-        elsewhere = None if there is None else by_config[there]
+        what, elsewhere = (trunk, adds), None
         if cell.ablation is not None:
+            there = cell.ablation.elsewhere
+            elsewhere = None if there is None else by_config[there]
             with _ablation_mistakes(spec, cell):
                 steps, adds = ablated(cell, steps, adds, elsewhere)
         keys = lineage_keys(trunk, steps)
-        what = (trunk, adds) if cell.ablation is None else keys
+        if cell.ablation is not None:
+            # Where it branches off may be said in two ways.
+            what = (*what, keys[-1])
         if (first := known.setdefault(what, cell)) is not cell:
             raise _same_twice(spec, first, cell)
         id_ = lineage_id(cell, trunk, adds)

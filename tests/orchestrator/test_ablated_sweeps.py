@@ -106,6 +106,17 @@ def test_an_iteration_may_be_an_axis_and_is_told() -> None:
     assert [[step.iteration for step in line.own_steps] for line in found] == [[0, 1, 2], [1], [2]]
 
 
+def test_cells_that_differ_in_what_a_method_makes_nothing_of_have_ablations_each() -> None:
+    """As they are two lineages without: what they share is trained once."""
+    sections = {
+        "prune": {"iterations": 1, "rewind_batchnorm": [True, False]},
+        "methods": [{"name": "snip", "density": 0.5}], "seeds": [0], "ablations": ["reinit"],
+    }  # fmt: skip
+    found = lineages_of(**sections)
+    assert len({line.id for line in found}) == len(found) == 4
+    assert len(make_plan(found, lambda key: None).to_train) == 2
+
+
 def test_conditions_know_ablations() -> None:
     transport = {"ablation": "transport", "method.p": 0.8}
     exclude = [transport, {"ablation.seed": 8}]

@@ -28,7 +28,10 @@ class Transport(Ablation):
 
     def require_fit(self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int) -> None:
         if self.seed in (None, seed) and self.dataset in (None, dataset):
-            raise ValueError(f"the mask of seed {seed} on {dataset.name} is from there")
+            raise ValueError(
+                f"the mask of seed {seed} on {dataset.name} is from there, so that it is of other "
+                f"seeds and datasets only (seed: {seed} in a condition)"
+            )
 
     @property
     def elsewhere(self) -> DatasetOptions | None:
