@@ -11,14 +11,16 @@ from smallest import SWEEP as SMALLEST
 from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, write
 
 from orchestrator.records.ends import ENDS, read_ends
+from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import read_sweep
 from orchestrator.results.compacting import rows_by_key
 from orchestrator.results.opening import open_results
 from orchestrator.results.report import report_payload, resolved_yaml
 from orchestrator.results.tables import table_path
+from orchestrator.storage.merging import merge
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.lineage.ending import End, Measured
-from trainables.store import iteration_path
+from trainables.store import Store, iteration_path
 
 STOP = [{"when": "accuracy_below", "value": 0.01}, {"when": "density_below", "value": 0.3}]
 SWEEP: dict[str, Any] = SMALLEST | {
@@ -146,6 +148,19 @@ def test_tables_tell_what_commits_do_and_nothing_of_what_was_set_aside(
     store.write(table_path("iterations", "ruled"), b"no table")
     assert rows_by_key(store, "ruled") == {}
     assert planned(folder, SWEEP)["to_train"] == 4
+
+
+def test_ends_are_merged_with_their_sweep(
+    done: tuple[Path, dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    store, other = Store(str(tmp_path / "other")), store_of(done[0])
+    ends = read_ends(other, "ruled")
+    merge(store, other)
+    assert read_ends(store, "ruled") == ends
+    store.delete_file(ENDS.path("ruled"))
+    merge(store, other)
+    assert read_ends(store, "ruled") == ends
+    assert sweep_status(store, "ruled").state == "finished"
 
 
 def test_the_records_have_the_sweep_at_its_longest(
