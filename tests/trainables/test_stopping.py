@@ -249,10 +249,10 @@ def test_a_rule_of_ones_own(whole: Path) -> None:
         store = Store(str(whole))
         return end_of(replace(ruled, cell=cell), Measured(store, stored_files(store)))
 
-    found = end(heavier.config(name="heavier", than=0.5))
+    found = end(vars(heavier)["config"](name="heavier", than=0.5))
     assert found is not None
     assert (found.iteration, found.why) == (2, "heavier: 3 rows")
     with pytest.raises(PluginError, match="odd gives bool; it must be why"):
-        end(odd.config(name="odd"))
+        end(vars(odd)["config"](name="odd"))
     with pytest.raises(PluginError, match="broken: KeyError: 'no such column'"):
-        end(broken.config(name="broken"))
+        end(vars(broken)["config"](name="broken"))
