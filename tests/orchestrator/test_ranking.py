@@ -59,8 +59,8 @@ def ratios(cells: list[Ranked], lineages: tuple[Lineage, ...]) -> list[float]:
     return [of[cell.lineages[0]] for cell in cells]
 
 
-def rung_of(lineages: tuple[Lineage, ...], store: Store, rank: Rank = RANK, **ends: End) -> Rung:
-    _, rung = ranked(rank, lineages, ends, store, "halved")
+def rung_of(lineages: tuple[Lineage, ...], store: Store, **ends: End) -> Rung:
+    _, rung = ranked(RANK, lineages, ends, store, "halved")
     assert rung is not None
     return rung
 
