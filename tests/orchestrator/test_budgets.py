@@ -136,6 +136,18 @@ def test_what_is_no_budget_is_told(tmp_path: Path, budget: Any, said: str) -> No
     assert said in refused(tmp_path, "plan", str(write(tmp_path, SWEEP | {"budget": budget})))
 
 
+def test_a_run_that_finds_it_spent_trains_nothing_and_says_what_is_left(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "prunesweep-store"))
+    write_spending(store, "cheap", "20260101T000000-00000000", Spent(4, 60.0))
+    for _ in range(2):
+        told = ask(tmp_path, "run", str(write(tmp_path, SWEEP)), expect=130)
+        assert "budget: 4 of 4 trainings spent; 6 iterations of 2 lineages are left" in told
+        assert commits(tmp_path) == set()
+    told = json.loads(ask(tmp_path, "run", str(write(tmp_path, SWEEP)), "--json", expect=130))
+    assert (told["interrupted"], told["spent"]["trainings"]) == (True, 4)
+
+
+@pytest.mark.long
 def test_a_run_ends_when_it_is_spent_and_says_what_is_left(tmp_path: Path) -> None:
     summary = run(tmp_path, SWEEP, *ONE_AT_A_TIME, expect=130)
     assert (summary["interrupted"], summary["spent"]["trainings"]) == (True, 4)

@@ -1,9 +1,7 @@
 """Successive halving: which cells go on, by rows and by what was written down once."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -61,13 +59,8 @@ def ratios(cells: list[Ranked], lineages: tuple[Lineage, ...]) -> list[float]:
     return [of[cell.lineages[0]] for cell in cells]
 
 
-def rung_of(
-    lineages: tuple[Lineage, ...],
-    store: Store,
-    ends: Mapping[str, End] = MappingProxyType({}),
-    rank: Rank = RANK,
-) -> Rung:
-    _, rung = ranked(rank, lineages, ends, store, "halved")
+def rung_of(lineages: tuple[Lineage, ...], store: Store, **ends: End) -> Rung:
+    _, rung = ranked(RANK, lineages, ends, store, "halved")
     assert rung is not None
     return rung
 
@@ -123,7 +116,7 @@ def test_what_a_rule_has_ended_before_counts_with_its_last(
 ) -> None:
     first = lineages[0]
     end = End(first.id, 0, first.keys[0], rules_of(first.cell.prune), "x")
-    rung = rung_of(lineages, store, {first.id: end})
+    rung = rung_of(lineages, store, **{first.id: end})
     found = rows(lineages, 1, (None, 0.5), (0.4, 0.4), (0.3, 0.3), (0.2, 0.2))
     found[first.keys[0]] = {"test_accuracy": 0.1}
     assert ratios(rung.decided(found.get), lineages) == [0.4, 0.2, 0.6, 0.8]
@@ -131,7 +124,7 @@ def test_what_a_rule_has_ended_before_counts_with_its_last(
     assert rung.waits_for({}.get) == [line.id for line in lineages[1:]]
     # A cell of which nothing goes on is none to be compared.
     ends = {line.id: End(line.id, 1, line.keys[1], "[]", "x") for line in lineages[:2]}
-    assert len(rung_of(lineages, store, ends).cells) == 3
+    assert len(rung_of(lineages, store, **ends).cells) == 3
     ends = {line.id: End(line.id, 1, line.keys[1], "[]", "x") for line in lineages[:6]}
     assert ranked(RANK, lineages, ends, store, "halved") == (ends, None)
 

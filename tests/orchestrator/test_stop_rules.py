@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from asking import ask, refused
+from measured import measured, sweep_file
 from smallest import SWEEP as SMALLEST
 from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, write
 
@@ -14,11 +15,14 @@ from orchestrator.records.ends import ENDS, read_ends
 from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import read_sweep
 from orchestrator.results.compacting import rows_by_key
+from orchestrator.results.figures.rows import is_outcome
 from orchestrator.results.opening import open_results
 from orchestrator.results.report import report_payload, resolved_yaml
 from orchestrator.results.tables import table_path
+from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.storage.merging import merge
 from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.data import data_roots
 from trainables.lineage.ending import End, Measured
 from trainables.store import Store, iteration_path
 
@@ -136,9 +140,9 @@ def test_tables_tell_what_commits_do_and_nothing_of_what_was_set_aside(
     copytree(done[0], folder)
     store = store_of(folder)
     rows = rows_by_key(store, "ruled")
-    measured = Measured(store, lambda key: ())
+    row_of = Measured(store, lambda key: ())
     assert rows.keys() == commits(folder)
-    assert all(measured(key) == row for key, row in rows.items())
+    assert all(row_of(key) == row for key, row in rows.items())
     (end,) = read_ends(store, "ruled").values()
     store.set_aside(iteration_path(end.key))
     assert rows_by_key(store, "ruled").keys() == rows.keys() - {end.key}
@@ -177,6 +181,31 @@ def test_the_records_have_the_sweep_at_its_longest(
     ask(folder, "gc")
     assert "all sound" in ask(folder, "verify")
     assert len(commits(folder)) == 8
+
+
+def test_what_was_stopped_above_its_density_has_no_value_there(tmp_path: Path) -> None:
+    imp = {"name": "imp", "ratio": 0.5, "density": [0.1, 0.5]}  # four iterations, and one
+    stop = {"when": "density_below", "value": 0.3}
+    file = sweep_file(tmp_path, methods=[imp], prune={"iterations": 9, "stop": stop})
+    measured(tmp_path, file, lambda line, t: {"density": 0.5**t})
+    store = Store(str(tmp_path / "store"))
+    plan = plan_sweep(load_sweep(file), store, data_roots(None, {})).plan
+    assert [end.iteration for end in plan.ends.values()] == [2]
+    ENDS.write(store, "s", [*plan.ends.values()])
+    results = open_results(store, "s")
+    (cells,) = results.paper_table().cells
+    assert [(cell and cell.mean, cell and cell.note) for cell in cells] == [
+        (0.9, None),
+        (None, "stopped"),
+    ]
+    outcomes = [is_outcome(line, line.iterations[-1]) for line in results.record.lineages]
+    assert outcomes == [False, True]
+    # Rules do not tell lineages apart: sweeps with other ones are one with this.
+    prune = {"iterations": 9}
+    free = sweep_file(tmp_path, name="free", methods=[imp], seeds=[1], prune=prune)
+    measured(tmp_path, free, lambda line, t: {"density": 0.5**t})
+    both = open_results(store, "s", "free")
+    assert {*both.labels.values()} == {"imp density=0.1", "imp density=0.5"}
 
 
 @pytest.mark.parametrize(("stop", "said"), [

@@ -32,6 +32,11 @@ def data() -> DeviceData:
     return DeviceData.of(load_dataset(DIGITS, ROOTS), CPU)
 
 
+def config_of(function: Any) -> Any:
+    """The config class of a function that is a rule."""
+    return function.config
+
+
 def rule(when: str, **options: Any) -> StopRule:
     return Pruning.model_validate({"stop": {"when": when, **options}}).stop[0]
 
@@ -249,10 +254,10 @@ def test_a_rule_of_ones_own(whole: Path) -> None:
         store = Store(str(whole))
         return end_of(replace(ruled, cell=cell), Measured(store, stored_files(store)))
 
-    found = end(vars(heavier)["config"](name="heavier", than=0.5))
+    found = end(config_of(heavier)(name="heavier", than=0.5))
     assert found is not None
     assert (found.iteration, found.why) == (2, "heavier: 3 rows")
     with pytest.raises(PluginError, match="odd gives bool; it must be why"):
-        end(vars(odd)["config"](name="odd"))
+        end(config_of(odd)(name="odd"))
     with pytest.raises(PluginError, match="broken: KeyError: 'no such column'"):
-        end(vars(broken)["config"](name="broken"))
+        end(config_of(broken)(name="broken"))
