@@ -1,6 +1,6 @@
 """The JSON files of a sweep's records: each has one type that it is written from and read into."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,13 +38,18 @@ class RecordFile(Generic[Contents]):
         """The file that one run writes alone; the one that names none is of those that are over."""
         return replace(self, name=f"{self.name.removesuffix('.json')}-{run}.json")
 
-    def each(self, store: Store, sweep: str) -> "list[RecordFile[Contents]]":
+    def each(
+        self, store: Store, sweep: str, names: Collection[str] | None = None
+    ) -> "list[RecordFile[Contents]]":
         """The files of runs, the newest first; last that of runs that are over, so that what goes
-        there while the others are read is not missed."""
+        there while the others are read is not missed. `names` are those of the folder, where they
+        are known."""
+        names = store.names(sweep_path(sweep)) if names is None else names
         begins = f"{self.name.removesuffix('.json')}-"
-        names = [name for name in store.names(sweep_path(sweep)) if name.startswith(begins)]
-        own = [replace(self, name=name) for name in names if name.endswith(".json")]
-        return [*reversed(own), self]
+        own = [name for name in names if name.startswith(begins) and name.endswith(".json")]
+        if not own and self.name not in names:
+            return []
+        return [*(replace(self, name=name) for name in sorted(own, reverse=True)), self]
 
     def run_in(self, name: str) -> str | None:
         """The run whose file of this kind `name` is; None when it is of none."""

@@ -31,7 +31,7 @@ def new_run() -> str:
 def last_heard(store: Store, sweep: str) -> dict[str, Heartbeat]:
     """The last sign of life of the sweep's runs in flight, and of those whose records still lie
     beside theirs, by their ids, the oldest first. One that cannot be read is none."""
-    runs = sorted(_runs(store, sweep, (RUN,)))
+    runs = sorted(_runs(store.names(sweep_path(sweep)), (RUN,)))
     found = {run: _readable(RUN.of(run), store, sweep) for run in runs}
     return {run: beat for run, beat in found.items() if beat is not None}
 
@@ -83,28 +83,36 @@ def _fold(
     for them. Who is killed in the middle has moved some of it twice, which shows once.
     """
     with alone(store, sweep):
-        ended = _runs(store, sweep, OWN) - {begun} - runs_at_work(store, sweep).keys()
+        names = store.names(sweep_path(sweep))
+        ended = _runs(names, OWN) - {begun} - runs_at_work(store, sweep).keys()
         over = sorted(ended, reverse=True)
-        beats = _told(RUN, store, sweep, over)
+
+        def told_by_all(kind: RecordFile[Contents]) -> list[Contents]:
+            """What can be read of what they wrote, the newest first, and last of what is kept."""
+            there = [file for file in _files(kind, over) if file.name in names]
+            found = [_readable(file, store, sweep) for file in there]
+            return [each for each in found if each is not None]
+
+        beats = told_by_all(RUN)
         if beats:
             with suppress(OSError):  # it costs a view of the past, and no result
                 RUN.write_if_other(store, sweep, max(beats, key=lambda beat: beat.at))
-        failures = each_once(_told(FAILURES, store, sweep, over))
+        failures = each_once(told_by_all(FAILURES))
         FAILURES.write_if_other(store, sweep, [each for each in failures if kept(each)])
-        told = by_lineage(_told(ENDS, store, sweep, over)).values() if found is None else found
-        if told or store.exists(ENDS.path(sweep)):
+        told = by_lineage(told_by_all(ENDS)).values() if found is None else found
+        if told or ENDS.name in names:
             ENDS.write_if_other(store, sweep, [*told])
-        if spent := by_run(_told(SPENDING, store, sweep, over)):
+        if spent := by_run(told_by_all(SPENDING)):
             SPENDING.write_if_other(store, sweep, spent)
         _set_damaged_aside(store, sweep, over)
-        runs = [each for told in _told(PROVENANCE, store, sweep, over) for each in told]
+        runs = [each for told in told_by_all(PROVENANCE) for each in told]
         if runs:
             heard = {run: _readable(RUN.of(run), store, sweep) for run in over}
             PROVENANCE.write_if_other(store, sweep, by_start(_heard(each, heard) for each in runs))
-        for run in over:
-            for kind in OWN:
-                with suppress(OSError):  # what cannot be deleted is moved again
-                    store.delete_file(kind.of(run).path(sweep))
+        own = (kind.of(run) for run in over for kind in OWN)
+        for file in (file for file in own if file.name in names):
+            with suppress(OSError):  # what cannot be deleted is moved again
+                store.delete_file(file.path(sweep))
 
 
 def _heard(each: Provenance, heard: Mapping[str, Heartbeat | None]) -> Provenance:
@@ -121,22 +129,13 @@ def _set_damaged_aside(store: Store, sweep: str, over: Sequence[str]) -> None:
             store.set_aside(file.path(sweep))
 
 
-def _runs(store: Store, sweep: str, kinds: Iterable[RecordFile[Any]]) -> set[str]:
-    """The ids of the runs that have a file of one of the `kinds`."""
-    names = store.names(sweep_path(sweep))
+def _runs(names: Iterable[str], kinds: Iterable[RecordFile[Any]]) -> set[str]:
+    """The ids of the runs that have a file of one of the `kinds` among `names`."""
     return {run for kind in kinds for name in names if (run := kind.run_in(name)) is not None}
 
 
 def _files(kind: RecordFile[Contents], runs: Iterable[str]) -> list[RecordFile[Contents]]:
     return [*(kind.of(run) for run in runs), kind]
-
-
-def _told(
-    kind: RecordFile[Contents], store: Store, sweep: str, runs: Iterable[str]
-) -> list[Contents]:
-    """What can be read of what `runs` wrote, in their order, and last of what is kept."""
-    found = [_readable(file, store, sweep) for file in _files(kind, runs)]
-    return [each for each in found if each is not None]
 
 
 def _readable(file: RecordFile[Contents], store: Store, sweep: str) -> Contents | None:

@@ -12,7 +12,7 @@ from orchestrator.records.heartbeat import RUN, Heartbeat, joined
 from orchestrator.records.labels import labels, lineage_labels
 from orchestrator.records.sweep import LineageRecord, NoSuchSweep, SweepRecord, existing_sweep
 from trainables.lineage.ending import End
-from trainables.store import Damaged, Store
+from trainables.store import Damaged, Store, sweep_path
 
 Contents = TypeVar("Contents")
 
@@ -105,10 +105,11 @@ class Signs:
 def signs_of(store: Store, name: str) -> Signs:
     """The signs of the sweep `name`, as they are now."""
     damage: list[str] = []
-    beats = _told(RUN, store, name, damage)
+    names = store.names(sweep_path(name))
+    beats = _told(RUN, store, name, names, damage)
     runs = tuple(sorted((beat for beat in beats if beat.is_at_work), key=lambda beat: beat.at))
-    failures = each_once(_told(FAILURES, store, name, damage))
-    ends = by_lineage(_told(ENDS, store, name, damage))
+    failures = each_once(_told(FAILURES, store, name, names, damage))
+    ends = by_lineage(_told(ENDS, store, name, names, damage))
     last = joined(runs) if runs else max(beats, key=lambda beat: beat.at, default=None)
     return Signs(last, tuple(failures), tuple(damage), runs, ends)
 
@@ -170,10 +171,16 @@ def left_undone(
     return tuple(failure for failure in failures if failure.lineage not in done)
 
 
-def _told(kind: RecordFile[Contents], store: Store, name: str, damage: list[str]) -> list[Contents]:
-    """What the sweep's runs have written, the newest first."""
+def _told(
+    kind: RecordFile[Contents],
+    store: Store,
+    name: str,
+    names: Collection[str],
+    damage: list[str],
+) -> list[Contents]:
+    """What the sweep's runs have written in files with `names`, the newest first."""
     found = []
-    for file in kind.each(store, name):
+    for file in kind.each(store, name, names):
         try:
             found.append(file.read(store, name))
         except Damaged as error:

@@ -371,6 +371,15 @@ def _check_rows(spec: SweepSpec) -> None:
 
 
 def _check_ablations(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
+    ends = {"prune.stop": any(prune.stop for prune in spec.prune),
+            "budget.rank": spec.budget is not None and spec.budget.rank is not None}  # fmt: skip
+    for what, may_end in ends.items():
+        if spec.ablations and may_end:
+            raise PlanError(
+                f"ablations branch off iterations that {what} may leave untrained; put them in a "
+                "sweep of their own on this storage, which trains nothing again, or remove one",
+                ("ablations",),
+            )
     info = {dataset.config: dataset.info for dataset in datasets}
     distinct = {(cell.dataset, cell.train, cell.method, cell.ablation) for cell in cells(spec)}
     for dataset, recipe, method, ablation in distinct:

@@ -217,7 +217,7 @@ class SweepSpec(Config):
     train: Annotated[tuple[Recipe, ...], Distinct] = (Recipe(),)
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
-    ablations: Annotated[tuple[AblationConfig, ...], Distinct] = ()
+    ablations: Annotated[tuple[AblationConfig, ...], Listed, Distinct] = ()
     measures: Annotated[tuple[MeasureConfig, ...], Listed, Distinct] = ()
     exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
@@ -305,8 +305,9 @@ def section_grids(data: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Gr
     """
     kinds = {name: get_args(SweepSpec.model_fields[name].annotation)[0] for name in AXES}
     written = {name: data[name] for name in kinds if name in data}
-    if written.get("measures") == []:
-        del written["measures"]  # as a sweep's record has it where nothing is measured
+    for name in ("ablations", "measures"):
+        if written.get(name) == []:
+            del written[name]  # as a sweep's record has it where there are none
     if isinstance(written.get("seeds"), Mapping):
         written["seeds"] = _counted_seeds(written["seeds"])
     return {name: grid(kinds[name], raw, (name,), catalogue) for name, raw in written.items()}

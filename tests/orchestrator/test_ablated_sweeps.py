@@ -179,6 +179,25 @@ def test_the_last_iteration_and_its_number_are_one() -> None:
     assert (error.value.field, error.value.repeats) == (("ablations", 1), ("ablations", 0))
 
 
+@pytest.mark.parametrize(
+    ("what", "options"),
+    [
+        (
+            "prune.stop",
+            {"prune": {"iterations": 2, "stop": {"when": "density_below", "value": 0.5}}},
+        ),
+        ("budget.rank", {"budget": {"rank": {"after_iterations": 1, "keep": 0.5}}}),
+    ],
+)
+def test_what_may_never_be_trained_has_no_ablations(what: str, options: dict[str, Any]) -> None:
+    spec = spec_of(methods=["sap"], ablations=["reinit"], **options)
+    with pytest.raises(
+        PlanError, match=f"{what} may leave untrained; put them in a sweep"
+    ) as error:
+        sweep_lineages(spec, resolve_datasets(spec, ROOTS))
+    assert error.value.field == ("ablations",)
+
+
 def test_a_mask_that_does_not_fit_a_dataset_is_refused(tmp_path: Path) -> None:
     ablations = [{"name": "transport", "dataset": "mnist"}]
     sweep_file(tmp_path, ablations=ablations, prune={"iterations": 1}, methods=["one_shot"])
