@@ -90,16 +90,17 @@ def _written(ticket: Ticket, folder: Path) -> list[Path]:
 def _about(ticket: Ticket) -> dict[str, Any]:
     """Which network this is, and what its inputs have to be; null where no record says it."""
     line = ticket.lineage
-    given = line.config["dataset"].get("normalize")
+    given = line.trained_on.get("normalize")
     known = line.dataset and line.dataset.normalized and asdict(line.dataset.normalized)
     return {
         "sweep": line.sweep.name,
         "lineage": line.id,
         "iteration": ticket.iteration,
         "key": ticket.key,
-        "dataset": line.config["dataset"],
+        "dataset": line.trained_on,
         "model": line.config["model"],
         "method": line.config["method"],
+        **({"ablation": line.config["ablation"]} if "ablation" in line.config else {}),
         "seed": line.config["seed"],
         "input": INPUT,
         "input_shape": line.dataset and line.dataset.info.shape,

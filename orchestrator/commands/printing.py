@@ -91,7 +91,7 @@ def show_plan(planned: PlannedSweep, out: Console, as_json: bool, *, listed: boo
     if plan.rung:
         table.add_row("rank", rung_line(plan.rung))
     if planned.spec.measures:
-        table.add_row("measurements", f"{len(plan.to_measure)} to make")
+        table.add_row("measurements", f"{most}{len(plan.to_measure)} to make")
     table.add_row("time", time)
     if seconds and cost:
         hours = f"{cost.hours:.1f}" if cost.hours >= 0.1 else f"{cost.hours:.2g}"

@@ -36,6 +36,7 @@ def list_(
         "losses",
         "augmentations",
         "stop_rules",
+        "measures",
         "sweeps",
         "examples",
     ],

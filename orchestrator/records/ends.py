@@ -56,6 +56,8 @@ def _until(line: LineageRecord, end: End | None) -> LineageRecord:
         keys=line.keys[:length],
         pruned=line.pruned and line.pruned[:length],
         stopped=end.why,
+        measurements=tuple(m for m in line.measurements or () if m.iteration <= end.iteration)
+        or None,
     )
 
 

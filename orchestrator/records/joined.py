@@ -16,7 +16,7 @@ NAMES = frozenset(f"{section}.name" for section in SECTIONS)
 ITERATIONS, SWEEP = "prune.iterations", "sweep"
 """Told where labels would be the same without."""
 
-UNTOLD = frozenset({*NAMES, ITERATIONS, "prune.stop"})
+UNTOLD = frozenset({*NAMES, ITERATIONS, "prune.stop", "ablation.name"})
 
 Values = Mapping[str, Mapping[str, Any]]
 """By the dotted name of a parameter and the id of a lineage."""
@@ -33,7 +33,7 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     parts = _without_repetitions(records)
     lines = [line for part in parts for line in part.lineages]
     swept = [name for part in parts for name in part.swept]
-    differing = [name for section in SECTIONS for name in _differing(section, lines)]
+    differing = [n for each in (*SECTIONS, "ablation") for n in _differing(each, lines)]
     names = [n for n in dict.fromkeys([*swept, *differing]) if n not in UNTOLD]
     joined = _joined(parts, {name: _values(name, lines) for name in names})
     lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
@@ -59,8 +59,12 @@ def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
     for line in (line for record in records for line in record.lineages):
         if line.id not in longest or len(line.keys) > len(longest[line.id].keys):
             longest[line.id] = line
-    # What a method makes nothing of, such as the scope, is in ids and in no key.
-    once = {line.keys: line for line in reversed(longest.values())}
+    # What a method makes nothing of, such as the scope, is in ids and in no key. Where lineages
+    # have ended, methods may differ in what did not come to be.
+    once = {
+        (line.keys, canonical_json(line.config["method"])): line
+        for line in reversed(longest.values())
+    }
     kept = {id(line) for line in once.values()}
     return [
         replace(record, lineages=tuple(line for line in record.lineages if id(line) in kept))
@@ -113,7 +117,9 @@ def _at(name: str, line: LineageRecord) -> Any:
 
 
 def _differing(section: str, lines: Sequence[LineageRecord]) -> Iterator[str]:
-    yield from _differing_in(section, [line.config[section] for line in lines])
+    yield from _differing_in(
+        section, [line.config[section] for line in lines if section in line.config]
+    )
 
 
 def _differing_in(name: str, values: Sequence[Any]) -> Iterator[str]:

@@ -14,9 +14,12 @@ PUBLISHED = RecordFile("published.json", TypeAdapter(list[PublishedValue]))
 
 
 def published_cell(line: LineageRecord) -> PublishedCell | None:
-    """The cell of a lineage; None when its method aims at no density."""
-    density = line.config["method"].get("density")
-    if density is None:
+    """The cell of a lineage; None when its method aims at no density, or does what no published
+    value is of."""
+    method = line.config["method"]
+    density = method.get("density")
+    other = "layer_densities" in method or "rewound" in (method.get("rewind") or {})
+    if density is None or other or "ablation" in line.config:
         return None
     cell = identity_row("", line) | {"density": density}
     return PublishedCell(**{name: cell[name] for name in PublishedCell._fields})

@@ -61,6 +61,11 @@ class StoredLineage:
         return self.record.config
 
     @property
+    def trained_on(self) -> dict[str, Any]:
+        """The identity of the dataset that it trains on: its cell's, or where its ablation goes."""
+        return trained_on(self.config)
+
+    @property
     def iterations(self) -> tuple[int, ...]:
         return self.record.iterations
 
@@ -99,7 +104,7 @@ class StoredLineage:
         """Its dataset, looked for as `run` does. Raises NoTicket and DatasetNotFound."""
         config = self._config("dataset", DatasetConfig, **self._beside_content())
         roots = data_roots(data_root or self.sweep.spec.get("data_root"), os.environ)
-        if identity(config, describe_dataset(config, roots)) != self.config["dataset"]:
+        if identity(config, describe_dataset(config, roots)) != self.trained_on:
             raise NoTicket(f"the dataset {config.name} that is here is not the one of {self.id}")
         return DeviceData.of(load_dataset(config, roots), torch.device(device))
 
@@ -112,7 +117,7 @@ class StoredLineage:
 
     def _config(self, section: str, kind: Any, **more: Any) -> Any:
         """The config that a section of the lineage's own is the identity of."""
-        given = self.config[section]
+        given = self.trained_on if section == "dataset" else self.config[section]
         known = {name: value for name, value in given.items() if name not in NO_OPTIONS}
         at = f"the {section} {given['name']} of {self.id}"
         try:
@@ -167,8 +172,13 @@ class Ticket:
 
     def initial(self) -> State:
         """The state dict w_init that the lineage began with, dense, whatever it rewinds to. Raises
-        NoTicket, where it is not stored and cannot be made here, and Damaged."""
+        NoTicket, where it is not stored and cannot be made here, and of ablations; and Damaged."""
         config = self.lineage.config
+        if "ablation" in config:
+            raise NoTicket(
+                f"{self.lineage.id} is an ablation, which may begin with other weights than the "
+                "lineage that it branches off; ask that one for its initial weights"
+            )
         try:
             return read_tensors(self.lineage.store, initial_path(config))
         except NotCommitted:
@@ -189,6 +199,11 @@ class Ticket:
         return row
 
 
+def trained_on(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the dataset that a lineage trains on."""
+    return config.get("ablation", {}).get("dataset") or config["dataset"]
+
+
 def initial_path(config: Mapping[str, Any]) -> str:
     """Of the snapshot of w_init: it belongs to the trunk, trained or not."""
     trunk = {"recipe": config["train"]} | {n: config[n] for n in ("dataset", "model", "seed")}
@@ -206,7 +221,7 @@ def stored_lineages(
     for part in sweep.parts:
         known = recorded_datasets(store, part.name)
         for line in part.lineages:
-            datasets[line.id] = known.get(canonical_json(line.config["dataset"]))
+            datasets[line.id] = known.get(canonical_json(trained_on(line.config)))
     return [
         StoredLineage(store, sweep, line, names[line.id], datasets[line.id], catalogue)
         for line in chosen
@@ -295,7 +310,7 @@ class _Splits:
             raise ValueError(f"no split {self.split!r}; choose one of {', '.join(SPLITS)}")
 
     def of(self, line: StoredLineage) -> Examples:
-        key = canonical_json(line.config["dataset"])
+        key = canonical_json(line.trained_on)
         if key not in self.loaded:
             found = getattr(line.data(self.device, self.data_root), self.split)
             if found is None:

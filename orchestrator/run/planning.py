@@ -167,6 +167,7 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
         measured = lineage_measurements(measures, steps, keys)
         lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, elsewhere, measured))
     _check_measures(spec, lineages)
+    _check_rung(spec, lineages)
     return tuple(lineages)
 
 
@@ -401,7 +402,8 @@ def _ablation_mistakes(spec: SweepSpec, cell: Cell) -> Iterator[None]:
         ablation = cell.ablation
         assert ablation is not None
         at = "" if ablation.at is None else f", ablation.at: {ablation.at}"
-        where = f"{{method: {cell.method.name}, ablation: {ablation.name}{at}}}"
+        seed = f", seed: {cell.seed}" if ablation.name == "transport" else ""
+        where = f"{{method: {cell.method.name}, ablation: {ablation.name}{at}{seed}}}"
         raise PlanError(
             f"{ablation.name} of {cell.method.name}: {error}; correct it, or exclude it there: "
             f"exclude: [{where}]",
@@ -455,7 +457,24 @@ def _check_rank(spec: SweepSpec) -> None:
         )
 
 
+def _check_rung(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
+    rank = spec.budget and spec.budget.rank
+    last = max(step.iteration for lineage in lineages for step in lineage.steps)
+    if rank is not None and rank.after_iterations >= last:
+        raise PlanError(
+            f"after iteration {rank.after_iterations} nothing goes on, since the last one is "
+            f"{last}; choose an earlier one",
+            ("budget", "rank", "after_iterations"),
+        )
+
+
 def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
+    if spec.measures and spec.budget is not None and spec.budget.limits:
+        raise PlanError(
+            "measures are made once a lineage is trained, which a spent budget does not come to; "
+            "train it first, and then measure without the limits of the budget",
+            ("measures",),
+        )
     measured = {id(each.measure) for line in lineages for each in line.measurements}
     for number, measure in enumerate(spec.measures):
         if id(measure) not in measured:

@@ -160,7 +160,9 @@ def _has_ended(lineage: Lineage, iteration: int, ends: Mapping[str, End]) -> boo
 
 def _until(lineage: Lineage, iteration: int) -> Lineage:
     length = sum(step.iteration <= iteration for step in lineage.steps)
-    return replace(lineage, steps=lineage.steps[:length], keys=lineage.keys[:length])
+    # What is to be measured is known when all rungs are decided.
+    steps, keys = lineage.steps[:length], lineage.keys[:length]
+    return replace(lineage, steps=steps, keys=keys, measurements=())
 
 
 def rung_line(rung: Rung) -> str:

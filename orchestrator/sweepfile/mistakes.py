@@ -78,6 +78,8 @@ def _is_made(details: ErrorDetails, path: Path, document: Document) -> bool:
     conditions fit."""
     if details["type"] == "missing":
         return document.at(path) is not None or path in document.values
+    if details["type"] == "no_budget":
+        return bool(document.at(path))
     return details["type"] in _HIDING and path[:1] in CONDITIONS
 
 
@@ -168,7 +170,9 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     if kind == "unknown_name":
         return unknown(context["tag"], context["known"], _noun(path))
     if kind == "no_name":
-        return f"needs a name: which {_noun(path)}? Add {context['key']}: …"
+        if context["key"] != "name":
+            return f"say which {_noun(path)}: add {context['key']}: …"
+        return f"needs a name: which {_noun(path)}? Add name: …"
     if kind == "literal_error":
         return unknown(value, _quoted(context["expected"]), "value")
     if kind == "float_type" and isinstance(value, int) and not isinstance(value, bool):
@@ -199,7 +203,9 @@ _LIMITS = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
 }
-_NOUNS = {"methods": "method", "ablations": "ablation", "measures": "measure"}
+_NOUNS = {
+    "methods": "method", "ablations": "ablation", "measures": "measure", "stop": "stop rule",
+}  # fmt: skip
 _SHARES = ("density", "ratio")
 
 

@@ -12,13 +12,16 @@ from asking import ask, refused
 from measured import measured, sweep_file
 from stored import snapshots_of, store_sweep
 
+from orchestrator.records.joined import join
 from orchestrator.records.labels import labels
+from orchestrator.records.published import published_cell
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.query import answer
 from orchestrator.results.sweep_tables import QueryError
+from orchestrator.results.tickets import NoTicket
 from orchestrator.run.datasets import load_datasets, resolve_datasets
 from orchestrator.run.planning import PlanError, branch_points, make_plan, sweep_lineages
 from orchestrator.storage.naming import named_by
@@ -117,6 +120,26 @@ def test_cells_that_differ_in_what_a_method_makes_nothing_of_have_ablations_each
     assert len(make_plan(found, lambda key: None).to_train) == 2
 
 
+def test_sweeps_as_one_tell_their_ablations_apart() -> None:
+    parts = []
+    for name, seed, step in (("a", 0, 0), ("b", 1, 2)):
+        spec = spec_of(
+            name=name, seeds=[seed], methods=["lottery_ticket"],
+            ablations=[{"name": "rewind_lr", "step": step}],
+        )  # fmt: skip
+        parts.append(record_sweep(spec, sweep_lineages(spec, resolve_datasets(spec, ROOTS))))
+    joined = join(parts)
+    ablated = [line.id for line in joined.lineages if "ablation" in line.config]
+    assert len({labels(joined)[id] for id in ablated}) == 2
+
+
+def test_no_published_value_is_of_an_ablation() -> None:
+    snip = {"name": "snip", "density": 0.2}
+    spec = spec_of(methods=[snip, snip | {"layer_densities": "erk"}], ablations=["reinit"])
+    record = record_sweep(spec, sweep_lineages(spec, resolve_datasets(spec, ROOTS)))
+    assert sum(published_cell(line) is not None for line in record.lineages) == len(spec.seeds)
+
+
 def test_conditions_know_ablations() -> None:
     transport = {"ablation": "transport", "method.p": 0.8}
     exclude = [transport, {"ablation.seed": 8}]
@@ -156,7 +179,7 @@ FILE = {"prune": {"iterations": 2}, "methods": ["one_shot", {"name": "snip", "de
         ([{"name": "reinit", "at": 2}], "reinit of snip: there is no iteration 2 to branch off: it "
          "has 1 to 1; correct it, or exclude it there: exclude: [{method: snip, ablation: reinit, "
          "ablation.at: 2}]"),
-        ([{"name": "transport", "seed": 0}], "the mask of seed 0 on digits is from there"),
+        ([{"name": "transport", "seed": 0}], "seed 0 on digits is where the mask was found"),
         ([{"name": "reinit", "at": [1, 1]}], "1 is listed twice"),
         ([{"name": "rewind_lr", "step": 99999}], "step 99999 is past the end of training"),
         (["reinit", {"name": "reinit"}], "means the same as ablations.0"),
@@ -263,6 +286,22 @@ def test_the_example_keeps_the_weights_that_it_says(example: Results) -> None:
         files = example.store.manifest(iteration_path(line.keys[-1]))["files"]
         assert WEIGHTS in files
         assert MASK in files
+
+
+def test_tickets_know_where_an_ablation_was_trained(example: Results) -> None:
+    reinit = example.lineage(method="lottery_ticket", ablation="reinit", seed=0)
+    with pytest.raises(NoTicket, match="is an ablation, which may begin with other weights"):
+        reinit[-1].initial()
+    assert reinit.trained_on == reinit.config["dataset"]
+    moved = [
+        line for line in example.record.lineages
+        if line.config.get("ablation", {}).get("dataset", {}).get("subset") == 700
+    ]  # fmt: skip
+    assert moved
+    for line in moved:
+        there = example.lineage(line.id).trained_on
+        assert there["subset"] == 700
+        assert there != line.config["dataset"]
 
 
 def test_ablations_stand_beside_what_they_are_of(example: Results) -> None:

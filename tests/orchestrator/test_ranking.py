@@ -10,9 +10,10 @@ from smallest import SWEEP as SMALLEST
 from stored import lineages_of, store_sweep
 from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, write
 
-from orchestrator.records.ends import read_ends
+from orchestrator.records.ends import read_ends, until_ends
+from orchestrator.records.recording import record_sweep
 from orchestrator.records.rungs import RUNG, Ranked, read_rung
-from orchestrator.run.planning import make_plan
+from orchestrator.run.planning import PlanError, make_plan
 from orchestrator.run.ranking import Rung, decide, ranked
 from orchestrator.sweepfile.spec import Rank, SweepSpec
 from trainables.lineage.ending import End, rules_of
@@ -63,6 +64,36 @@ def rung_of(lineages: tuple[Lineage, ...], store: Store, **ends: End) -> Rung:
     _, rung = ranked(RANK, lineages, ends, store, "halved")
     assert rung is not None
     return rung
+
+
+def test_what_is_measured_waits_for_the_last_rung(store: Store) -> None:
+    measured = lineages_of(SweepSpec.model_validate(SWEEP | {"measures": ["lmc_consecutive"]}))
+    assert all(line.measurements for line in measured)
+    rung = rung_of(measured, store)
+    assert all(not rung.until(line).measurements for line in measured)
+
+
+def test_what_is_measured_of_a_lineage_ends_with_it() -> None:
+    spec = SweepSpec.model_validate(SWEEP | {"measures": ["lmc_consecutive"]})
+    lineages = lineages_of(spec)
+    record, first = record_sweep(spec, lineages), lineages[0]
+    end = End(first.id, 2, first.keys[2], rules_of(first.cell.prune), "x")
+    ended, *others = until_ends(record, {first.id: end}).lineages
+    assert [each.iteration for each in ended.measurements or ()] == [1, 2]
+    assert all(len(line.measurements or ()) == 4 for line in others)
+
+
+def test_a_rung_that_is_never_reached_is_refused() -> None:
+    budget = {"rank": {"after_iterations": 4, "keep": "1/2"}}
+    with pytest.raises(PlanError, match="after iteration 4 nothing goes on") as error:
+        lineages_of(SweepSpec.model_validate(SWEEP | {"budget": budget}))
+    assert error.value.field == ("budget", "rank", "after_iterations")
+
+
+def test_a_budget_that_ends_has_no_measures() -> None:
+    budget = {"trainings": 5}
+    with pytest.raises(PlanError, match="without the limits of the budget"):
+        lineages_of(SweepSpec.model_validate(SWEEP | {"budget": budget, "measures": ["lmc"]}))
 
 
 def test_the_best_means_go_on(lineages: tuple[Lineage, ...], store: Store) -> None:

@@ -213,7 +213,7 @@ def test_what_was_stopped_above_its_density_has_no_value_there(tmp_path: Path) -
      "accuracy_below of validation needs a held-out part of digits; set dataset.holdout"),
     ({"when": "accuracy_below"}, "prune.stop.0.value: is missing; add value: …"),
     ({"when": "acuracy_below", "value": 0.5}, 'did you mean "accuracy_below"?'),
-    ({"value": 0.5}, "needs a name: which stop? Add when: …"),
+    ({"value": 0.5}, "say which stop rule: add when: …"),
     ({"when": "ratio_below", "valu": 0.5}, 'unknown key "valu"; did you mean "value"?'),
     ([{"when": "ratio_below", "value": [0.1, 0.2]}], "this cannot be an axis, give one value"),
 ])  # fmt: skip

@@ -173,12 +173,12 @@ KEYS = {
 }  # fmt: skip
 
 
-def test_without_an_iteration_the_last_is_meant_and_an_id_stays_the_same() -> None:
+def test_without_an_iteration_the_last_is_meant() -> None:
     short, long = lineage(iterations=2), lineage(iterations=3)
     assert of(short, "reinit").keys[:-1] == short.keys
     assert of(long, "reinit").keys[:-1] == long.keys
     assert of(short, "reinit").own_keys == of(long, "reinit", at=2).own_keys
-    assert of(short, "reinit").id == of(long, "reinit").id != short.id
+    assert of(short, "reinit").id == of(long, "reinit", at=2).id != of(long, "reinit").id
     assert len({short.id, *(of(short, name).id for name in EVERY)}) == 1 + len(EVERY)
 
 
@@ -195,7 +195,14 @@ def test_a_config_says_what_it_is_and_that_of_others_nothing() -> None:
     [
         (None, "reinit", {"at": 3}, "no iteration 3 to branch off: it has 1 to 2"),
         (method("snip", density=0.5), "finetune", {}, "snip prunes initial weights"),
-        (None, "transport", {"seed": 0}, "the mask of seed 0 on digits is from there"),
+        (None, "transport", {"seed": 0}, "seed 0 on digits is where the mask was found"),
+        (
+            method("lottery_ticket", rewind={"rewound": "learning_rate"}),
+            "transport",
+            {"seed": 3},
+            "goes on from trained weights",
+        ),
+        (method("imp", density=0.2, data="random"), "finetune", {}, "trained on noise"),
     ],
 )
 def test_what_means_nothing_is_refused(
@@ -319,7 +326,7 @@ def test_at_initialization(how: Any, name: str, data: DeviceData, tmp_path: Path
                        masks[0][n].float().mean() < 0.3)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["invert_scores", "finetune", "transport"])
+@pytest.mark.parametrize("name", ["invert_scores", "transport"])
 def test_of_a_mask_that_was_found_on_noise_and_is_trained_again(
     name: str, data: DeviceData, tmp_path: Path
 ) -> None:
@@ -419,6 +426,45 @@ def test_batchnorm_goes_on_from_trained_statistics(data: DeviceData, tmp_path: P
     assert buffers
     steps = there.weights[-1][buffers[0].replace("running_mean", "num_batches_tracked")]
     assert int(steps) == STEPS_PER_EPOCH + 1
+
+
+@pytest.mark.parametrize("rewound", ["learning_rate", "nothing"])
+def test_of_a_method_that_goes_on_from_trained_weights_so_does_the_ablation(
+    rewound: str, data: DeviceData, tmp_path: Path
+) -> None:
+    """Which are kept for it, and trained again where they are gone."""
+    one = lineage(method("lottery_ticket", ratio=0.3, rewind={"rewound": rewound}), iterations=2)
+    run(one, data, tmp_path, keep_weights="last")
+    found = of(one, "shuffle_layers")
+    assert found.weights_read(found.first_own) == {1}
+    assert missing_iterations(found, _files(tmp_path)) == [1, 3]
+    run(found, data, tmp_path, keep_weights="last", branch_points=frozenset(one.keys[1:2]))
+    there = held(found, tmp_path)
+    recipe = one.cell.train.at_last_rate() if rewound == "nothing" else one.cell.train
+    again = expected(one, data, there.masks[-1], there.weights[1], recipe=recipe, start_step=0)
+    assert same(there.weights[-1], again)
+    # New weights are trained by the whole recipe.
+    run(of(one, "reinit"), data, tmp_path)
+    drawn = initial(one, data, stream_seed(0, "ablation", "reinit"))
+    again = expected(one, data, there.masks[2], drawn, start_step=0)
+    assert same(held(of(one, "reinit"), tmp_path).weights[-1], again)
+
+
+def test_buffers_of_an_ablation_are_those_of_what_it_is_of(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    one = lineage(model=CNN, iterations=1, epochs=1)
+    one = make_lineage(
+        replace(one.cell, prune=one.cell.prune.model_copy(update={"rewind_batchnorm": False})),
+        one.dataset,
+    )
+    run(one, data, tmp_path)
+    found = of(one, "shuffle_layers")
+    assert found.weights_read(found.first_own) == {0}
+    run(found, data, tmp_path)
+    there = held(found, tmp_path)
+    counted = next(n for n in there.weights[0] if n.endswith("num_batches_tracked"))
+    assert int(there.weights[-1][counted]) == int(there.weights[1][counted]) == 2 * STEPS_PER_EPOCH
 
 
 def test_the_mask_of_one_dataset_on_another(data: DeviceData, tmp_path: Path) -> None:

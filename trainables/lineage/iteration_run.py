@@ -93,7 +93,7 @@ class IterationRun(Iteration):
         made.prune_seconds = time.perf_counter() - started
         training = self._training(model, made.masks, self.step.iteration, self.start_step)
         method, schedule = self.cell.method, None
-        if method.rewinds == "nothing" and not self._goes_on_otherwise:
+        if method.rewinds == "nothing" and (self.ablation is None or self.lineage.goes_on):
             training = replace(training, recipe=training.recipe.at_last_rate())
         if self.ablation is None:
             network = self._network(self, model, made.masks)
@@ -120,20 +120,17 @@ class IterationRun(Iteration):
         seed, t = self.lineage.cell.seed, self.step.iteration
         return ablation(Branch(masks, before, scores, ablation.name, seed, t))
 
-    @property
-    def _goes_on_otherwise(self) -> bool:
-        """Whether an ablation says itself how the trained weights are trained on."""
-        return self.ablation is not None and self.ablation.start == "trained"
-
     def _start_state(self, ablation: Ablation, model: nn.Module) -> State:
         """The weights that the ablation trains; `model` has its initial ones."""
         if ablation.start == "initial":
             return {name: each.clone() for name, each in model.state_dict().items()}
         pruned_at = self.lineage.pruned_at
-        goes_on = self.cell.method.rewinds != "weights" and self.lineage.steps[pruned_at].has_parent
-        if ablation.start == "trained" or goes_on:
+        if ablation.start == "trained":
             return self._scored_state(pruned_at)
-        return self._rewound_state()
+        scored, own = None, self.trunk == self.lineage.trunk_on(self.step.inputs)
+        if own and self.lineage.goes_on and self.lineage.steps[pruned_at].has_parent:
+            scored = self._scored_state(pruned_at)
+        return self._state_to_train(model, scored)
 
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
         """The state to train from, and the masks with the pruned model's measures."""
@@ -142,14 +139,19 @@ class IterationRun(Iteration):
         sample = self._score_sample(masks)
         made = self._measured_pruned(model, self._masks(model, masks, sample))
         made.scores = sample
+        return self._state_to_train(model, scored), made
+
+    def _state_to_train(self, model: nn.Module, scored: State | None) -> State:
+        """What the method rewinds to: w_k, with the buffers of what was `scored` or without, or
+        that itself."""
         if scored is not None and self.lineage.cell.method.rewinds != "weights":
-            return scored, made
+            return scored
         rewound = self._rewound_state()
         if scored is not None and not self.lineage.cell.prune.rewind_batchnorm:
             buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
             # Those that are not persistent are in no state.
             rewound = rewound | {name: scored[name] for name in buffers if name in scored}
-        return rewound, made
+        return rewound
 
     def _load_scored(self, model: nn.Module) -> State | None:
         """Give `model`, which has its initial weights, the state that is scored, and return it;

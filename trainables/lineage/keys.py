@@ -89,6 +89,14 @@ class Lineage:
         return pruning_index(self.steps[: self.first_own])
 
     @property
+    def goes_on(self) -> bool:
+        """Whether its ablation trains the weights that its method has scored, or their buffers."""
+        ablation, rewinds = self.cell.ablation, self.cell.method.rewinds
+        if ablation is None or ablation.start != "rewound":
+            return False
+        return rewinds != "weights" or not self.cell.prune.rewind_batchnorm
+
+    @property
     def trained_on(self) -> tuple[str, ...]:
         """The identities of its datasets as JSON, that of an ablation that goes elsewhere last."""
         elsewhere = () if self.elsewhere is None else (self.elsewhere,)
@@ -97,7 +105,9 @@ class Lineage:
     def weights_read(self, index: int) -> set[int]:
         """The indexes of the steps whose final weights the step at `index` reads."""
         ablation = self.cell.ablation
-        if self.steps[index].kind == "ablate" and ablation is not None and ablation.reads_weights:
+        if self.steps[index].kind == "ablate" and ablation is not None:
+            if not (ablation.reads_weights or self.goes_on):
+                return set()
             index = self.pruned_at
         step = self.steps[index]
         if step.kind != "prune" or not step.has_parent:
@@ -199,11 +209,11 @@ def ablated(
     """
     ablation = cell.ablation
     assert ablation is not None
-    told = ablation.identity(elsewhere)
-    changed = canonical_json({"ablation": {n: each for n, each in told.items() if n != "at"}})
-    steps, pruned = branched(steps, ablation, changed)
+    told = {n: each for n, each in ablation.identity(elsewhere).items() if n != "at"}
+    steps, pruned = branched(steps, ablation, canonical_json({"ablation": told}))
     ablation.require_fit(cell.method, pruned, cell.dataset, cell.seed)
-    return steps, f"{adds}\n{canonical_json({'ablation': told})}"
+    at = {"at": steps[-1].iteration}
+    return steps, f"{adds}\n{canonical_json({'ablation': told | at})}"
 
 
 def lineage_id(cell: Cell, trunk: str, identity: str) -> str:

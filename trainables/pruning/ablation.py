@@ -94,6 +94,8 @@ class Ablation(Entry):
             raise ValueError(
                 f"{method.name} prunes initial weights, so there are no trained ones to go on from"
             )
+        if self.start == "trained" and pruned.inputs != "real":
+            raise ValueError(f"{method.name} prunes weights that were trained on noise there")
         if self.scored and not method.has_scores:
             raise ValueError(f"{method.name} tells no scores")
 

@@ -29,8 +29,14 @@ class Transport(Ablation):
     def require_fit(self, method: Method, pruned: Step, dataset: DatasetOptions, seed: int) -> None:
         if self.seed in (None, seed) and self.dataset in (None, dataset):
             raise ValueError(
-                f"the mask of seed {seed} on {dataset.name} is from there, so that it is of other "
-                f"seeds and datasets only (seed: {seed} in a condition)"
+                f"seed {seed} on {dataset.name} is where the mask was found; name another seed "
+                "or dataset"
+            )
+
+        if method.rewinds != "weights" and pruned.scored != "init":
+            raise ValueError(
+                f"{method.name} goes on from trained weights (rewound: {method.rewinds}), which "
+                "are of one seed and dataset"
             )
 
     @property
