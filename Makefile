@@ -60,6 +60,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/overheads.py
 	$(BIN)/python benchmarks/report.py
 
 chaos: $(STAMP)

@@ -1,14 +1,13 @@
 """What a sweep costs beside its training: its start, each trial, each iteration; and memory.
 
-Sweeps of the smallest network that differ in the number of lineages and of iterations: what more
-of them take follows from the differences. CPU seconds are those of all processes, Ray's included;
-they are the ones to compare where others use the machine too. Memory is that of a worker while it
-trains one lineage of each network: what is its own (USS), and the column `peak_memory_bytes`.
+Sweeps of the smallest network that differ in the number of lineages and of iterations, one trial
+at a time: what more of them take follows from the differences, on the clock of an idle machine.
+Memory is that of a worker while it trains one lineage of each network: what is its own (USS), and
+the column `peak_memory_bytes`.
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
+from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 SWEEP = {
@@ -28,6 +29,7 @@ SWEEP = {
     "model": {"name": "mlp", "hidden": [8]},
     "train": {"epochs": 1, "batch_size": 50},
     "methods": ["lottery_ticket"],
+    "resources": {"max_concurrent": 1},
     "wandb": {"mode": "disabled"},
 }
 FEW, MANY = 2, 22
@@ -37,18 +39,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18": {"name": "resnet18"},
     "vgg19": {"name": "vgg19"},
 }
-IMAGES = (3, 32)
+SIDE = 32
 LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of a whole run: on the clock, of CPUs, and those in which it trained or pruned."""
+    """Seconds of a whole run, and those in which it trained or pruned."""
 
-    wall: float
-    cpu: float
-    trained: float
-    pruned: float
+    whole: float
+    inside: float
 
 
 def took(lineages: int, iterations: int) -> Took:
@@ -56,13 +56,11 @@ def took(lineages: int, iterations: int) -> Took:
         at = Path(folder)
         sweep = SWEEP | {"seeds": [*range(lineages)], "prune": {"iterations": iterations}}
         (at / "s.yaml").write_text(json.dumps(sweep))
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        started = time.perf_counter()
         subprocess.run([COMMAND, "run", "s.yaml"], cwd=at, check=True, capture_output=True)
-        wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        whole = time.perf_counter() - started
         rows = table(at, "overheads")
-        trained, pruned = (sum(row[n] for row in rows) for n in ("train_seconds", "prune_seconds"))
-        return Took(wall, cpu, trained, pruned)
+        return Took(whole, sum(row["train_seconds"] + row["prune_seconds"] for row in rows))
 
 
 def table(at: Path, name: str) -> list[dict[str, Any]]:
@@ -70,19 +68,17 @@ def table(at: Path, name: str) -> list[dict[str, Any]]:
 
 
 def overheads() -> None:
-    small = took(FEW, 1)
-    wide, long = took(MANY, 1), took(FEW, MANY - 1)
+    small, wide, long = took(FEW, 1), took(MANY, 1), took(FEW, MANY - 1)
     # A lineage more is a trial more, and as many iterations as it has.
     iterations = (MANY - 2) * FEW
-    per_iteration = (long.cpu - small.cpu) / iterations
-    per_trial = (wide.cpu - small.cpu) / (MANY - FEW) - 2 * per_iteration
-    inside = (long.trained + long.pruned - small.trained - small.pruned) / iterations
-    start = small.cpu - FEW * per_trial - 2 * FEW * per_iteration
-    print(f"{'start and end of a run':40} {start:8.2f} CPU s")
-    print(f"{'each trial beside its iterations':40} {1000 * per_trial:8.0f} CPU ms")
-    print(f"{'each iteration':40} {1000 * per_iteration:8.0f} CPU ms")
+    per_iteration = (long.whole - small.whole) / iterations
+    per_trial = (wide.whole - small.whole) / (MANY - FEW) - 2 * per_iteration
+    inside = (long.inside - small.inside) / iterations
+    start = small.whole - FEW * per_trial - 2 * FEW * per_iteration
+    print(f"{'start and end of a run':40} {start:8.2f} s")
+    print(f"{'each trial beside its iterations':40} {1000 * per_trial:8.0f} ms")
+    print(f"{'each iteration':40} {1000 * per_iteration:8.0f} ms")
     print(f"{'  of which training and pruning':40} {1000 * inside:8.0f} ms")
-    print(f"{'the smallest run, on the clock':40} {small.wall:8.2f} s")
 
 
 def memory(name: str) -> tuple[int, int]:
@@ -92,11 +88,10 @@ def memory(name: str) -> tuple[int, int]:
         write_images(at)
         sweep = SWEEP | {
             "name": "memory",
-            "dataset": {"name": "saved_dataset", "path": "images"},
+            "dataset": {"name": "image_folder", "path": "images"},
             "model": NETWORKS[name],
             "train": {"epochs": 1, "batch_size": 128},
             "prune": {"iterations": 1},
-            "resources": {"max_concurrent": 1},
         }
         (at / "s.yaml").write_text(json.dumps(sweep))
         run = psutil.Popen([COMMAND, "run", "s.yaml"], cwd=at, stdout=subprocess.DEVNULL)
@@ -120,19 +115,13 @@ def watch(run: psutil.Popen, largest: list[int]) -> None:
 
 
 def write_images(at: Path) -> None:
-    import numpy as np
-    from datasets import Dataset, DatasetDict, Features, Image, Value
-
     rng = np.random.default_rng(0)
-
-    def split(count: int) -> Dataset:
-        channels, side = IMAGES
-        images = [*rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8)]
-        labels = [k % 10 for k in range(count)]
-        features = Features({"image": Image(), "label": Value("int64")})
-        return Dataset.from_dict({"image": images, "label": labels}, features=features)
-
-    DatasetDict({"train": split(256), "test": split(20)}).save_to_disk(str(at / "images"))
+    for split, count in (("train", 256), ("test", 20)):
+        for number in range(count):
+            folder = at / "images" / split / str(number % 10)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
 def main() -> None:
