@@ -475,9 +475,9 @@ def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
             "train it first, and then measure without the limits of the budget",
             ("measures",),
         )
-    measured = {id(each.measure) for line in lineages for each in line.measurements}
+    chains = {line.steps for line in lineages if line.cell.ablation is None}
     for number, measure in enumerate(spec.measures):
-        if id(measure) not in measured:
+        if not any(measure.measures(steps, i) for steps in chains for i in range(len(steps))):
             raise PlanError(
                 f"{measure.name} measures no iteration of any lineage; correct its iterations, or "
                 "remove it",

@@ -59,6 +59,12 @@ def test_what_is_measured_changes_no_lineage() -> None:
     assert [(line.id, line.keys) for line in with_] == [(line.id, line.keys) for line in without]
 
 
+def test_a_measure_that_another_has_in_it_is_no_mistake() -> None:
+    all_, more = (lineages_of(spec(measures=each))
+                  for each in (["lmc"], ["lmc", {"name": "lmc", "iterations": [2]}]))  # fmt: skip
+    assert [line.measurements for line in more] == [line.measurements for line in all_]
+
+
 MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewind": 10**6}, {}, "measures.0.rewind: digits: step 1000000 is past"),
     ({"name": "lmc", "rewind": [0, 10**6]}, {}, "measures.0.rewind.1: digits: step 1000000"),

@@ -49,9 +49,11 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def capture(function: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T] | None:
+def capture(
+    what: str, function: Callable[[], T], pool: Any = None
+) -> tuple[torch.cuda.CUDAGraph, T] | None:
     """What `function` does on the device as a graph, and what it gave, which each replay writes
-    anew. None where it cannot be captured, which is told; then it has done nothing."""
+    anew. None where it cannot be captured, which is told as of `what`; then it has done nothing."""
     graph = torch.cuda.CUDAGraph()
     # Other threads of the process may use the device meanwhile.
     capturing = torch.cuda.graph(graph, pool, _side_stream(), capture_error_mode="thread_local")
@@ -59,7 +61,7 @@ def capture(function: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUD
         with capturing:
             made = function()
     except RuntimeError as error:
-        tell(f"graphs: steps are taken without graphs, since {first_line(error)}")
+        tell(f"graphs: {what} without graphs, since {first_line(error)}")
         return None
     return graph, made
 
@@ -120,7 +122,7 @@ class Graphed:
         given = [each.clone() for each in drawn]
         # No graph needs what another has left in its memory.
         pool = next((each.graph.pool() for each in self._captured.values()), None)
-        found = capture(lambda: self._take(*given), pool)
+        found = capture("steps are taken", lambda: self._take(*given), pool)
         if found is None:
             self._failed = True
             self._captured.clear()
