@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -88,6 +89,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
 
 def commits(folder: Path) -> set[str]:
     return set(store_of(folder).committed("iterations"))
+
+
+def claimed(folder: Path) -> list[Path]:
+    """The tickets of who trains something; a run claims its records as well."""
+    tickets = folder.glob("prunesweep-store/claims/*/*")
+    return [ticket for ticket in tickets if re.fullmatch("[0-9a-f]+", ticket.parent.name)]
 
 
 def assert_equal_results(one: Path, other: Path, sweep: str) -> None:

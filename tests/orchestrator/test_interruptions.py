@@ -17,6 +17,7 @@ from sweeping import (
     ONE_AT_A_TIME,
     SWEEP,
     assert_equal_results,
+    claimed,
     commits,
     run,
     start,
@@ -101,7 +102,7 @@ def test_a_run_that_is_told_to_go_leaves_all_in_order(tmp_path: Path) -> None:
     places: list[str] = []
     for tell in (tell_all, tell_the_driver):
         process = start(tmp_path, "run", str(file), own_group=True)
-        wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+        wait_for(lambda: claimed(tmp_path) != [])
         others = of_the_run(process)
         tell(process)
         out, err = process.communicate(timeout=240)
@@ -134,8 +135,8 @@ def test_a_sweep_told_to_go_again_and_again_ends_with_the_same_tables(
         for each in of_the_run(process):
             if "Trainable" in " ".join(each.cmdline()):
                 each.send_signal(signal.SIGTERM)
-        wait_for(lambda: not list(tmp_path.glob("prunesweep-store/claims/*/*")))
-        wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/*/*")) != [])
+        wait_for(lambda: claimed(tmp_path) == [])
+        wait_for(lambda: claimed(tmp_path) != [])
         tell_the_driver(process)
 
     for tell in (tell_all, tell_the_driver, tell_a_worker):
@@ -183,7 +184,7 @@ def test_a_second_interruption_ends_a_run_at_once(tmp_path: Path) -> None:
     }
     with start(tmp_path, "run", str(write(tmp_path, endless))) as process:
         try:
-            wait_for(lambda: list(tmp_path.glob("prunesweep-store/claims/[0-9a-f]*/*")) != [])
+            wait_for(lambda: claimed(tmp_path) != [])
             of_the_run = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             assert process.stderr

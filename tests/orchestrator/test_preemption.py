@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from ray_nodes import free_port, loopback_environment, wait_until_it_listens
-from sweeping import COMMAND, SWEEP, assert_equal_results, run, store_of, wait_for, write
+from sweeping import COMMAND, SWEEP, assert_equal_results, claimed, run, store_of, wait_for, write
 
 pytestmark = pytest.mark.cluster
 
@@ -79,7 +79,7 @@ def start_on(address: str, folder: Path, sweep: dict[str, Any]) -> subprocess.Po
 
 
 def wait_for_claims(folder: Path, count: int) -> None:
-    wait_for(lambda: len(list(folder.glob("prunesweep-store/claims/*/*"))) == count)
+    wait_for(lambda: len(claimed(folder)) == count)
 
 
 def test_what_is_on_a_node_that_is_drained_goes_on_elsewhere_from_where_it_was(
