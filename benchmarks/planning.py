@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from orchestrator.run.datasets import resolve_datasets
-from orchestrator.run.planning import commit_bytes, make_plan, sweep_lineages
+from orchestrator.run.planning import make_plan, sweep_lineages
+from orchestrator.run.sizes import commit_bytes
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store.artifacts import MASK, WEIGHTS

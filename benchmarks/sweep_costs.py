@@ -9,8 +9,8 @@ every GPU. Both are assumed, and not measured.
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.run.datasets import resolve_datasets
-from orchestrator.run.planning import ResolvedDataset, make_plan, sweep_lineages
+from orchestrator.run.datasets import ResolvedDataset, resolve_datasets
+from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DatasetInfo, data_roots

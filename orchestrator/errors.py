@@ -9,6 +9,20 @@ class ExportError(UserError, ValueError):
     """What was asked for is not in the store, or cannot be written where it was asked for."""
 
 
+class PlanError(UserError, ValueError):
+    """The sweep cannot be run; `field` is the path of the field at fault in the spec, `repeats`
+    that of an earlier value of its section, where it is the same as that."""
+
+    def __init__(
+        self,
+        message: str,
+        field: tuple[str | int, ...],
+        repeats: tuple[str | int, ...] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field, self.repeats = field, repeats
+
+
 class DashboardError(UserError):
     """The dashboard cannot be served; the message says why and what to do."""
 

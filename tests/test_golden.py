@@ -18,7 +18,8 @@ import pinned_numbers
 import pytest
 
 from orchestrator.results.tables import SCHEMAS
-from orchestrator.run.planning import ResolvedDataset, make_plan, sweep_lineages
+from orchestrator.run.datasets import ResolvedDataset
+from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.sweepfile.schema import sweep_schema
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import default, ledger

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.errors import PlanError
 from orchestrator.run.planned_sweep import PlannedSweep, plan_sweep
-from orchestrator.run.planning import PlanError
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DataRoots, DatasetNotFound, load_dataset
 from trainables.lineage.bench import Bench

@@ -49,7 +49,7 @@ class SweepArguments:
     @contextmanager
     def located(self) -> Iterator[None]:
         """Says of a sweep that cannot be run where the mistake was written."""
-        from orchestrator.run.planning import PlanError
+        from orchestrator.errors import PlanError
         from orchestrator.sweepfile.yaml_document import SweepFileError
         from orchestrator.sweepfile.yaml_source import locate
 

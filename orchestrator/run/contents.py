@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.run.planning import ResolvedDataset
+from orchestrator.run.datasets import ResolvedDataset
 from trainables.data.dataset import Contents, SplitContents
 from trainables.data.listing import shown
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.run.planning import (
-    Plan,
-    PlanError,
-    ResolvedDataset,
-)
+from orchestrator.errors import PlanError
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
-from trainables.data import DataRoots, Dataset, describe_dataset, identity, load_dataset
+from trainables.data import (
+    DataRoots,
+    Dataset,
+    DatasetInfo,
+    describe_dataset,
+    identity,
+    load_dataset,
+)
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A dataset of the sweep: its config, what is known of it, its identity as JSON values, and the
+    path of its field in the spec."""
+
+    config: Any
+    info: DatasetInfo
+    identity: dict[str, Any]
+    field: tuple[str | int, ...] = ("dataset", 0)
 
 
 def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset, ...]:
@@ -26,10 +42,9 @@ def resolve_datasets(spec: SweepSpec, roots: DataRoots) -> tuple[ResolvedDataset
 
 
 def load_datasets(
-    datasets: Sequence[ResolvedDataset], plan: Plan, roots: DataRoots
+    datasets: Sequence[ResolvedDataset], wanted: Collection[str], roots: DataRoots
 ) -> dict[str, Dataset]:
-    """Those that the plan trains on, by their identity as JSON; raises as `resolve_datasets`."""
-    wanted = {key for task in plan.tasks for key in task.lineage.trained_on}
+    """Those `wanted`, by their identity as JSON; raises as `resolve_datasets`."""
     arrays: dict[str, Dataset] = {}
     for found in datasets:
         key = canonical_json(found.identity)

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from orchestrator.records.datasets import DATASETS
 from orchestrator.records.probes import Probe
-from orchestrator.run.planning import Plan, ResolvedDataset, training_groups
+from orchestrator.run.datasets import ResolvedDataset
+from orchestrator.run.planning import Plan, Task
 from trainables.config import canonical_json
 from trainables.store import Damaged, Store
 from trainables.training.timing import Timing
@@ -106,6 +107,50 @@ class _Scaled:
     differing: int
     farther: float
     expected: Expected = field(compare=False)
+
+
+def training_group(config: Mapping[str, Any]) -> str:
+    """What lineages whose iterations take about the same time share: data, model and recipe.
+
+    `config` is a lineage's `config()`.
+    """
+    return canonical_json({name: config[name] for name in ("dataset", "model", "train")})
+
+
+def training_groups(tasks: Iterable[Task]) -> Iterator[tuple[Task, str]]:
+    """Each task with its training group; most have one in common, and it takes a while to make."""
+    known: dict[tuple[int, ...], str] = {}
+    for task in tasks:
+        cell = task.lineage.cell
+        same = id(task.lineage.dataset), id(cell.model), id(cell.train)
+        if same not in known:
+            known[same] = training_group(task.lineage.config())
+        yield task, known[same]
+
+
+def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int) -> float | None:
+    """Wall-clock seconds for `plan` with `concurrency` lineages at a time.
+
+    `recorded` maps training groups to the mean seconds of an iteration; None when a group that has
+    to be trained is not among them.
+    """
+    total, longest = 0.0, 0.0
+    counted: set[str] = set()
+    for task, group in training_groups(plan.tasks):
+        # In trainings: those of copies take about as long as those of iterations.
+        needed = {key: 1 for key in task.lineage.keys if key in plan.to_train} | {
+            each.key: each.measure.trainings
+            for each in task.lineage.measurements
+            if each.key in plan.to_measure
+        }
+        mine = [key for key in needed if key not in counted]
+        counted.update(mine)
+        seconds = recorded.get(group)
+        if seconds is None:
+            return None
+        total += seconds * sum(needed[key] for key in mine)
+        longest = max(longest, seconds * sum(needed.values()))
+    return max(total / concurrency, longest)
 
 
 def work(config: Mapping[str, Any]) -> dict[str, Any]:

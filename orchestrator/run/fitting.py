@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from orchestrator.run.planning import PlanError, ResolvedDataset
+from orchestrator.errors import PlanError
+from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lazy_torch import torch

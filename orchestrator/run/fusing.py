@@ -3,7 +3,8 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from orchestrator.run.planning import ResolvedDataset, Task
+from orchestrator.run.datasets import ResolvedDataset
+from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import DatasetInfo

@@ -7,10 +7,11 @@ from functools import partial
 
 from orchestrator.records.probes import Probe
 from orchestrator.run.capacity import AUTO_LARGEST, Slot, idle, on_gpus, slots
+from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.run.estimates import work
 from orchestrator.run.fusing import largest_bundles
 from orchestrator.run.machines import Cluster
-from orchestrator.run.planning import ResolvedDataset, Task
+from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
 from orchestrator.sweepfile.spec import Resources
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from orchestrator.errors import PlanError
 from orchestrator.records.datasets import DatasetRecord
 from orchestrator.records.ends import until_ends
 from orchestrator.records.plugins import changed_default, changed_entries
@@ -17,25 +18,23 @@ from orchestrator.records.versions import changed_parts
 from orchestrator.results.compacting import rows_by_key
 from orchestrator.results.tables import recorded_seconds
 from orchestrator.run.contents import dataset_lines
-from orchestrator.run.datasets import load_datasets, resolve_datasets
-from orchestrator.run.estimates import Estimates, Expected, dataset_sizes
+from orchestrator.run.datasets import ResolvedDataset, load_datasets, resolve_datasets
+from orchestrator.run.estimates import (
+    Estimates,
+    Expected,
+    dataset_sizes,
+    estimate_seconds,
+    training_group,
+)
 from orchestrator.run.fitting import check_fit
 from orchestrator.run.fusing import fusing_notices
 from orchestrator.run.machines import Cluster, this_machine
 from orchestrator.run.packing import Packing, pack
-from orchestrator.run.planning import (
-    Plan,
-    PlanError,
-    ResolvedDataset,
-    commit_bytes,
-    estimate_seconds,
-    make_plan,
-    sweep_lineages,
-    training_group,
-)
+from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.ranking import ranked
 from orchestrator.run.replacing import leaving
+from orchestrator.run.sizes import commit_bytes
 from orchestrator.run.wishes import NO_WISHES, Wishes, ranks
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
@@ -184,7 +183,7 @@ def probe_sweep(
     if not planned.plan.tasks:
         return planned
     store.require_writable()
-    arrays = load_datasets(planned.datasets, planned.plan, roots)
+    arrays = load_datasets(planned.datasets, planned.plan.trained_on, roots)
     store = mark(store)
     tasks, resources = planned.plan.tasks, spec.resources
     for probe in probe_plan(tasks, planned.datasets, resources, arrays, told):

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from orchestrator.records.probes import Probe, read_probes
+from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.run.estimates import work
 from orchestrator.run.fusing import AUTO_LARGEST, largest_bundles
-from orchestrator.run.planning import ResolvedDataset, Task
+from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
 from orchestrator.sweepfile.spec import Resources
 from trainables.config import canonical_json

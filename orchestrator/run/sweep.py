@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from orchestrator.errors import PlanError
 from orchestrator.records.damage import noted_damage
 from orchestrator.records.datasets import record_datasets
 from orchestrator.records.ends import so_far
@@ -23,7 +24,7 @@ from orchestrator.records.sweep import SweepRecord, write_sweep
 from orchestrator.records.versions import record_versions
 from orchestrator.results.compacting import compact
 from orchestrator.run.allowance import Allowance
-from orchestrator.run.datasets import load_datasets
+from orchestrator.run.datasets import ResolvedDataset, load_datasets
 from orchestrator.run.dividing import begun_at, place_among_runs
 from orchestrator.run.ending import Ending
 from orchestrator.run.expiring import expire_claims
@@ -42,14 +43,7 @@ from orchestrator.run.planned_sweep import (
     plan_lineages,
     with_costs,
 )
-from orchestrator.run.planning import (
-    Plan,
-    PlanError,
-    ResolvedDataset,
-    branch_points,
-    make_plan,
-    wanted_snapshots,
-)
+from orchestrator.run.planning import Plan, branch_points, make_plan, wanted_snapshots
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.ranking import Rung, decide
 from orchestrator.run.starting import cluster_starting
@@ -257,7 +251,7 @@ def _made_ready(
     if planned.plan.tasks and spec.name in store.names("sweeps"):
         # Data may take minutes: who looks, or asks it to stop, shall find a run in flight.
         progress.beat()
-    arrays = load_datasets(planned.datasets, planned.plan, roots)
+    arrays = load_datasets(planned.datasets, planned.plan.trained_on, roots)
     # What the run is for waits for a storage that is away; what shows it goes on without.
     progress.store = mark(store)
     store = replace(progress.store, patience_minutes=spec.store.patience_minutes)
@@ -268,7 +262,7 @@ def _made_ready(
         collected = collections(store)
         index.refresh()
         planned = replace(planned, plan=planned_again())
-        arrays = load_datasets(planned.datasets, planned.plan, roots)
+        arrays = load_datasets(planned.datasets, planned.plan.trained_on, roots)
         _write_records(planned, store, arrays)
     ends = planned.plan.ends.values()
     begin_run(store, spec.name, command, progress.run, plan.left, ends)

@@ -12,6 +12,7 @@ from asking import ask, refused
 from measured import measured, sweep_file
 from stored import snapshots_of, store_sweep
 
+from orchestrator.errors import PlanError
 from orchestrator.records.joined import join
 from orchestrator.records.labels import labels
 from orchestrator.records.published import published_cell
@@ -23,7 +24,7 @@ from orchestrator.results.query import answer
 from orchestrator.results.sweep_tables import QueryError
 from orchestrator.results.tickets import NoTicket
 from orchestrator.run.datasets import load_datasets, resolve_datasets
-from orchestrator.run.planning import PlanError, branch_points, make_plan, sweep_lineages
+from orchestrator.run.planning import branch_points, make_plan, sweep_lineages
 from orchestrator.storage.naming import named_by
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
@@ -249,7 +250,7 @@ def example(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Resul
     datasets = resolve_datasets(spec, ROOTS)
     lineages = sweep_lineages(spec, datasets)
     plan = make_plan(lineages, lambda key: None)
-    arrays = load_datasets(datasets, plan, ROOTS)
+    arrays = load_datasets(datasets, plan.trained_on, ROOTS)
     cpu = torch.device("cpu")
     data = {identity: DeviceData.of(each, cpu) for identity, each in arrays.items()}
     store, trained = Store(str(root)), 0

@@ -9,10 +9,10 @@ from asking import ask
 from PIL import Image
 from rich.console import Console
 
+from orchestrator.errors import PlanError
 from orchestrator.records.datasets import DATASETS
 from orchestrator.run import datasets
 from orchestrator.run.planned_sweep import plan_sweep
-from orchestrator.run.planning import PlanError
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.sweep import run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep

@@ -13,8 +13,7 @@ from sweeping import store_of, write
 from test_planning import lineages, plan, resolved
 
 from orchestrator.records.probes import FOLDER, Probe, read_probes, write_probe
-from orchestrator.run.estimates import Estimates, Size, dataset_sizes, work
-from orchestrator.run.planning import training_group
+from orchestrator.run.estimates import Estimates, Size, dataset_sizes, training_group, work
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
 from trainables.lineage.keys import Lineage

@@ -18,7 +18,8 @@ from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
-from orchestrator.run.planning import estimate_seconds, make_plan, training_group, wanted_snapshots
+from orchestrator.run.estimates import estimate_seconds, training_group
+from orchestrator.run.planning import make_plan, wanted_snapshots
 from orchestrator.run.queue import EXCUSED, Queue
 from orchestrator.storage.collecting import collect
 from orchestrator.storage.naming import named_by

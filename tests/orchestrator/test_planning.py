@@ -7,20 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.run.datasets import resolve_datasets
+from orchestrator.errors import PlanError
+from orchestrator.run.datasets import ResolvedDataset, resolve_datasets
+from orchestrator.run.estimates import estimate_seconds, training_group
 from orchestrator.run.planning import (
     Plan,
-    PlanError,
-    ResolvedDataset,
     Task,
-    commit_bytes,
-    estimate_seconds,
     make_plan,
-    recipe_steps,
     sweep_lineages,
-    training_group,
     wanted_snapshots,
 )
+from orchestrator.run.refusals import recipe_steps
+from orchestrator.run.sizes import commit_bytes
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage, make_lineage

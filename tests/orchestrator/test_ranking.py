@@ -10,10 +10,11 @@ from smallest import SWEEP as SMALLEST
 from stored import lineages_of, store_sweep
 from sweeping import ONE_AT_A_TIME, commits, planned, run, store_of, table, write
 
+from orchestrator.errors import PlanError
 from orchestrator.records.ends import read_ends, until_ends
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.rungs import RUNG, Ranked, read_rung
-from orchestrator.run.planning import PlanError, make_plan
+from orchestrator.run.planning import make_plan
 from orchestrator.run.ranking import Rung, decide, ranked
 from orchestrator.sweepfile.spec import Rank, SweepSpec
 from trainables.lineage.ending import End, rules_of

@@ -10,11 +10,12 @@ import torch
 from ray.cloudpickle import cloudpickle
 from ray.exceptions import RayTaskError
 
+from orchestrator.errors import PlanError
 from orchestrator.records.failures import Failure
 from orchestrator.run.capacity import slots
-from orchestrator.run.datasets import resolve_datasets
+from orchestrator.run.datasets import ResolvedDataset, resolve_datasets
 from orchestrator.run.machines import Cluster
-from orchestrator.run.planning import Plan, PlanError, ResolvedDataset, make_plan, sweep_lineages
+from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
 from orchestrator.run.tuning import raised
 from orchestrator.sweepfile.spec import Resources

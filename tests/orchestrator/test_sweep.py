@@ -10,10 +10,10 @@ from asking import ask
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 
+from orchestrator.errors import PlanError
 from orchestrator.records.plugins import record_plugins
 from orchestrator.run import planned_sweep
 from orchestrator.run.planned_sweep import plan_sweep
-from orchestrator.run.planning import PlanError
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.sweep import run_sweep
 from orchestrator.sweepfile.yaml_source import load_sweep
