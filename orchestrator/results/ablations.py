@@ -1,5 +1,6 @@
 """Ablations beside what they are of: accuracies, and whether they differ by more than noise."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -41,9 +42,9 @@ def ablation_table(
     of `metric` without and with it, and their difference, second minus first, over the seeds that
     have both, with the test of `compare`.
 
-    `iterations` has the columns of that table. A seed that lacks one of the two counts for neither,
-    and what was trained on noise has no row. Raises ValueError when `metric` is no column of
-    numbers.
+    `iterations` has the columns of that table. A seed that lacks a number for one of the two counts
+    for neither, and what was trained on noise has no row. Raises ValueError when `metric` is no
+    column of numbers.
     """
     require_metric(iterations, metric)
     measured = {(row["lineage"], row["iteration"]): row for row in _rows(iterations, metric)}
@@ -82,12 +83,16 @@ def _pairs(record: SweepRecord) -> Iterator[tuple[LineageRecord, LineageRecord]]
             yield line, found
 
 
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _told(
     found: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]], metric: str
 ) -> dict[str, Any]:
     original: Values = {seed: row[metric] for seed, row, _ in found}
     ablated: Values = {seed: row[metric] for seed, _, row in found}
-    both = [s for s in original if original[s] is not None and ablated[s] is not None]
+    both = [s for s in original if _is_number(original[s]) and _is_number(ablated[s])]
     original, ablated = ({s: of[s] for s in both} for of in (original, ablated))
     compared = compare(ablated, original)
     return {

@@ -1,11 +1,13 @@
 """Ablations in a sweep: what is planned, trained once, named, told apart and set side by side."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from asking import ask, refused
@@ -18,6 +20,7 @@ from orchestrator.records.labels import labels
 from orchestrator.records.published import published_cell
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
+from orchestrator.results.ablations import ablation_table
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.query import answer
@@ -220,6 +223,23 @@ def test_what_may_never_be_trained_has_no_ablations(what: str, options: dict[str
     ) as error:
         sweep_lineages(spec, resolve_datasets(spec, ROOTS))
     assert error.value.field == ("ablations",)
+
+
+@pytest.mark.parametrize("absent", [None, math.nan, math.inf])
+def test_a_seed_that_lacks_a_number_counts_for_neither(absent: float | None) -> None:
+    spec = spec_of(methods=["one_shot"], ablations=["reinit"], seeds=[0, 1, 2])
+    lineages = sweep_lineages(spec, resolve_datasets(spec, ROOTS))
+    losses = {(0, False): 1.0, (1, False): 2.0, (2, False): absent,
+              (0, True): 1.5, (1, True): 2.75, (2, True): 9.0}  # fmt: skip
+    rows = [
+        {"lineage": line.id, "iteration": 2, "density": 0.5,
+         "test_loss": losses[line.cell.seed, line.cell.ablation is not None]}
+        for line in lineages
+    ]  # fmt: skip
+    table = ablation_table(record_sweep(spec, lineages), pa.Table.from_pylist(rows), "test_loss")
+    (row,) = table.to_pylist()
+    assert (row["original"], row["ablated"], row["difference"]) == (1.5, 2.125, 0.625)
+    assert row["seeds"] == 2
 
 
 def test_a_mask_that_does_not_fit_a_dataset_is_refused(tmp_path: Path) -> None:
