@@ -64,7 +64,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/report.py
 
 chaos: $(STAMP)
-	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests/trainables $(BIN)/python tests/chaos/chaos.py --kills $(KILLS) \
+		$(if $(SEED),--seed $(SEED)) $(if $(STORAGE),--storage $(STORAGE))
 
 # A row of a published table, beside what is published: make reproduce TABLE="1 --dataset cifar10
 # --model resnet20 --density 0.05". Hours on a GPU; --epochs makes it another, shorter experiment.

@@ -1,26 +1,30 @@
 """Chaos: a sweep that is killed again and again, against the same sweep left alone.
 
-`python tests/chaos/chaos.py --kills 50 --seed 1` runs a sweep on `digits` to its end, runs it in
-another storage under SIGKILLs, launching the same command again whenever the driver has died, and
-compares the two. A summary goes to stdout, as a table and as JSON; each kill is a line on stderr.
+`make chaos KILLS=50 SEED=1` runs a sweep on `digits` to its end, runs it in another storage under
+SIGKILLs, launching the same command again whenever the driver has died, and compares the two. With
+`STORAGE=s3://` the other one is a bucket, of a server on loopback. A summary goes to stdout, as a
+table and as JSON; each kill is a line on stderr.
 Exit code 0 when every promise of docs/durability.md that a kill can break was kept.
 """
 
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from comparing import differences, doubled_rows
 from launches import COMMAND
+from object_server import ObjectServer
 from rich.console import Console
 from rich.table import Table
 from schedule import schedule
@@ -50,29 +54,32 @@ def sweep(seeds: int, depth: int) -> dict[str, Any]:
     }
 
 
-def chaos(folder: Path, kills: int, seed: int, depth: int = 5) -> dict[str, Any]:
+def chaos(
+    folder: Path, kills: int, seed: int, depth: int = 5, storage: str = "store"
+) -> dict[str, Any]:
     """The summary of a sweep of lineages of `depth` iterations under `kills` kills; an empty list
-    of `problems` is a pass."""
+    of `problems` is a pass. `storage` is "store", or a bucket with a mirror in `folder`/killed."""
     random = Random(seed)
     of_a_seed = 1 + 4 * depth + 1
     seeds = max(1, kills * ITERATIONS_PER_KILL // of_a_seed)
     iterations = seeds * of_a_seed
     file = folder / f"{NAME}.yaml"
     file.write_text(json.dumps(sweep(seeds, depth)))
-    command = ["run", str(file), "--storage", "store"]
-    alone = uninterrupted(folder / "alone", command)
+    command = ["run", str(file), "--storage"]
+    alone = uninterrupted(folder / "alone", [*command, "store"])
     # Where it is interrupted it has checkpoints, which change nothing in the results.
-    command += ["--set", f"store.checkpoint_minutes={CHECKPOINT_MINUTES}"]
+    command += [storage, "--set", f"store.checkpoint_minutes={CHECKPOINT_MINUTES}"]
     kills_to_come = schedule(kills, iterations, random)
-    killed = under_chaos(folder / "killed", command, kills_to_come, iterations, random)
-    return summary(alone, killed, seed)
+    killed = Run(folder / "killed", command, in_bucket=storage != "store")
+    under_chaos(killed, kills_to_come, iterations, random)
+    return summary(alone, killed, seed, storage)
 
 
-def summary(alone: Run, killed: Run, seed: int) -> dict[str, Any]:
+def summary(alone: Run, killed: Run, seed: int, storage: str) -> dict[str, Any]:
     watcher = killed.watcher
     different = differences(killed.store, alone.store, NAME)
     doubled = doubled_rows(killed.store, NAME)
-    unsound = _damage(killed)
+    unsound = _damage(killed, storage)
     again = watcher.trained_again()
     redone = watcher.redone()
     lost = watcher.broken + [
@@ -115,6 +122,23 @@ def summary(alone: Run, killed: Run, seed: int) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def stored_in(storage: str, folder: Path) -> Iterator[str]:
+    """The location of a storage for a sweep that is to be killed in `folder`; of s3:// a bucket of
+    a server of its own."""
+    if storage != "s3://":
+        yield storage
+        return
+    (folder / "objects").mkdir()
+    server = ObjectServer(folder / "objects", mirror=folder / "killed")
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    server.start()
+    try:
+        yield server.location()
+    finally:
+        server.kill()
+
+
 def show(found: dict[str, Any], console: Console) -> None:
     """The summary as a table of names and values."""
     table = Table(box=None, show_header=False)
@@ -127,9 +151,9 @@ def show(found: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _damage(run: Run) -> list[str]:
-    verify = [COMMAND, "verify", "--storage", str(run.store), "--json"]
-    found = subprocess.run(verify, capture_output=True, text=True)
+def _damage(run: Run, storage: str) -> list[str]:
+    verify = [COMMAND, "verify", "--storage", storage, "--json"]
+    found = subprocess.run(verify, capture_output=True, text=True, cwd=run.root)
     damage = [] if not found.stdout else json.loads(found.stdout)["damage"]
     sound = found.returncode == 0
     return [str(each) for each in damage] or ([] if sound else [found.stderr.strip()])
@@ -219,13 +243,15 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="of the kills; drawn by default")
+    parser.add_argument("--storage", choices=["store", "s3://"], default="store")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
     given = parser.parse_args()
     seed = Random().randrange(10**6) if given.seed is None else given.seed
     # Ray puts sockets inside, whose paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"seed {seed}, {given.kills} kills, in {folder}", file=sys.stderr, flush=True)
-    found = chaos(folder, given.kills, seed)
+    with stored_in(given.storage, folder) as storage:
+        found = chaos(folder, given.kills, seed, storage=storage)
     show(found, Console(width=120))
     print(json.dumps(found))
     if found["problems"]:

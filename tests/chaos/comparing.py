@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from watching import files_of
 
 TIMES = {"train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "finished_at"}
 """What two runs of one sweep may differ in."""
@@ -52,7 +53,7 @@ def _commit_differences(one: Path, other: Path, kind: str) -> list[str]:
     return missing + [
         f"{file} of {kind}/{name} differs"
         for name in sorted(names[0] & names[1])
-        for file in _differing_files(one / kind / name, other / kind / name)
+        for file in _differing_files(files_of(one / kind / name), files_of(other / kind / name))
     ]
 
 

@@ -4,9 +4,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chaos import chaos
+from chaos import chaos, stored_in
 from schedule import MIX
 
 KILLS, DEPTH = 5, 3
@@ -24,7 +25,18 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.timeout(900)
 def test_kills_of_every_kind_lose_nothing_and_change_nothing(folder: Path) -> None:
-    found = chaos(folder, KILLS, SEED, depth=DEPTH)
+    assert_nothing_lost(chaos(folder, KILLS, SEED, depth=DEPTH))
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+def test_nor_do_they_in_a_bucket(folder: Path) -> None:
+    """Whose results are those of a file system, bit for bit."""
+    with stored_in("s3://", folder) as storage:
+        assert_nothing_lost(chaos(folder, KILLS, SEED, depth=DEPTH, storage=storage))
+
+
+def assert_nothing_lost(found: dict[str, Any]) -> None:
     assert found["problems"] == []
     assert found["kills"] == KILLS
     assert found["kills_by_victim"].keys() == {victim for victim, _ in MIX}

@@ -1,7 +1,5 @@
 """Tormenting: a sweep that is killed, launched again, and killed again."""
 
-import contextlib
-import os
 import signal
 import sys
 import time
@@ -41,7 +39,8 @@ class Struck:
 
 @dataclass
 class Run:
-    """All launches of one command, in the folder `root` with the storage `root`/store."""
+    """All launches of one command, in the folder `root` with the storage `root`/store, or one
+    `in_bucket` of which that is a mirror."""
 
     root: Path
     command: Sequence[str]
@@ -49,11 +48,12 @@ class Run:
     struck: list[Struck] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     wall_seconds: float = 0.0
+    in_bucket: bool = False
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True)
         self.store = self.root / "store"
-        self.watcher = Watcher(self.store)
+        self.watcher = Watcher(self.store, self.in_bucket)
 
     @property
     def training_seconds(self) -> float:
@@ -104,12 +104,9 @@ def uninterrupted(root: Path, command: Sequence[str]) -> Run:
     return run
 
 
-def under_chaos(
-    root: Path, command: Sequence[str], kills: Sequence[Kill], iterations: int, random: Random
-) -> Run:
+def under_chaos(run: Run, kills: Sequence[Kill], iterations: int, random: Random) -> Run:
     """The sweep of `iterations` iterations, launched again until it has gone through `kills` and
     ends with exit code 0."""
-    run = Run(root, command)
     pending = list(kills)
     began = time.monotonic()
     with repeated(run.watcher.look, POLL_SECONDS), repeated(run.note_the_dead, 0.5):
@@ -183,10 +180,10 @@ def _await(run: Run, launch: Launch, kill: Kill) -> int | None:
 
 
 def _await_commit(run: Run, launch: Launch) -> int | None:
-    """A folder in `tmp/` is a commit being written; its name begins with the writer's pid."""
-    before = _being_written(run.store)
-    launch.until(lambda: not _being_written(run.store) <= before, PATIENCE_SECONDS, 0.002)
-    return next((pid for pid, _ in _being_written(run.store) - before), None)
+    """A commit that is being written, and was not before."""
+    before, written = run.watcher.being_written(), run.watcher.being_written
+    launch.until(lambda: not written() <= before, PATIENCE_SECONDS, 0.002)
+    return next((pid for pid, _ in written() - before), None)
 
 
 def _await_tables(run: Run, launch: Launch) -> None:
@@ -214,7 +211,7 @@ def _strike(run: Run, launch: Launch, kill: Kill, writer: int | None, random: Ra
     if not killed:
         return False
     run.watcher.look_closely()
-    torn = any(pid in killed for pid, _ in _being_written(run.store))
+    torn = any(pid in killed for pid, _ in run.watcher.being_written())
     if kill.ends_the_launch:
         launch.until(lambda: False, PATIENCE_SECONDS)
     # Workers go on without a raylet, until the driver ends.
@@ -247,17 +244,6 @@ def _victims(
         case "worker":
             writing = [worker for worker in workers if worker.pid == writer]
             return writing or random.sample(workers, min(1, len(workers)))
-
-
-def _being_written(store: Path) -> set[tuple[int, str]]:
-    """The commits in `tmp/`, each with its writer's pid."""
-    found = set()
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(store / "tmp"):
-            pid = entry.name.partition("-")[0]
-            if pid.isdigit() and entry.is_dir():
-                found.add((int(pid), entry.name))
-    return found
 
 
 def _rest(launch: Launch, random: Random) -> None:

@@ -36,9 +36,13 @@ class Watcher:
 
     `commits` are when each commit (`iterations/<key>`, `snapshots/<key>`) was first seen, `tickets`
     the claims by key. Folders are compared at every poll, their files in `look_closely`.
+
+    Of an `in_bucket` store the root is a mirror. A folder is a commit there once it has a manifest,
+    and a claim is a file that changes hands.
     """
 
     root: Path
+    in_bucket: bool = False
     commits: dict[str, float] = field(default_factory=dict)
     tickets: dict[str, dict[str, Ticket]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
@@ -54,7 +58,7 @@ class Watcher:
             present = {
                 f"{kind}/{name}": inode
                 for kind in ("iterations", "snapshots")
-                for name, inode in _entries(self.root / kind).items()
+                for name, inode in self._committed(self.root / kind).items()
             }
             for path in self._inodes.keys() - present.keys():
                 self.broken.append(f"{path} has vanished")
@@ -88,7 +92,7 @@ class Watcher:
         return {
             key: {_pid(claims / key / name) for name in names}
             for key in self._claimed()
-            if (names := _entries(claims / key)) and not (self.root / "iterations" / key).exists()
+            if (names := _entries(claims / key)) and not self._is_committed(key)
         }
 
     def redone(self) -> dict[str, int]:
@@ -107,6 +111,29 @@ class Watcher:
             if any(t.late and t.last - t.first > BRIEF_SECONDS for t in tickets.values())
         ]
 
+    def being_written(self) -> set[tuple[int, str]]:
+        """The commits that are being written, each with its writer's pid."""
+        if self.in_bucket:
+            return {
+                (pid, key)
+                for key, holders in self.in_flight().items()
+                if (self.root / "iterations" / key).exists()
+                for pid in holders
+            }
+        pids = {name: name.partition("-")[0] for name in _entries(self.root / "tmp")}
+        return {(int(pid), name) for name, pid in pids.items()
+                if pid.isdigit() and (self.root / "tmp" / name).is_dir()}  # fmt: skip
+
+    def _is_committed(self, key: str) -> bool:
+        return (self.root / "iterations" / key / "manifest.json").exists()
+
+    def _committed(self, folder: Path) -> dict[str, int]:
+        """The names of the commits in a folder, each with the inode that it keeps."""
+        if not self.in_bucket:
+            return _entries(folder)
+        manifests = {name: folder / name / "manifest.json" for name in _entries(folder)}
+        return {name: file.stat().st_ino for name, file in manifests.items() if file.exists()}
+
     def _welcome(self, path: str, now: float) -> None:
         if not (self.root / path / "manifest.json").exists():
             self.broken.append(f"{path} was seen without its manifest")
@@ -119,7 +146,11 @@ class Watcher:
 
     def _look_at_claims(self, now: float) -> None:
         for key in self._claimed():
-            for name in _entries(self.root / "claims" / key):
+            folder = self.root / "claims" / key
+            names = [*_entries(folder)]
+            if self.in_bucket:
+                names = [name for name in (_ticket(folder / each) for each in names) if name]
+            for name in names:
                 ticket = Ticket(now, now, late=f"iterations/{key}" in self.commits)
                 self.tickets.setdefault(key, {}).setdefault(name, ticket).last = now
 
@@ -155,11 +186,26 @@ def _files(folder: Path) -> tuple[dict[str, Stat], str]:
     """Inode, size and time of each file, and the manifest's hash."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
-        for name in _entries(folder):
-            stat = (folder / name).stat()
+        manifest = (folder / "manifest.json").read_bytes()
+        for name in _entries(files_of(folder)):
+            stat = (files_of(folder) / name).stat()
             found[name] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        return found, hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+        return found, hashlib.sha256(manifest).hexdigest()
     return found, "no manifest"
+
+
+def files_of(commit: Path) -> Path:
+    """Where the files of a commit are; in a bucket each writer had a folder of its own."""
+    return commit / json.loads((commit / "manifest.json").read_bytes()).get("folder", "")
+
+
+def _ticket(file: Path) -> str | None:
+    """Which of the claims that one file has been it is; None where there is none any more, and for
+    one of a run that takes over what the dead have left, to remove it."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_bytes())
+        return found["ticket"] if found["lineage"] else None
+    return None
 
 
 def _pid(ticket: Path) -> int:

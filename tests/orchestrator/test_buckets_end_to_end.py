@@ -43,13 +43,17 @@ def trained(object_server: ObjectServer, tmp_path_factory: pytest.TempPathFactor
     """A storage that two runs at once have trained a sweep in, each iteration once."""
     object_server.behave()
     folder, location = tmp_path_factory.mktemp("trained"), object_server.location("trained")
-    file = str(write(folder, SMALL))
-    runs = [start(folder, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(2)]
-    told = [run.communicate(timeout=380)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], told
+    train_at_once(2, str(write(folder, SMALL)), location, folder)
+    return location
+
+
+def train_at_once(count: int, file: str, location: str, folder: Path) -> None:
+    """So many runs of one sweep, which train each iteration once."""
+    runs = [start(folder, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(count)]
+    told = [run.communicate(timeout=1200)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0] * count, told
     trained = sum(text.count(" iteration ") for text in told)
     assert trained == len(Store(location).committed("iterations"))
-    return location
 
 
 def test_two_runs_at_once_train_each_iteration_once(trained: str, tmp_path: Path) -> None:
@@ -130,6 +134,18 @@ def test_a_run_on_a_server_that_is_slow_or_fails_at_random(
     bucket.behave(**how)
     told = run_through(tmp_path, bucket.location(f"bad-{'-'.join(how)}"))
     assert "will be tried again" not in told
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+def test_four_runs_at_once_on_a_server_that_fails_at_random(
+    bucket: ObjectServer, tmp_path: Path
+) -> None:
+    bucket.behave(failing=0.05, lost=0.02)
+    location = bucket.location("four")
+    train_at_once(4, str(write(tmp_path, SWEEP)), location, tmp_path)
+    bucket.behave()
+    sound(tmp_path, location)
 
 
 @pytest.mark.cluster

@@ -181,6 +181,7 @@ def wait_until_it_has_cpus(address: str) -> None:
     subprocess.run([sys.executable, "-c", ask_it], env=GUARDED, check=True, timeout=240)
 
 
+@pytest.mark.cluster
 def test_a_node_that_lacks_the_file_trains_with_it(folder: Path, two_nodes: str) -> None:
     """Its numbers are those of a machine that has it."""
     only = "methods=[{name: shrinking_steps, first: 0.2}]"

@@ -101,6 +101,7 @@ def signalled(number: int, folder: Path) -> list[int]:
     return services
 
 
+@pytest.mark.long
 def test_no_lineage_fails_for_a_server_that_falls_silent(tmp_path: Path) -> None:
     with serving(LocalWandb()) as server:
         env = login(server.url)

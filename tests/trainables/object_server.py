@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ BUCKET = "bucket"
 
 @dataclass
 class ObjectServer:
-    """A server whose objects are kept in `folder`."""
+    """A server whose objects are kept in `folder`; with a `mirror`, each is a file there too."""
 
     folder: Path
     port: int = 0
+    mirror: Path | None = None
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,10 +50,9 @@ class ObjectServer:
         told = self.folder / "port"
         told.unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
+            asked = [str(self.port), str(self.folder), *([str(self.mirror)] if self.mirror else [])]
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(self.port), str(self.folder)],
-                stdout=log,
-                stderr=log,
+                [sys.executable, __file__, *asked], stdout=log, stderr=log
             )
         deadline = time.monotonic() + STARTED_WITHIN
         while not told.exists():
@@ -105,6 +106,7 @@ class Misbehaving:
 
     app: Any
     journal: Path
+    mirror: "Mirror | None" = None
     how: dict[str, float] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     count: int = 0
@@ -148,6 +150,8 @@ class Misbehaving:
         if changes and status[0].startswith("2"):
             with open(self.journal, "ab") as journal:
                 pickle.dump((kept, body), journal)
+            if self.mirror is not None:
+                self.mirror.follow()
         start_response(*status)
         return answer
 
@@ -187,12 +191,50 @@ class Misbehaving:
         return [answer]
 
 
+@dataclass
+class Mirror:
+    """The objects of the bucket as files in `folder`, to be looked at: one that is written again is
+    another file."""
+
+    folder: Path
+    _there: dict[str, Any] = field(default_factory=dict)
+
+    def follow(self) -> None:
+        """Do what was done in the bucket."""
+        from moto.s3.models import s3_backends
+
+        (backends,) = s3_backends.values()
+        keys = dict(backends["aws"].buckets[BUCKET].keys.items())
+        for name in self._there.keys() - keys.keys():
+            self._remove(self.folder / name)
+            del self._there[name]
+        for name, key in keys.items():
+            if self._there.get(name) is not key:
+                self._write(self.folder / name, key.value)
+                self._there[name] = key
+
+    def _write(self, file: Path, value: bytes) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = self.folder / ".new"
+        new.write_bytes(value)
+        new.rename(file)
+
+    def _remove(self, file: Path) -> None:
+        file.unlink()
+        with suppress(OSError):  # not empty
+            for folder in file.parents:
+                if folder == self.folder:
+                    break
+                folder.rmdir()
+
+
 def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
-    app = Misbehaving(DomainDispatcherApplication(create_backend_app), folder / "journal")
+    mirror = Mirror(Path(sys.argv[3])) if len(sys.argv) > 3 else None
+    app = Misbehaving(DomainDispatcherApplication(create_backend_app), folder / "journal", mirror)
     app.replay()
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", port, app, threaded=True)
