@@ -1,7 +1,7 @@
-"""Expiring: claims of holders that died elsewhere are waited for all together."""
+"""Expiring: claims of the dead; those of holders that died elsewhere are waited for together."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from trainables.store import Store, StoreError
@@ -9,14 +9,20 @@ from trainables.store.claims import EXPIRY_SECONDS, Claims
 
 
 def expire_claims(
-    store: Store, keys: Collection[str], seconds: float = EXPIRY_SECONDS
+    store: Store, keys: Collection[str], done: Iterable[str] = (), seconds: float = EXPIRY_SECONDS
 ) -> threading.Thread | None:
     """Watch the claims that there are of `keys`, in a thread, until those of the dead are removed.
 
     A lineage watches only the claim that it meets, from when it meets it: those of a killed run
     would be waited for one after the other. None when there is nothing to watch.
+
+    What is `done` no lineage comes to: of that, who was killed right after the commit has left a
+    claim, which goes now if its holder was of this machine.
     """
-    held = {*keys} & {*store.names("claims")}
+    claimed = {*store.names("claims")}
+    held = claimed & {*keys}
+    for key in claimed.intersection(done) - held:
+        Claims(store).is_taken(key)
     if not held:
         return None
     watching = threading.Thread(target=_watch, args=(store, held, seconds), daemon=True)

@@ -243,7 +243,7 @@ def _made_ready(
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()
-    expire_claims(store, planned.plan.to_train | planned.plan.to_measure)
+    expire_claims(store, planned.plan.to_train | planned.plan.to_measure, _every_key(plan))
     healed = set_damaged_aside(store, _to_check(plan, index))
     if healed:
         index.refresh()
@@ -270,6 +270,12 @@ def _made_ready(
     return _Ready(planned, store, arrays, tracking, tuple(healed), skipped)
 
 
+def _every_key(plan: Plan) -> Iterator[str]:
+    for line in plan.lineages:
+        yield from line.keys
+        yield from (each.key for each in line.measurements)
+
+
 def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     """The stored commits that the plan's training builds on, and those of the plan that are noted
     to be damaged, each once.
@@ -282,9 +288,7 @@ def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     paths = [iteration_path(key) for key in sorted(parents)]
     paths += _stored_snapshots(lineages, index)
     if noted := noted_damage(index.store):
-        keys = {key for line in plan.lineages for key in line.keys}
-        keys |= {each.key for line in plan.lineages for each in line.measurements}
-        every = {iteration_path(key) for key in keys if index.files_of(key) is not None}
+        every = {iteration_path(k) for k in _every_key(plan) if index.files_of(k) is not None}
         paths += sorted(noted & {*every, *_stored_snapshots(plan.lineages, index)})
     return list(dict.fromkeys(paths))
 
