@@ -108,11 +108,15 @@ class _Scaled:
     expected: Expected = field(compare=False)
 
 
+WITHOUT_WEIGHT = (
+    "epochs", "lr_schedule", "lr_interval", "warmup_epochs", "warmup_steps", "keep"
+)  # fmt: skip
+"""What of a recipe decides nothing of how long a step takes."""
+
+
 def work(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a lineage's `config()` decides how long a step takes."""
-    recipe = {
-        n: v for n, v in config["train"].items() if n not in ("epochs", "lr_schedule", "keep")
-    }
+    recipe = {n: v for n, v in config["train"].items() if n not in WITHOUT_WEIGHT}
     optimizer = {name: value for name, value in recipe["optimizer"].items() if name != "lr"}
     return {
         "dataset": config["dataset"],

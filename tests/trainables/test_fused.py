@@ -205,6 +205,11 @@ def progress_of(ended: Progress | Exception) -> Progress:
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "adam": {"optimizer": {"name": "adam"}, "clip_grad_norm": None},
+    "adamw by step": {
+        "optimizer": {"name": "adamw"},
+        "lr_interval": "step",
+        "warmup_epochs": 1,
+    },
     "clipped before the mask": {"clip_before_mask": True, "clip_grad_norm": 0.1},
     "augmented": {"augment": {"horizontal_flip": True, "crop_padding": 1}},
     "best on held-out examples": {"keep": "best_validation"},

@@ -295,8 +295,7 @@ class _Group:
     def train(self, steps: range) -> list[_Trained]:
         """Take `steps` of the epoch."""
         epoch, recipe = self._epoch, self._first.recipe
-        rate = recipe.rate(epoch)
-        self._steps.at_rate(rate)
+        rate: float | None = None
         stored = [run for run in self.runs if run.training.snapshot]
         totals: Totals | None = None
         with arithmetic(recipe.precision):
@@ -307,6 +306,9 @@ class _Group:
                         run.snapshot(epoch * self._first.steps_per_epoch + step)
                     # To write them is no training.
                     self._since += time.perf_counter() - began
+                before, rate = rate, recipe.rate(epoch, step, self._first.steps_per_epoch)
+                if rate != before:
+                    self._steps.at_rate(rate)
                 losses, correct = self._taken(epoch * self._first.steps_per_epoch + step, drawn)
                 totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
@@ -315,6 +317,7 @@ class _Group:
                     self._note(step + 1, totals)
                     self._keep(told)
         assert totals is not None, "an epoch has a step"
+        assert rate is not None
         if epoch + 1 < recipe.epochs:
             self._batches.prepare(epoch + 1)
         at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen
