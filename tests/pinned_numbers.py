@@ -578,7 +578,11 @@ def of_recipe() -> Numbers:
         "plainly": trained(own_recipe()),
         "masked": trained(own_recipe(clip_grad_norm=0.5), masks, start_step=2),
         "clipped before": trained(own_recipe(clip_grad_norm=0.5, clip_before_mask=True), masks),
-        "warmed up": trained(own_recipe(lr_interval="step", warmup_epochs=1)),
+        "warmed up": trained(own_recipe(epochs=1, lr_interval="step", warmup_steps=2)),
+        "averaged": trained(own_recipe(ema=0.7), masks),
+        "cut": trained(own_recipe(cutout=3)),
+        "mixed": trained(own_recipe(mixup=0.8)),
+        "accumulated": trained(own_recipe(accumulate=2, clip_grad_norm=0.5)),
     }
     return {f"{how}, {what}": n for how, found in several.items() for what, n in found.items()}
 

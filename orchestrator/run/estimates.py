@@ -67,7 +67,8 @@ class Estimates:
         probe = min(of_it, key=lambda probe: probe.step_seconds)
         timing = Timing(probe.step_seconds, probe.evaluation_seconds, probe.peak_memory_bytes)
         train = config["train"]
-        epoch = timing.epoch_seconds(size.examples, size.evaluated, train["batch_size"])
+        batches = train["batch_size"], train.get("accumulate", 1)
+        epoch = timing.epoch_seconds(size.examples, size.evaluated, *batches)
         together = f", {probe.fused} networks at once" if probe.fused > 1 else ""
         source = f"measured on {probe.device} of {probe.host}{together}"
         return Expected(train["epochs"] * epoch, source, alone=True)

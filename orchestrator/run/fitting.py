@@ -85,6 +85,7 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
     except Unfit as error:
         at = (*field, "augment", error.option)
         raise PlanError(f"{dataset}: {error}", at) from error
+    _check_cutout(recipe, info.shape, dataset, field)
     steps = recipe_steps(recipe, info)
     try:
         by_step = recipe.lr_interval == "step"
@@ -105,6 +106,16 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
             an_epoch = steps // recipe.epochs
             for epoch, step in ((0, 0), (recipe.epochs - 1, an_epoch - 1)):
                 recipe.rate(epoch, step, an_epoch)
+
+
+def _check_cutout(recipe: Recipe, shape: tuple[int, int, int], dataset: str, field: Field) -> None:
+    _, height, width = shape
+    if recipe.cutout > min(height, width):
+        raise PlanError(
+            f"{dataset}: a square of {recipe.cutout} pixels is larger than {height}x{width} "
+            f"images; choose at most {min(height, width)}",
+            (*field, "cutout"),
+        )
 
 
 def _check_warmup(recipe: Recipe, steps: int, dataset: str, field: Field) -> None:

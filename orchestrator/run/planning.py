@@ -413,7 +413,8 @@ def _ablation_mistakes(spec: SweepSpec, cell: Cell) -> Iterator[None]:
 
 def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
     """The number of training steps of one run."""
-    return recipe.epochs * steps_per_epoch(info.train_examples, recipe.batch_size)
+    size, accumulate = recipe.batch_size, recipe.accumulate
+    return recipe.epochs * steps_per_epoch(info.train_examples, size, accumulate)
 
 
 def _check_scope(spec: SweepSpec) -> None:

@@ -210,6 +210,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "lr_interval": "step",
         "warmup_epochs": 1,
     },
+    "averaged": {"ema": 0.8, "keep": "best_test"},
+    "cut and mixed": {"augment": {"crop_padding": 1}, "cutout": 3, "mixup": 0.5},
+    "several batches": {"batch_size": 15, "accumulate": 3, "mixup": 0.5, "ema": 0.5},
+    "mixed with parts of a user": {"augment": "noise", "loss": "of_batch", "mixup": 0.5},
     "clipped before the mask": {"clip_before_mask": True, "clip_grad_norm": 0.1},
     "augmented": {"augment": {"horizontal_flip": True, "crop_padding": 1}},
     "best on held-out examples": {"keep": "best_validation"},
@@ -325,12 +329,20 @@ def test_runs_that_were_interrupted_end_as_unbroken_ones(
             torch.testing.assert_close(state[name], other[name], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+TOLD: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "adam": {"optimizer": {"name": "adam", "lr": 0.02}},
+    "averaged, cut and mixed": {"ema": 0.8, "cutout": 3, "mixup": 0.5, "lr_interval": "step"},
+    "several batches": {"batch_size": 15, "accumulate": 3, "ema": 0.8},
+}
+
+
+@pytest.mark.parametrize("options", TOLD.values(), ids=TOLD)
 def test_runs_that_are_told_to_go_together_go_on_as_if_they_had_not_been(
-    data: DeviceData, tmp_path: Path, optimizer: str
+    data: DeviceData, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """Bit for bit, since they are the same computation again."""
-    used = recipe(epochs=3, optimizer={"name": optimizer, "lr": 0.02}, keep="best_test")
+    used = recipe(epochs=3, keep="best_test", **{"optimizer": {"lr": 0.02}} | options)
     unbroken = [training(data, used, seed) for seed in range(3)]
     expected = [progress_of(each).rows for each in train(unbroken)]
     taken: list[int] = []

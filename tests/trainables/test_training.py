@@ -659,6 +659,14 @@ RESUMED = {
         "lr_interval": "step",
         "warmup_steps": 7,
     },
+    "averaged, cut and mixed": {
+        "ema": 0.9,
+        "augment": EVERYTHING,
+        "cutout": 3,
+        "mixup": 0.4,
+        "clip_grad_norm": 1.0,
+    },
+    "several batches": {"batch_size": 15, "accumulate": 3, "ema": 0.8},
     # The best epoch is neither the last nor, with the interruption below, one that comes after it.
     "best": {
         "keep": "best_test",

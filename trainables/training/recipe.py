@@ -25,9 +25,13 @@ class Recipe(Config):
     the part of pruned weights is taken away afterwards (SAP's published code). `precision` is that
     of the network's computation, in training and where it is evaluated.
 
-    A step is one of the optimizer. `lr_interval` says what the schedule counts, epochs or steps;
-    its rates are reached on a line from 0 in the first `warmup_epochs` or `warmup_steps` (Goyal et
-    al., 2017, §2.2), a step at a time.
+    A step is one of the optimizer, by the mean gradient of the examples in `accumulate` batches.
+    `lr_interval` says what the schedule counts, epochs or steps; its rates are reached on a line
+    from 0 in the first `warmup_epochs` or `warmup_steps` (Goyal et al., 2017, §2.2), a step at a
+    time. `cutout` is the side, in pixels, of the square that is left out of each training image
+    (DeVries & Taylor, 2017), `mixup` the α of Beta(α, α), by which the examples of a batch are
+    mixed (Zhang et al., 2018). With `ema`, the decay, what a training comes to is the exponential
+    moving average of its weights: that is evaluated, kept, and pruned (Polyak & Juditsky, 1992).
     """
 
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 200
@@ -43,6 +47,10 @@ class Recipe(Config):
     lr_interval: Annotated[Interval, Choice("lr_interval")] = "epoch"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    accumulate: Annotated[int, Field(gt=0)] = 1
+    cutout: Annotated[int, Field(ge=0)] = 0
+    mixup: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _refuse_what_means_nothing(self) -> Self:
