@@ -13,9 +13,15 @@ from torch.nn import functional as F
 
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
+from trainables.lineage.bench import Bench
+from trainables.lineage.identity import snapshot_key
+from trainables.lineage.keys import Cell, make_lineage
+from trainables.lineage.loop import run_lineage
 from trainables.measures.masks import Masks
-from trainables.models import prunable
-from trainables.pruning import MethodConfig, Network
+from trainables.models import ModelConfig, build_model, prunable
+from trainables.pruning import MethodConfig, Network, Pruning
+from trainables.store import Store, iteration_path, snapshot_path
+from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.batches import (
     DeviceData,
     Randomness,
@@ -432,3 +438,45 @@ def test_what_is_drawn_for_networks_together_is_what_each_draws_alone(
                 assert torch.equal(labels[:, number], mine[1])
                 assert torch.equal(others[:, number], mine[2])
                 assert shares[number] == mine[3]
+
+
+# A lineage
+
+
+def test_a_lineage_prunes_its_average_and_rewinds_to_the_weights_of_a_step(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    """Whether those were kept in passing, or are trained again."""
+    used = recipe(ema=0.8, accumulate=2, mixup=0.4, lr_interval="step", warmup_steps=3)
+    model: Any = TypeAdapter(ModelConfig).validate_python({"name": "cnn", "hidden": [4, 8]})
+    how: Any = TypeAdapter(MethodConfig).validate_python(
+        {"name": "lottery_ticket", "ratio": 0.5, "rewind": {"step": 3}}
+    )
+    dataset = TypeAdapter(DatasetConfig).validate_python({"name": "digits", "subset": 150})
+    line = make_lineage(
+        Cell(dataset, model, used, Pruning(iterations=1), how, 0), {"name": "digits"}
+    )
+    store = Store(str(tmp_path))
+
+    def ran(snapshots: frozenset[int]) -> dict[str, State]:
+        for _ in run_lineage(line, Bench(store, data, CPU, {line.trunk: snapshots})):
+            pass
+        trunk, last = map(iteration_path, line.keys)
+        found = {"trained": read_tensors(store, trunk), "retrained": read_tensors(store, last)}
+        return found | {"kept": read_masks(store, last)}
+
+    first = ran(frozenset({3}))
+    rewound = snapshot_path(snapshot_key(line.trunk, 3))
+    w_3 = read_tensors(store, rewound)
+    again = build_model(model, data.shape, data.classes, 0)
+    states, _ = by_step(data, used, again)
+    assert all(torch.equal(w_3[name], states[3][name]) for name in w_3)
+    assert all(torch.equal(first["trained"][n], t) for n, t in again.state_dict().items())
+    assert not torch.equal(first["trained"]["conv1.weight"], states[-1]["conv1.weight"])
+    sizes = {name: first["trained"][name].abs() for name in first["kept"]}
+    smallest = min(sizes[name][mask].min() for name, mask in first["kept"].items())
+    assert all((sizes[name][~mask] <= smallest).all() for name, mask in first["kept"].items())
+    for path in (rewound, iteration_path(line.keys[1])):
+        store.remove(path)
+    second = ran(frozenset())
+    assert all(torch.equal(first["retrained"][n], t) for n, t in second["retrained"].items())
