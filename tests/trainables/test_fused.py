@@ -273,9 +273,10 @@ def test_what_a_run_shows_of_its_steps_is_its_own(data: DeviceData) -> None:
             assert torch.equal(first[name], begun[name] * kept)
 
 
-def test_one_that_diverges_harms_no_other(data: DeviceData) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_one_that_diverges_harms_no_other(data: DeviceData, ema: float) -> None:
     """Weights that overflow in the first epoch, and a network that is nothing but NaN."""
-    used = recipe(clip_grad_norm=None)
+    used = recipe(clip_grad_norm=None, ema=ema)
     alone = [training(data, used, seed) for seed in (0, 3)]
     expected = [each.finish() for each in alone]
     fused = [training(data, used, seed) for seed in range(4)]
