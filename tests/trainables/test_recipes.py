@@ -33,10 +33,12 @@ from trainables.training.batches import (
 from trainables.training.cutout import centers, cut
 from trainables.training.evaluation import evaluate
 from trainables.training.mixup import mixed, pairs
+from trainables.training.networks import One
 from trainables.training.progress import Progress, State
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training
-from trainables.training.side_by_side import of_one
+from trainables.training.side_by_side import SideBySide, of_one
+from trainables.training.steps import Steps
 
 CPU = torch.device("cpu")
 PLAIN_SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
@@ -178,6 +180,29 @@ def test_masks_that_change_in_the_training_hold_for_the_average(
     assert any(not torch.equal(found[layer], masks[layer]) for layer in masks)
     for layer, mask in found.items():
         assert (model.get_parameter(layer)[~mask] == 0).all()
+
+
+def test_networks_side_by_side_have_each_its_average(data: DeviceData) -> None:
+    """Steps are taken one network after the other here, as there are no streams without a GPU."""
+    used = recipe(ema=0.75, optimizer=PLAIN_SGD)
+    models = [plain_net(), plain_net()]
+    each = [Steps(One(model), used, [None], [{}]) for model in models]
+    together = SideBySide(each)
+    together.at_rate(0.1)
+    began = [copied(model.state_dict()) for model in models]
+    images = data.train.normalized(data.train.images)
+    for number, steps in enumerate(each):
+        steps.take(images[number::2][:20], data.train.labels[number::2][:20])
+    ended = [copied(model.state_dict()) for model in models]
+    expected = [averaged([*both], 0.75) for both in zip(began, ended, strict=True)]
+    with together.averaged():
+        inside = [copied(model.state_dict()) for model in models]
+    for number, average in enumerate(together.averages()):
+        for name, value in expected[number].items():
+            torch.testing.assert_close(average[name].double(), value)
+            assert torch.equal(inside[number][name], average[name])
+            assert torch.equal(models[number].state_dict()[name], ended[number][name])
+    assert not torch.equal(inside[0]["1.weight"], inside[1]["1.weight"])
 
 
 def test_buffers_that_have_no_mean_are_those_of_the_network(data: DeviceData) -> None:
