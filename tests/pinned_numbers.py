@@ -232,6 +232,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model/mlp": {"hidden": [128, 256]},
     "model/resnet20": {"width": 1},
     "optimizer/adam": {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0},
+    "optimizer/adamw": {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0},
     "optimizer/sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
 }  # fmt: skip
 """Every option is said: a default that changes is no other formula, and keys know it."""
@@ -249,6 +250,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
     "model/cnn": ({"hidden": [4, 5]},),
     "model/resnet20": ({"width": 2},),
     "optimizer/adam": ({"beta1": 0.5, "beta2": 0.9, "weight_decay": 0.1},),
+    "optimizer/adamw": ({"beta1": 0.5, "beta2": 0.9, "weight_decay": 0.1},),
     "optimizer/sgd": ({"momentum": 0.5, "nesterov": False, "weight_decay": 0.1},),
 }
 """More settings that show what the options do."""
@@ -543,6 +545,11 @@ def trained(recipe: Recipe, masks: Masks | None = None, **options: Any) -> Numbe
     }
 
 
+def of_lr_interval(name: Any) -> Numbers:
+    recipe = own_recipe(lr_interval=name, epochs=3, warmup_steps=2)
+    return {"rates": [recipe.rate(epoch, step, 4) for epoch in range(3) for step in range(4)]}
+
+
 def of_keep(name: Any) -> Numbers:
     """So fast that the best epoch is neither the last nor the same on both parts."""
     return trained(own_recipe(epochs=4, keep=name))
@@ -571,6 +578,11 @@ def of_recipe() -> Numbers:
         "plainly": trained(own_recipe()),
         "masked": trained(own_recipe(clip_grad_norm=0.5), masks, start_step=2),
         "clipped before": trained(own_recipe(clip_grad_norm=0.5, clip_before_mask=True), masks),
+        "warmed up": trained(own_recipe(epochs=1, lr_interval="step", warmup_steps=2)),
+        "averaged": trained(own_recipe(ema=0.7), masks),
+        "cut": trained(own_recipe(cutout=3)),
+        "mixed": trained(own_recipe(mixup=0.8)),
+        "accumulated": trained(own_recipe(accumulate=2, clip_grad_norm=0.5)),
     }
     return {f"{how}, {what}": n for how, found in several.items() for what, n in found.items()}
 
@@ -908,6 +920,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
     "init": of_init,
     "inputs": of_inputs,
     "keep": of_keep,
+    "lr_interval": of_lr_interval,
     "layer_densities": of_layer_densities,
     "padding_mode": of_padding_mode,
     "precision": of_precision,

@@ -161,6 +161,7 @@ EDITS: dict[str, Edit] = {
     ),
     "measure": lambda to, part: with_result(to, connectivity, "alphas", lambda found: found[::-1]),
     "keep": lambda to, part: with_state(to),
+    "lr_interval": lambda to, part: with_result(to, Recipe, "rate"),
     "layer_densities": lambda to, part: with_result(
         to, LayerDensities, "highest_by_layer", edited_masks
     ),
@@ -370,6 +371,7 @@ def with_part(cell: Cell, part: str) -> Cell:
         "init": {"model": {"name": "mlp", "init": name}},
         "inputs": {"method": {"name": "imp", "density": 0.3, "data": name}},
         "keep": {"train": {"keep": name}},
+        "lr_interval": {"train": {"lr_interval": name}},
         "precision": {"train": {"precision": name}},
         "layer_densities": {"method": snip | {"layer_densities": name}},
         "loss": {"train": {"loss": entry}},

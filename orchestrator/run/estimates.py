@@ -68,7 +68,8 @@ class Estimates:
         probe = min(of_it, key=lambda probe: probe.step_seconds)
         timing = Timing(probe.step_seconds, probe.evaluation_seconds, probe.peak_memory_bytes)
         train = config["train"]
-        epoch = timing.epoch_seconds(size.examples, size.evaluated, train["batch_size"])
+        batches = train["batch_size"], train.get("accumulate", 1)
+        epoch = timing.epoch_seconds(size.examples, size.evaluated, *batches)
         together = f", {probe.fused} networks at once" if probe.fused > 1 else ""
         source = f"measured on {probe.device} of {probe.host}{together}"
         return Expected(train["epochs"] * epoch, source, alone=True)
@@ -153,11 +154,15 @@ def estimate_seconds(plan: Plan, recorded: Mapping[str, float], concurrency: int
     return max(total / concurrency, longest)
 
 
+WITHOUT_WEIGHT = (
+    "epochs", "lr_schedule", "lr_interval", "warmup_epochs", "warmup_steps", "keep"
+)  # fmt: skip
+"""What of a recipe decides nothing of how long a step takes."""
+
+
 def work(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a lineage's `config()` decides how long a step takes."""
-    recipe = {
-        n: v for n, v in config["train"].items() if n not in ("epochs", "lr_schedule", "keep")
-    }
+    recipe = {n: v for n, v in config["train"].items() if n not in WITHOUT_WEIGHT}
     optimizer = {name: value for name, value in recipe["optimizer"].items() if name != "lr"}
     return {
         "dataset": config["dataset"],

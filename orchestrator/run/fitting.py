@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from orchestrator.errors import PlanError
 from orchestrator.run.datasets import ResolvedDataset
+from orchestrator.run.refusals import recipe_steps
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lazy_torch import torch
@@ -86,10 +87,14 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
     except Unfit as error:
         at = (*field, "augment", error.option)
         raise PlanError(f"{dataset}: {error}", at) from error
+    _check_cutout(recipe, info.shape, dataset, field)
+    steps = recipe_steps(recipe, info)
     try:
-        schedule.require_fit(recipe.epochs)
+        by_step = recipe.lr_interval == "step"
+        schedule.require_fit(steps if by_step else recipe.epochs, recipe.lr_interval)
     except Unfit as error:
         raise PlanError(str(error), (*field, "lr_schedule", error.option)) from error
+    _check_warmup(recipe, steps, dataset, field)
     if _is_plugged(augment):
         with _mistakes(augment, (*field, "augment")):
             images = torch.zeros(2, *info.shape, dtype=torch.uint8)
@@ -100,8 +105,33 @@ def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field)
             loss.mean(torch.zeros(2, info.classes), torch.zeros(2, dtype=torch.int64))
     if _is_plugged(schedule):
         with _mistakes(schedule, (*field, "lr_schedule")):
-            for epoch in (0, recipe.epochs - 1):
-                recipe.rate(epoch)
+            an_epoch = steps // recipe.epochs
+            for epoch, step in ((0, 0), (recipe.epochs - 1, an_epoch - 1)):
+                recipe.rate(epoch, step, an_epoch)
+
+
+def _check_cutout(recipe: Recipe, shape: tuple[int, int, int], dataset: str, field: Field) -> None:
+    _, height, width = shape
+    if recipe.cutout > min(height, width):
+        raise PlanError(
+            f"{dataset}: a square of {recipe.cutout} pixels is larger than {height}x{width} "
+            f"images; choose at most {min(height, width)}",
+            (*field, "cutout"),
+        )
+
+
+def _check_warmup(recipe: Recipe, steps: int, dataset: str, field: Field) -> None:
+    """The learning rate has to be reached before the last epoch, or step, of all."""
+    for name, most, what in (
+        ("warmup_epochs", recipe.epochs, "epochs"),
+        ("warmup_steps", steps, f"steps on {dataset}"),
+    ):
+        if getattr(recipe, name) >= most:
+            raise PlanError(
+                f"the training is {most} {what}, all of which would be warmup; choose at most "
+                f"{most - 1}, or train longer",
+                (*field, name),
+            )
 
 
 def _check_method(spec: SweepSpec, method: Method, model: Model, info: DatasetInfo) -> None:

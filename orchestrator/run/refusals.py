@@ -202,7 +202,8 @@ def _check_rung(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
 
 def recipe_steps(recipe: Recipe, info: DatasetInfo) -> int:
     """The number of training steps of one run."""
-    return recipe.epochs * steps_per_epoch(info.train_examples, recipe.batch_size)
+    size, accumulate = recipe.batch_size, recipe.accumulate
+    return recipe.epochs * steps_per_epoch(info.train_examples, size, accumulate)
 
 
 def _require_before_end(

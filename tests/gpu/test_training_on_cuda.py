@@ -60,7 +60,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": {"name": "adam"}, "clip_grad_norm": None},
     "augmented": {"augment": {"horizontal_flip": True, "crop_padding": 1}},
     "clipped before the mask": {"clip_before_mask": True},
+    "adamw": {"optimizer": {"name": "adamw"}},
+    "cut and mixed": {"cutout": 3, "mixup": 0.4},
 }
+ALL_AT_ONCE: dict[str, Any] = {
+    "accumulate": 2, "cutout": 3, "mixup": 0.4, "ema": 0.9, "lr_interval": "step",
+    "warmup_steps": 5,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +113,9 @@ def losses(
     networks = [each.double() if double else each for each in networks]
     batches = batches_of(data, used, [Randomness(seed, 1) for seed in seeds])
 
-    def made(*drawn: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = batches.made(*drawn)
-        return images.double() if double else images, labels
+    def made(*drawn: Tensor) -> tuple[Tensor, ...]:
+        images, *labels = batches.made(*drawn)
+        return images.double() if double else images, *labels
 
     masks = [half_masks(each, seed) for each, seed in zip(networks, seeds, strict=True)]
     steps_of, take = stepping(
@@ -210,13 +216,14 @@ def training(data: DeviceData, seed: int, name: str = "mlp", **options: Any) -> 
                     architecture=MODELS[name], execution=execution)  # fmt: skip
 
 
+@pytest.mark.parametrize("options", [{}, ALL_AT_ONCE], ids=["plain", "all at once"])
 @pytest.mark.parametrize("seeds", [[1], [1, 2, 3]], ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_from_graphs_is_the_run_without(
-    data: DeviceData, name: str, seeds: list[int]
+    data: DeviceData, name: str, seeds: list[int], options: dict[str, Any]
 ) -> None:
     runs = [
-        train([training(data, seed, name, execution=each) for seed in seeds])
+        train([training(data, seed, name, execution=each, **options) for seed in seeds])
         for each in (EAGER, GRAPHS, GRAPHS)
     ]
     for plain, graphs, again in zip(*runs, strict=True):

@@ -86,6 +86,14 @@ def test_a_probe_is_scaled_to_the_training() -> None:
     )
 
 
+def test_a_step_of_several_batches_is_measured_as_one() -> None:
+    train = {"epochs": 6, "batch_size": 50, "accumulate": 4, "warmup_epochs": 2}
+    # ⌈29 / 4⌉ = 8 steps; what the learning rate does is no matter
+    probe = probe_of(one(train=train | {"warmup_epochs": 0, "lr_interval": "step"}))
+    seconds, _ = expected(one(train=train), {}, (probe,)) or (0, "")
+    assert seconds == pytest.approx(6 * (8 * 0.5 + 360 * 0.01))
+
+
 def probe_of(line: Lineage, **changes: Any) -> Probe:
     values: dict[str, Any] = {
         "fused": 1, "device": "a CPU", "host": "here", "torch": "2", "step_seconds": 0.5,

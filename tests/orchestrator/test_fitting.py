@@ -125,6 +125,58 @@ class TestCrops:
             "epochs; leave it out, or train longer\n"
         )
 
+    def test_milestones_in_steps_are_before_the_last_one(self, planned: Planned) -> None:
+        schedule = "lr_schedule: {name: step, milestones: [%s]}"
+        train = "{lr_interval: step, batch_size: 100, epochs: 3, " + schedule + "}"
+        subset = "{name: digits, subset: 200}"
+        assert planned(dataset=subset, train=train % "4, 5") == (0, "")
+        code, said = planned(dataset=subset, train=train % "4, 6")
+        assert code == 2
+        assert said.endswith(
+            "train.lr_schedule.milestones: 6 would never be reached: there are 6 steps; leave it "
+            "out, or train longer\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("train", "at", "field", "reason"),
+        [
+            ("{epochs: 3, warmup_epochs: [0, 2, 3]}", "3]", "warmup_epochs.2",
+             "the training is 3 epochs, all of which would be warmup; choose at most 2, or train "
+             "longer"),
+            ("{epochs: 3, batch_size: 100, warmup_steps: 6}", "6", "warmup_steps",
+             "the training is 6 steps on digits, all of which would be warmup; choose at most 5, "
+             "or train longer"),
+            ("{warmup_epochs: 2, warmup_steps: 6}", "{", "",
+             "warmup_epochs and warmup_steps say the same; set one of them"),
+            ("{optimizer: {name: adamw, weight_decay: -0.1}}", "-0.1", "optimizer.weight_decay",
+             "-0.1 is out of range: it must be at least 0.0"),
+            ("{cutout: [8, 9]}", "9", "cutout.1",
+             "digits: a square of 9 pixels is larger than 8x8 images; choose at most 8"),
+            ("{mixup: -0.1}", "-0.1", "mixup", "-0.1 is out of range: it must be at least 0.0"),
+            ("{ema: 1}", "1", "ema", "1 is out of range: it must be less than 1.0"),
+            ("{accumulate: 0}", "0", "accumulate", "0 is out of range: it must be greater than 0"),
+            ("{lr_interval: batch}", "batch", "lr_interval",
+             'unknown value "batch"; known: epoch, step'),
+        ],
+    )  # fmt: skip
+    def test_what_a_recipe_cannot_be(
+        self, planned: Planned, train: str, at: str, field: str, reason: str
+    ) -> None:
+        code, said = planned(dataset="{name: digits, subset: 200}", train=train)
+        place = f"s.yaml:5:{len('train: ') + 1 + train.index(at)}: train"
+        assert (code, said) == (2, f"{place}{field and '.'}{field}: {reason}\n")
+
+    def test_a_rewinding_step_is_one_of_the_optimizer(self, planned: Planned) -> None:
+        parts = {
+            "dataset": "{name: digits, subset: 200}",
+            "train": "{epochs: 3, batch_size: 50, accumulate: 3}",  # two steps an epoch
+        }
+        methods = "[{name: lottery_ticket, rewind: {step: %d}}]"
+        assert planned(**parts, methods=methods % 5) == (0, "")
+        code, said = planned(**parts, methods=methods % 6)
+        assert code == 2
+        assert "step 6 is past the end of training: 3 epochs of digits are 6 steps" in said
+
     def test_zeros_can_be_as_many_as_wanted(self, planned: Planned) -> None:
         train = "{augment: {crop_padding: 64, padding_mode: zeros}}"
         assert planned(train=train) == (0, "")

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import PlanError
 from orchestrator.run.datasets import ResolvedDataset, resolve_datasets
 from orchestrator.run.estimates import estimate_seconds, training_group
-from orchestrator.run.planning import (
-    Plan,
-    Task,
-    make_plan,
-    sweep_lineages,
-    wanted_snapshots,
-)
+from orchestrator.run.planning import Plan, Task, make_plan, sweep_lineages, wanted_snapshots
 from orchestrator.run.refusals import recipe_steps
 from orchestrator.run.sizes import commit_bytes
 from orchestrator.sweepfile.spec import SweepSpec

@@ -159,7 +159,10 @@ def test_steps_leave_no_memory_for_the_garbage_collector(compiled: bool) -> None
         torch.compiler.reset()  # imports the compiler, which looks at those who call it
     gc.disable()
     try:
-        steps = Steps(One(network), recipe(), [None], [{}], compiled=compiled)
+        used = recipe(ema=0.9, accumulate=2)
+        steps = Steps(One(network), used, [None], [{}], compiled=compiled)
+        with steps.averaged():
+            pass
         seen = weakref.ref(steps)
         del steps
         assert seen() is None
@@ -186,10 +189,13 @@ def test_where_nothing_can_be_compiled_steps_are_as_without_and_it_is_told_once(
 
 
 @pytest.mark.long
-def test_what_is_compiled_agrees_within_rounding(data: DeviceData) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"mixup": 0.4, "cutout": 3, "accumulate": 2, "ema": 0.9}], ids=str
+)
+def test_what_is_compiled_agrees_within_rounding(data: DeviceData, options: dict[str, Any]) -> None:
     for seeds in ([1], [1, 2]):
         runs = [
-            train([training(data, Execution(compile=each), seed) for seed in seeds])
+            train([training(data, Execution(compile=each), seed, **options) for seed in seeds])
             for each in (False, True)
         ]
         for plain, compiled in zip(*runs, strict=True):

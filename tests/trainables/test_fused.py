@@ -205,6 +205,15 @@ def progress_of(ended: Progress | Exception) -> Progress:
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "adam": {"optimizer": {"name": "adam"}, "clip_grad_norm": None},
+    "adamw by step": {
+        "optimizer": {"name": "adamw"},
+        "lr_interval": "step",
+        "warmup_epochs": 1,
+    },
+    "averaged": {"ema": 0.8, "keep": "best_test"},
+    "cut and mixed": {"augment": {"crop_padding": 1}, "cutout": 3, "mixup": 0.5},
+    "several batches": {"batch_size": 15, "accumulate": 3, "mixup": 0.5, "ema": 0.5},
+    "mixed with parts of a user": {"augment": "noise", "loss": "of_batch", "mixup": 0.5},
     "clipped before the mask": {"clip_before_mask": True, "clip_grad_norm": 0.1},
     "augmented": {"augment": {"horizontal_flip": True, "crop_padding": 1}},
     "best on held-out examples": {"keep": "best_validation"},
@@ -264,9 +273,10 @@ def test_what_a_run_shows_of_its_steps_is_its_own(data: DeviceData) -> None:
             assert torch.equal(first[name], begun[name] * kept)
 
 
-def test_one_that_diverges_harms_no_other(data: DeviceData) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_one_that_diverges_harms_no_other(data: DeviceData, ema: float) -> None:
     """Weights that overflow in the first epoch, and a network that is nothing but NaN."""
-    used = recipe(clip_grad_norm=None)
+    used = recipe(clip_grad_norm=None, ema=ema)
     alone = [training(data, used, seed) for seed in (0, 3)]
     expected = [each.finish() for each in alone]
     fused = [training(data, used, seed) for seed in range(4)]
@@ -320,12 +330,20 @@ def test_runs_that_were_interrupted_end_as_unbroken_ones(
             torch.testing.assert_close(state[name], other[name], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+TOLD: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "adam": {"optimizer": {"name": "adam", "lr": 0.02}},
+    "averaged, cut and mixed": {"ema": 0.8, "cutout": 3, "mixup": 0.5, "lr_interval": "step"},
+    "several batches": {"batch_size": 15, "accumulate": 3, "ema": 0.8},
+}
+
+
+@pytest.mark.parametrize("options", TOLD.values(), ids=TOLD)
 def test_runs_that_are_told_to_go_together_go_on_as_if_they_had_not_been(
-    data: DeviceData, tmp_path: Path, optimizer: str
+    data: DeviceData, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """Bit for bit, since they are the same computation again."""
-    used = recipe(epochs=3, optimizer={"name": optimizer, "lr": 0.02}, keep="best_test")
+    used = recipe(epochs=3, keep="best_test", **{"optimizer": {"lr": 0.02}} | options)
     unbroken = [training(data, used, seed) for seed in range(3)]
     expected = [progress_of(each).rows for each in train(unbroken)]
     taken: list[int] = []

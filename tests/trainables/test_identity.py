@@ -147,6 +147,14 @@ def test_what_is_trained_is_part_of_every_key(change: dict[str, Any]) -> None:
         {"optimizer": {"name": "adam"}},
         {"optimizer": {"name": "adam", "beta1": 0.8}},
         {"optimizer": {"name": "adam", "beta2": 0.99}},
+        {"optimizer": {"name": "adamw"}},
+        {"lr_interval": "step"},
+        {"warmup_epochs": 1},
+        {"warmup_steps": 1},
+        {"accumulate": 2},
+        {"cutout": 1},
+        {"mixup": 0.1},
+        {"ema": 0.9},
         {"lr_schedule": {"name": "constant"}},
         {"lr_schedule": {"name": "step", "milestones": [1]}},
         {"lr_schedule": {"name": "step", "milestones": [1], "factor": 0.5}},
@@ -200,6 +208,12 @@ def test_every_field_of_sap_is_part_of_its_keys(change: dict[str, float]) -> Non
 def test_writing_out_a_default_changes_no_key() -> None:
     written = parsed(MethodConfig, "lottery_ticket", rewind={"step": 0}, ratio=0.2)
     assert lineage(method=written).keys == lineage().keys
+    came_later = {
+        "lr_interval": "epoch", "warmup_epochs": 0, "warmup_steps": 0, "accumulate": 1, "cutout": 0,
+        "mixup": 0, "ema": 0,
+    }  # fmt: skip
+    said = Recipe.model_validate({"epochs": 2, "batch_size": 100, **came_later})
+    assert lineage(train=said).keys == lineage().keys
 
 
 @given(st.integers(0, 20), st.integers(0, 20))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,114 @@ def test_the_cosine_rate_is_that_of_torch() -> None:
         scheduler.step()
 
 
+def rates(steps: int, **options: Any) -> list[float]:
+    used = recipe(optimizer={"lr": 0.1}, **options)
+    return [used.rate(epoch, step, steps) for epoch in range(used.epochs) for step in range(steps)]
+
+
+def test_a_schedule_counts_epochs_or_steps() -> None:
+    half = math.sqrt(2) / 4
+    assert rates(2, epochs=2) == pytest.approx([0.1, 0.1, 0.05, 0.05])
+    by_step = rates(2, epochs=2, lr_interval="step")
+    assert by_step == pytest.approx([0.1, 0.1 * (0.5 + half), 0.05, 0.1 * (0.5 - half)])
+    falling = {"name": "step", "milestones": [1, 3], "factor": 0.5}
+    assert rates(2, epochs=2, lr_schedule=falling) == pytest.approx([0.1, 0.1, 0.05, 0.05])
+    by_step = rates(2, epochs=2, lr_schedule=falling, lr_interval="step")
+    assert by_step == pytest.approx([0.1, 0.05, 0.05, 0.025])
+    constant = {"lr_schedule": "constant", "lr_interval": "step"}
+    assert rates(2, epochs=2, **constant) == [0.1] * 4
+
+
+def test_a_rate_by_step_is_that_of_torch_after_as_many_steps() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    for rate in rates(4, epochs=3, lr_interval="step"):
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 2}, {"warmup_steps": 4}], ids=str)
+def test_a_warmup_goes_to_the_schedule_on_a_line_step_by_step(warmup: dict) -> None:
+    constant = rates(2, epochs=4, lr_schedule="constant", **warmup)
+    assert constant == pytest.approx([0.025, 0.05, 0.075, *[0.1] * 5])
+    plain, cosine = (
+        rates(2, epochs=4, lr_interval="step", **each) for each in ({}, warmup)
+    )  # fmt: skip
+    assert cosine == pytest.approx(
+        [plain[0] / 4, plain[1] * 2 / 4, plain[2] * 3 / 4, *plain[3:]]
+    )  # fmt: skip
+
+
+def test_steps_are_taken_at_their_rates(data: DeviceData) -> None:
+    """Plain descent of a weight whose gradient is always one."""
+
+    class Sloped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            # Of two logits, the loss is their difference as good as exactly.
+            far = torch.full((len(images),), 1e3)
+            wrong = F.one_hot(torch.zeros(len(images), dtype=torch.int64), 10).float()
+            return wrong * (self.weight + far)[:, None]
+
+    taken: list[float] = []
+    model = Sloped()
+    labels = torch.ones_like(data.train.labels)
+    ones = DeviceData(
+        data.shape, data.classes, Examples(data.train.images, labels, data.train.mean,
+        data.train.std), data.test, None,
+    )  # fmt: skip
+    used = recipe(
+        lr_interval="step", warmup_steps=3,
+        optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False,
+                   "weight_decay": 0.0},
+    )  # fmt: skip
+
+    def keep(step: int) -> None:
+        taken.append(model.weight.item())
+
+    rows = Training(model, None, ones, used, Randomness(0, 0), snapshot=keep).finish().rows
+    expected = rates(4, lr_interval="step", warmup_steps=3)
+    assert [a - b for a, b in pairwise(taken)] == pytest.approx(expected, rel=1e-4)
+    assert [row["lr"] for row in rows] == pytest.approx(expected[3::4])
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_the_last_rate_is_what_the_schedule_ends_with(interval: str) -> None:
+    used = recipe(lr_interval=interval, warmup_epochs=2, optimizer={"lr": 0.1})
+    last = used.at_last_rate()
+    found = {last.rate(epoch, step, 4) for epoch in range(3) for step in range(4)}
+    assert found == {used.rate(2, 3, 4)}
+
+
+def test_one_warmup_is_enough() -> None:
+    with pytest.raises(ValidationError, match="warmup_epochs and warmup_steps say the same"):
+        recipe(warmup_epochs=1, warmup_steps=5)
+
+
+def test_adamw_takes_the_steps_of_its_paper() -> None:
+    """Algorithm 2 of Loshchilov & Hutter (2019), in float64, three steps; and torch's own."""
+    weight = nn.Parameter(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64))
+    theirs = nn.Parameter(weight.detach().clone())
+    w, m, v = weight.detach().clone(), torch.zeros(3), torch.zeros(3)
+    used = recipe(optimizer={"name": "adamw", "lr": 0.1, "beta1": 0.8, "weight_decay": 0.3})
+    ours = used.optimizer.over([weight])
+    torchs = torch.optim.AdamW([theirs], lr=0.1, betas=(0.8, 0.999), weight_decay=0.3)
+    for t, slope in enumerate(([0.3, -0.2, 5.0], [0.1, 0.0, -2.0], [-1.0, 0.4, 0.1]), start=1):
+        g = torch.tensor(slope, dtype=torch.float64)
+        weight.grad, theirs.grad = g.clone(), g.clone()
+        ours.step()
+        torchs.step()
+        m, v = 0.8 * m + 0.2 * g, 0.999 * v + 0.001 * g * g
+        step = (m / (1 - 0.8**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        w = w - 0.1 * step - 0.1 * 0.3 * w
+        torch.testing.assert_close(weight.detach(), w)
+        torch.testing.assert_close(weight, theirs)
+
+
 @pytest.mark.parametrize(
     ("examples", "batch", "steps"),
     [(100, 50, 2), (99, 50, 2), (102, 50, 3), (101, 50, 2), (30, 50, 1), (1, 50, 1), (3, 1, 3)],
@@ -230,6 +338,7 @@ OPTIMIZERS = [
     {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
     {"name": "adam", "lr": 0.01, "weight_decay": 0.0},
     {"name": "adam", "lr": 0.01, "weight_decay": 0.1},
+    {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
 ]
 
 
@@ -545,6 +654,19 @@ RESUMED = {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False}
     },
     "adam": {"optimizer": {"name": "adam"}, "lr_schedule": {"name": "step", "milestones": [2]}},
+    "adamw by step": {
+        "optimizer": {"name": "adamw"},
+        "lr_interval": "step",
+        "warmup_steps": 7,
+    },
+    "averaged, cut and mixed": {
+        "ema": 0.9,
+        "augment": EVERYTHING,
+        "cutout": 3,
+        "mixup": 0.4,
+        "clip_grad_norm": 1.0,
+    },
+    "several batches": {"batch_size": 15, "accumulate": 3, "ema": 0.8},
     # The best epoch is neither the last nor, with the interruption below, one that comes after it.
     "best": {
         "keep": "best_test",

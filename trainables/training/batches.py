@@ -10,6 +10,8 @@ import numpy as np
 
 from trainables.data import Dataset, Split
 from trainables.lazy_torch import Tensor, torch
+from trainables.training.cutout import centers, cut
+from trainables.training.mixup import mixed, pairs
 from trainables.training.randomness import stream, stream_seed
 from trainables.training.recipe import Recipe
 
@@ -85,11 +87,12 @@ class Randomness:
         return (purpose, self.iteration, epoch, *of_copy)
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Training steps in an epoch. The last batch may be smaller; a last batch of one example is
-    left out, since BatchNorm cannot normalize it."""
+def steps_per_epoch(examples: int, batch_size: int, accumulate: int = 1) -> int:
+    """Training steps in an epoch, each of `accumulate` batches, the last of those that are left.
+    The last batch may be smaller; a last batch of one example is left out, since BatchNorm cannot
+    normalize it."""
     full, rest = divmod(examples, batch_size)
-    return full + (rest > 1 or full == 0)
+    return -(-(full + (rest > 1 or full == 0)) // accumulate)
 
 
 def smallest_batch(examples: int, batch_size: int) -> int:
@@ -98,16 +101,30 @@ def smallest_batch(examples: int, batch_size: int) -> int:
     return rest if rest > 1 or full == 0 else batch_size
 
 
+def examples_taken(examples: int, batch_size: int) -> int:
+    """The examples in all batches of an epoch, see `steps_per_epoch`."""
+    return min(examples, steps_per_epoch(examples, batch_size) * batch_size)
+
+
 Drawn = tuple[Tensor, ...]
-"""Of a batch; the first has a row for each example."""
+"""Of the batches of a step; the first has a row for each example."""
+
+
+def each_batch(drawn: Drawn, batch_size: int) -> Iterator[Drawn]:
+    """What is drawn for each batch of a step. A tensor may have several rows for an example."""
+    for first in range(0, len(drawn[0]), batch_size):
+        yield tuple(
+            each[first * rows : (first + batch_size) * rows]
+            for each, rows in ((each, len(each) // len(drawn[0])) for each in drawn)
+        )
 
 
 class Batches(Protocol):
     """The batches of one network, or of K, each from its own streams, in two parts: what is drawn
-    for each, and the batch that device operations make of it, the same at every step."""
+    for those of a step, and the batch that device operations make of it, the same at every step."""
 
     def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
-        """What is drawn for the batches of `steps` of an epoch."""
+        """What is drawn for each of `steps` of an epoch."""
         ...
 
     def prepare(self, epoch: int) -> None:
@@ -115,9 +132,9 @@ class Batches(Protocol):
         ...
 
     @property
-    def made(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """Of what is drawn, inputs float32 [B, C, H, W] and labels int64 [B]; of K networks,
-        inputs [B, K, C, H, W] and labels [B, K]."""
+    def made(self) -> Callable[..., tuple[Tensor, ...]]:
+        """Of what is drawn of a batch, inputs float32 [B, C, H, W] and labels int64 [B]; of K
+        networks, inputs [B, K, C, H, W] and labels [B, K]. Of mixtures, two more: see `mixed`."""
         ...
 
 
@@ -126,8 +143,9 @@ def batches_of(
 ) -> Batches:
     """The batches of networks with the streams of `randomness`.
 
-    *real*: training images in the epoch's order, augmented and normalized. *random*: drawn anew
-    for every batch, normal with the data's mean and standard deviation, and uniform labels.
+    *real*: training images in the epoch's order, augmented, normalized, cut and mixed. *random*:
+    drawn anew for every step, normal with the data's mean and standard deviation, and uniform
+    labels.
     """
     if inputs == "random":
         return RandomBatches(data, recipe, randomness)
@@ -161,7 +179,42 @@ class _Given:
         return self.prepared.pop(epoch)
 
     def in_advance(self, epoch: int) -> Any:
-        return self.order(epoch)
+        return self.order(epoch), self.cut_and_mixed(epoch)
+
+    def cut_and_mixed(self, epoch: int) -> list[Tensor]:
+        """What cutout and mixup draw for the examples of an epoch, in the order of its steps,
+        [N, …] or [N, K, …]."""
+        recipe, shape, found = self.recipe, self.data.shape, []
+        if recipe.cutout:
+            generators = self.generators("cutout", epoch)
+            found.append(self.sent([centers(self.taken, shape, each) for each in generators]))
+        if recipe.mixup:
+            batches = range(0, self.taken, recipe.batch_size)
+            sizes = [min(recipe.batch_size, self.taken - first) for first in batches]
+            generators = self.generators("mixup", epoch)
+            drawn = [pairs(sizes, recipe.mixup, each) for each in generators]
+            found += [self.sent(of_each) for of_each in zip(*drawn, strict=True)]
+        return found
+
+    def finished(
+        self, images: Tensor, labels: Tensor, drawn: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Augmented images with the mean taken out, cut and mixed as was `drawn`."""
+        images = _of_each(self.data.train.normalized(images), labels)
+        if self.recipe.cutout:
+            at, *drawn = drawn
+            images = cut(images, at, self.recipe.cutout)
+        return mixed(images, labels, *drawn) if self.recipe.mixup else (images, labels)
+
+    @property
+    def taken(self) -> int:
+        """The examples of an epoch."""
+        return examples_taken(len(self.data.train), self.recipe.batch_size)
+
+    def places(self, step: int) -> slice:
+        """Which of those a step has."""
+        size = self.recipe.batch_size * self.recipe.accumulate
+        return slice(step * size, min((step + 1) * size, self.taken))
 
     def order(self, epoch: int) -> Tensor:
         """The training examples of an epoch in the order of their steps, [N] or [N, K]."""
@@ -178,11 +231,10 @@ class _Given:
             return of_each[0].to(self.device)
         return torch.stack([*of_each]).to(self.device).transpose(0, 1).contiguous()
 
-    def batches(self, order: Tensor, steps: range) -> Iterator[Tensor]:
-        """The training examples of each step, [B] or [B, K]."""
-        size = self.recipe.batch_size
+    def rows(self, of_epoch: Sequence[Tensor], steps: range) -> Iterator[list[Tensor]]:
+        """The rows of each step of tensors that have one for each example of an epoch."""
         for step in steps:
-            yield order[step * size : (step + 1) * size]
+            yield [each[self.places(step)] for each in of_epoch]
 
 
 @dataclass
@@ -192,26 +244,26 @@ class RealBatches(_Given):
     names: tuple[str, ...]
 
     def drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
-        order, draws = self.of(epoch)
+        order, draws, others = self.of(epoch)
         # The draws are as of K times the examples, those of the kth network that much further on.
         further = torch.arange(len(self.randomness), device=self.device) * len(self.data.train)
-        for chosen in self.batches(order, steps):
+        for chosen, *rest in self.rows([order, *others], steps):
             rows = (chosen + further).flatten() if draws else chosen
-            yield chosen, *(values.index_select(0, rows) for values in draws.values())
+            yield chosen, *(values.index_select(0, rows) for values in draws.values()), *rest
 
-    def in_advance(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def in_advance(self, epoch: int) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         examples, generators = len(self.data.train), self.generators("augment", epoch)
         draws = self.recipe.augment.draws(examples, generators, self.device)
         assert draws is not None
-        return self.order(epoch), draws
+        return self.order(epoch), draws, self.cut_and_mixed(epoch)
 
-    def made(self, chosen: Tensor, *draws: Tensor) -> tuple[Tensor, Tensor]:
-        examples, rows = self.data.train, chosen.flatten()
+    def made(self, chosen: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+        examples, rows, named = self.data.train, chosen.flatten(), len(self.names)
         images = self.recipe.augment.augmented(
-            examples.images.index_select(0, rows), dict(zip(self.names, draws, strict=True))
+            examples.images.index_select(0, rows), dict(zip(self.names, drawn[:named], strict=True))
         )
         labels = examples.labels.index_select(0, rows).view_as(chosen)
-        return _of_each(examples.normalized(images), labels), labels
+        return self.finished(images, labels, drawn[named:])
 
 
 class PluggedBatches(_Given):
@@ -223,13 +275,14 @@ class PluggedBatches(_Given):
         begin = self.recipe.augment.epoch if alone else self.recipe.augment.epochs
         given: Any = generators[0] if alone else generators
         augmented = begin(len(examples), given, self.device)
-        for step, chosen in zip(steps, self.batches(self.of(epoch), steps), strict=True):
+        order, others = self.of(epoch)
+        for step, (chosen, *rest) in zip(steps, self.rows([order, *others], steps), strict=True):
             rows = chosen.flatten()
             images = augmented(examples.images.index_select(0, rows), chosen, step)
-            yield examples.labels.index_select(0, rows).view_as(chosen), images
+            yield examples.labels.index_select(0, rows).view_as(chosen), images, *rest
 
-    def made(self, labels: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        return _of_each(self.data.train.normalized(images), labels), labels
+    def made(self, labels: Tensor, images: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+        return self.finished(images, labels, drawn)
 
 
 class RandomBatches(_Given):
@@ -248,8 +301,8 @@ class RandomBatches(_Given):
         return images, labels
 
     def _one(self, randomness: Randomness, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        size = self.recipe.batch_size
-        count = min(size, len(self.data.train) - step * size)
+        places = self.places(step)
+        count = places.stop - places.start
         generator = randomness.generator(f"random inputs {step}", epoch)
         images = torch.randn(count, *self.data.shape, generator=generator)
         return torch.randint(self.data.classes, (count,), generator=generator), images

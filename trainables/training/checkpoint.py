@@ -49,6 +49,7 @@ class StoredCheckpoint:
                 begun=begun and Begun(**begun, states=_part(tensors, "states/")),
                 best=_part(tensors, "best/") or None,
                 optimizer=_by_parameter(_part(tensors, "optimizer/")),
+                average=_part(tensors, "average/"),
                 masks={n: m.to(model.get_parameter(n).device) for n, m in masks} or None,
             )
         return None
@@ -59,6 +60,7 @@ class StoredCheckpoint:
             tensors |= {f"optimizer/{index}/{name}": t for name, t in held.items()}
         tensors |= {f"best/{name}": t for name, t in (progress.best or {}).items()}
         tensors |= {f"mask/{name}": t for name, t in (progress.masks or {}).items()}
+        tensors |= {f"average/{name}": t for name, t in progress.average.items()}
         plain = ("epoch", "rows", "seconds", "fused")
         written = {name: getattr(progress, name) for name in plain}
         if progress.begun is not None:

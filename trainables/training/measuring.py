@@ -62,9 +62,10 @@ def _trained(
     config: Model, data: DeviceData, recipe: Recipe, execution: Execution, fused: int, steps: int
 ) -> tuple[int, float]:
     """How many steps were taken, at least `steps`, and the seconds."""
-    train_part = _first(data.train, steps * recipe.batch_size)
+    size, accumulate = recipe.batch_size, recipe.accumulate
+    train_part = _first(data.train, steps * size * accumulate)
     part = replace(data, train=train_part, test=_first(data.test, 1), validation=None)
-    an_epoch = steps_per_epoch(len(train_part), recipe.batch_size)
+    an_epoch = steps_per_epoch(len(train_part), size, accumulate)
     epochs = -(-steps // an_epoch)
     optimizer = recipe.optimizer.model_copy(update={"lr": HARMLESS_RATE})
     short = recipe.model_copy(update={"epochs": epochs, "keep": "last", "optimizer": optimizer})

@@ -118,3 +118,28 @@ class Adam(Optimizer):
             weight_decay=self.weight_decay,
             fused=True,
         )
+
+
+@optimizer
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019, Algorithm 2): each step takes
+    lr · `weight_decay` of the weights away, whatever their gradients are."""
+
+    keeps_zeros = True
+    elementwise = True
+    capturable = True
+
+    name: Literal["adamw"]
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    weight_decay: NonNegative = 1e-2
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return eager(torch.optim.AdamW)(
+            parameters,
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=True,
+        )

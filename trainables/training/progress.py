@@ -48,6 +48,7 @@ class Progress:
     `epoch` are the epochs that are complete, `begun` is of the one after them. `fused` is the
     largest number of networks, this one among them, that were one computation. `seconds` is this
     network's share of the time. `masks` are the kept weights of now, where those have changed.
+    `average` is that of the weights, where the recipe has one.
     """
 
     epoch: int = 0
@@ -58,6 +59,7 @@ class Progress:
     best: State | None = None
     optimizer: OptimizerState = field(default_factory=dict)
     masks: Masks | None = None
+    average: State = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[int, int]:

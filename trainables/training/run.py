@@ -13,6 +13,7 @@ from trainables.errors import Diverged, Interrupted
 from trainables.measures.masks import Masks, density
 from trainables.models import Model
 from trainables.store import Damaged, StoreError
+from trainables.training.averaging import end_with
 from trainables.training.batches import (
     DeviceData,
     Drawn,
@@ -77,7 +78,8 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.data.train), self.recipe.batch_size)
+        recipe = self.recipe
+        return steps_per_epoch(len(self.data.train), recipe.batch_size, recipe.accumulate)
 
     @property
     def steps(self) -> int:
@@ -178,6 +180,8 @@ class _Run:
             return self.failed
         if self.progress.best is not None:
             training.model.load_state_dict(self.progress.best)
+        elif self.progress.average:
+            end_with(training.model, self.progress.average)
         return self.progress
 
     def measure(self, trained: "_Trained", test: Evaluation, validation: Evaluation | None) -> None:
@@ -255,6 +259,10 @@ class _Group:
         # A graph keeps the memory that it needs, which only feature maps make large.
         captured = isinstance(self._take, Graphed) and not has_convolutions(of.model)
         self._evaluations = Evaluations(models, of.recipe.loss, of.recipe.precision, captured)
+        for run, average in zip(runs, self._steps.averages(), strict=True):
+            for name, tensor in run.progress.average.items():
+                average[name].copy_(tensor)
+            run.progress.average = average
         for run in runs:
             run.progress.fused = max(run.progress.fused, len(runs))
 
@@ -277,6 +285,12 @@ class _Group:
         begun = self._begun[0].steps if self._begun else 0
         first = max(self._first.start_step - self._epoch * self._first.steps_per_epoch, begun)
         trained = self.train(range(first, self._first.steps_per_epoch))
+        with self._steps.averaged():
+            self._measure(trained)
+        going = any(run.is_going for run in self.runs)
+        self._keep(going and self._first.is_told())
+
+    def _measure(self, trained: Sequence["_Trained"]) -> None:
         data = self._first.data
         tests = self._evaluations.of(data.test)
         held_out: Sequence[Evaluation | None] = [None] * len(self.runs)
@@ -285,8 +299,6 @@ class _Group:
         for run, of_run, test, validation in zip(self.runs, trained, tests, held_out, strict=True):
             if run.failed is None:
                 run.measure(of_run, test, validation)
-        going = any(run.is_going for run in self.runs)
-        self._keep(going and self._first.is_told())
 
     @property
     def _begun(self) -> list[Begun]:
@@ -295,8 +307,7 @@ class _Group:
     def train(self, steps: range) -> list[_Trained]:
         """Take `steps` of the epoch."""
         epoch, recipe = self._epoch, self._first.recipe
-        rate = recipe.rate(epoch)
-        self._steps.at_rate(rate)
+        rate: float | None = None
         stored = [run for run in self.runs if run.training.snapshot]
         totals: Totals | None = None
         with arithmetic(recipe.precision):
@@ -307,6 +318,9 @@ class _Group:
                         run.snapshot(epoch * self._first.steps_per_epoch + step)
                     # To write them is no training.
                     self._since += time.perf_counter() - began
+                before, rate = rate, recipe.rate(epoch, step, self._first.steps_per_epoch)
+                if rate != before:
+                    self._steps.at_rate(rate)
                 losses, correct = self._taken(epoch * self._first.steps_per_epoch + step, drawn)
                 totals = totals or Totals.like(losses, self._begun)
                 totals.add(losses, correct, len(drawn[0]))
@@ -315,6 +329,7 @@ class _Group:
                     self._note(step + 1, totals)
                     self._keep(told)
         assert totals is not None, "an epoch has a step"
+        assert rate is not None
         if epoch + 1 < recipe.epochs:
             self._batches.prepare(epoch + 1)
         at, seen = epoch * self._first.steps_per_epoch + steps.stop, totals.seen

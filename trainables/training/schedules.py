@@ -9,16 +9,20 @@ from trainables.config import Listed
 from trainables.plugins.entry import Entry, Kind
 from trainables.training.augmentation import Unfit
 
+Interval = Literal["epoch", "step"]
+"""By what a schedule counts."""
+
 
 class Schedule(Entry):
     """A schedule by name; called with the optimizer's `lr`, an epoch (from 0) and the number of
-    epochs, it gives the learning rate of that epoch."""
+    epochs, it gives the learning rate of that epoch. Where a recipe has it count steps, it is
+    called with a step and the number of all steps in their place."""
 
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:
         return self.call(lr, epoch, epochs)
 
-    def require_fit(self, epochs: int) -> None:
-        """Raises Unfit when it cannot mean what it says in so many epochs."""
+    def require_fit(self, epochs: int, interval: Interval = "epoch") -> None:
+        """Raises Unfit when it cannot mean what it says in so many epochs, or steps."""
 
 
 SCHEDULE = Kind("lr_schedule", Schedule, ("lr", "epoch", "epochs"), (__name__,), "cosine")
@@ -37,7 +41,8 @@ class Constant(Schedule):
 
 @lr_schedule
 class Cosine(Schedule):
-    """Cosine annealing to 0 over the epochs of the run, one step an epoch (SAP Table 3)."""
+    """Cosine annealing to 0 over the run (Loshchilov & Hutter, 2017): by default one change an
+    epoch (SAP Table 3)."""
 
     name: Literal["cosine"]
 
@@ -47,7 +52,7 @@ class Cosine(Schedule):
 
 @lr_schedule
 class StepDecay(Schedule):
-    """Multiply the learning rate by `factor` after each of the `milestones` (epochs)."""
+    """Multiply the learning rate by `factor` after each of the `milestones` (epochs or steps)."""
 
     name: Literal["step"]
     milestones: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
@@ -56,11 +61,21 @@ class StepDecay(Schedule):
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:
         return lr * self.factor ** sum(epoch >= m for m in self.milestones)
 
-    def require_fit(self, epochs: int) -> None:
+    def require_fit(self, epochs: int, interval: Interval = "epoch") -> None:
         late = [m for m in self.milestones if m >= epochs]
         if late:
             raise Unfit(
-                f"{', '.join(map(str, late))} would never be reached: there are {epochs} epochs; "
-                "leave it out, or train longer",
+                f"{', '.join(map(str, late))} would never be reached: there are {epochs} "
+                f"{interval}s; leave it out, or train longer",
                 "milestones",
             )
+
+
+class Last(Schedule):
+    """The last learning rate of another schedule, all the time. No sweep file names it."""
+
+    name: Literal["last"] = "last"
+    of: Schedule
+
+    def __call__(self, lr: float, epoch: int, epochs: int) -> float:
+        return self.of(lr, epochs - 1, epochs)

@@ -1,12 +1,13 @@
 """Steps of several networks at once, each computed by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from trainables.training.progress import OptimizerState
+from trainables.training.progress import OptimizerState, State
 from trainables.training.steps import Steps
 
 STREAMS = 8
@@ -33,6 +34,18 @@ class SideBySide:
     def states(self) -> list[OptimizerState]:
         """What the optimizer remembers of each network."""
         return [state for steps in self._steps for state in steps.states()]
+
+    def averages(self) -> list[State]:
+        """The average of each network, see `Steps`."""
+        return [average for steps in self._steps for average in steps.averages()]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the networks are what their training comes to, see `Steps`."""
+        with ExitStack() as stack:
+            for steps in self._steps:
+                stack.enter_context(steps.averaged())
+            yield
 
     def at_rate(self, rate: float) -> None:
         """Go on with another learning rate."""

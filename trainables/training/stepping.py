@@ -25,7 +25,7 @@ def stepping(
     architecture: Model | None,
     recipe: Recipe,
     data: DeviceData,
-    made: Callable[..., tuple[Tensor, Tensor]],
+    made: Callable[..., tuple[Tensor, ...]],
     execution: Execution,
 ) -> tuple[Steps | SideBySide, Take]:
     """What takes the steps of one network, or of several of one `architecture` at once, and the

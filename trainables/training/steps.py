@@ -1,16 +1,19 @@
 """Training steps of networks, with their masks and optimizers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trainables.measures.masks import Masks
+from trainables.training.averaging import Average
+from trainables.training.batches import Drawn, each_batch
 from trainables.training.execution import Compiled
 from trainables.training.networks import Networks
 from trainables.training.precision import logits_in
-from trainables.training.progress import Begun, OptimizerState
+from trainables.training.progress import Begun, OptimizerState, State
 from trainables.training.recipe import Recipe
 
 
@@ -47,18 +50,20 @@ class Totals:
         return self.loss.reshape(-1).tolist(), self.correct.reshape(-1).tolist()
 
 
-def _as_given(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return images, labels
+def _as_given(*given: Tensor) -> tuple[Tensor, ...]:
+    return given
 
 
-def _forward(
-    networks: Networks, recipe: Recipe
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The losses and logits of images and labels."""
+def _forward(networks: Networks, recipe: Recipe) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The losses and logits of images and labels; of mixtures, with what `mixed` says of them."""
 
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(images: Tensor, labels: Tensor, *mixing: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_in(recipe.precision, networks.logits, images)
-        return networks.losses(recipe.loss, logits, labels), logits
+        losses = networks.losses(recipe.loss, logits, labels)
+        if mixing:
+            others, own = mixing
+            losses = own * losses + (1 - own) * networks.losses(recipe.loss, logits, others)
+        return losses, logits
 
     return forward
 
@@ -67,7 +72,7 @@ class Steps:
     """Takes the steps of a recipe with `networks`, which have `masks` (None: all is kept).
 
     `states` are what the optimizer of earlier steps remembered of each network. `made` makes the
-    images and labels of a batch of what `take` is given. `compiled`: see `Execution`.
+    images and labels of a batch of what `take` is given of it. `compiled`: see `Execution`.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Steps:
         recipe: Recipe,
         masks: Sequence[Masks | None],
         states: Sequence[OptimizerState],
-        made: Callable[..., tuple[Tensor, Tensor]] = _as_given,
+        made: Callable[..., tuple[Tensor, ...]] = _as_given,
         compiled: bool = False,
     ) -> None:
         self._networks, self._recipe, self._made = networks, recipe, made
@@ -84,7 +89,8 @@ class Steps:
         self._computed = Compiled(forward) if compiled else forward
         self._optimizer = networks.optimizer(recipe.optimizer)
         networks.load(self._optimizer, states)
-        self._masked = self._held(masks)
+        self._masked, self._count = self._held(masks), len(masks)
+        self._average = Average(networks, recipe.ema) if recipe.ema else None
 
     def _held(self, masks: Sequence[Masks | None]) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
         """Each weight of which something is pruned, its mask, and that as a factor."""
@@ -103,10 +109,22 @@ class Steps:
             for held in self._optimizer.state.get(weight, {}).values():
                 if isinstance(held, Tensor) and held.shape == weight.shape:
                     held.masked_fill_(~stays, 0)
+            if self._average:
+                self._average.mask(weight, mask)
 
     def states(self) -> list[OptimizerState]:
         """What the optimizer remembers of each network."""
         return self._networks.states(self._optimizer)
+
+    def averages(self) -> list[State]:
+        """The average of each network, as it is at all times; what is written there, steps go on
+        from. Empty where the recipe has none."""
+        return self._average.of_each() if self._average else [{} for _ in range(self._count)]
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, the networks are what the recipe says that their training comes to: their
+        average, or themselves."""
+        return self._average.in_place() if self._average else nullcontext()
 
     def at_rate(self, rate: float) -> None:
         """Go on with another learning rate."""
@@ -126,13 +144,27 @@ class Steps:
                 group["capturable"] = True
 
     def backward(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses of a batch, and how many examples are classified correctly; the gradients are
-        left with the parameters, those of pruned weights too."""
-        images, labels = self._made(*drawn)
+        """The losses over the examples of a step, and how many are classified correctly; the
+        gradients are left with the parameters, those of pruned weights too."""
         for parameter in self._networks.parameters:
             parameter.grad = None
-        losses, logits = self._computed(images, labels)
+        batches = each_batch(drawn, self._recipe.batch_size)
+        found = [self._of_batch(batch, len(batch[0]) / len(drawn[0])) for batch in batches]
+        if len(found) == 1:
+            return found[0]
+        losses, correct = zip(*found, strict=True)
+        return torch.stack(losses).sum(0), torch.stack(correct).sum(0)
+
+    def _of_batch(self, drawn: Drawn, share: float) -> tuple[Tensor, Tensor]:
+        """Of a batch that is such a share of the step's examples, its part of the losses."""
+        images, labels, *mixing = self._made(*drawn)
+        losses, logits = self._computed(images, labels, *mixing)
+        if share != 1:
+            losses = share * losses
         losses.sum().backward()
+        if mixing:
+            others, own = mixing
+            labels = torch.where(own >= 0.5, labels, others)
         return losses.detach(), (logits.argmax(dim=-1) == labels).sum(dim=0)
 
     def take(self, *drawn: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +182,8 @@ class Steps:
         if not recipe.optimizer.keeps_zeros:
             for weight, mask, _ in self._masked:
                 weight.data.masked_fill_(~mask, 0.0)
+        if self._average:
+            self._average.update()
         return found
 
     def _mask_gradients(self) -> None:

@@ -17,7 +17,9 @@ class Timing:
     evaluation_seconds: float
     peak_memory_bytes: int
 
-    def epoch_seconds(self, examples: int, evaluated: int, batch_size: int) -> float:
+    def epoch_seconds(
+        self, examples: int, evaluated: int, batch_size: int, accumulate: int = 1
+    ) -> float:
         """Of an epoch of `examples`, after which `evaluated` others are evaluated."""
-        steps = steps_per_epoch(examples, batch_size)
+        steps = steps_per_epoch(examples, batch_size, accumulate)
         return steps * self.step_seconds + evaluated * self.evaluation_seconds

@@ -4,7 +4,6 @@ from typing import Literal
 
 from trainables.pruning.ablation import Ablation, ablation
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Constant
 
 
 @ablation
@@ -17,6 +16,4 @@ class Finetune(Ablation):
     name: Literal["finetune"]
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        optimizer = recipe.optimizer.model_copy(update={"lr": recipe.rate(recipe.epochs - 1)})
-        schedule = Constant(name="constant")
-        return recipe.model_copy(update={"optimizer": optimizer, "lr_schedule": schedule})
+        return recipe.at_last_rate()

@@ -1,6 +1,6 @@
 """What training asks of the networks that it steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -21,6 +21,15 @@ class Networks(Protocol):
 
     @property
     def parameters(self) -> Sequence[nn.Parameter]: ...
+
+    @property
+    def averaged(self) -> Mapping[str, Tensor]:
+        """By name, what an average is made of: see `averaged_names`."""
+        ...
+
+    def of_each(self, tensor: Tensor) -> Sequence[Tensor]:
+        """The part that each network has of a tensor that is as a parameter is."""
+        ...
 
     def train(self) -> None:
         """Be as in training, not as in evaluation."""

@@ -1,6 +1,6 @@
 """One network, computed as torch computes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,14 @@ class One:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.parameters = list(model.parameters())
+
+    @property
+    def averaged(self) -> Mapping[str, Tensor]:
+        tensors = named_tensors(self.model)
+        return {name: tensors[name] for name in averaged_names(self.model)}
+
+    def of_each(self, tensor: Tensor) -> Sequence[Tensor]:
+        return [tensor]
 
     def train(self) -> None:
         self.model.train()
@@ -50,6 +58,24 @@ class One:
     def load(self, optimizer: torch.optim.Optimizer, states: Sequence[OptimizerState]) -> None:
         (state,) = states
         remember(optimizer, state)
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers of a network."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def averaged_names(model: nn.Module) -> list[str]:
+    """The names of what of a network is averaged: its weights, and the running statistics of
+    normalization layers. What else a buffer holds may be no number that has a mean."""
+    weights = [name for name, each in model.named_parameters() if each.is_floating_point()]
+    normalizing = [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None
+    ]
+    kinds = ("running_mean", "running_var")
+    return weights + [f"{name}.{kind}" if name else kind for name in normalizing for kind in kinds]
 
 
 def remembered(optimizer: torch.optim.Optimizer) -> OptimizerState:

@@ -1,6 +1,6 @@
 """K networks of one architecture as one computation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainables.measures.masks import Masks
 from trainables.training.losses import Loss
 from trainables.training.networks.mapped import Mapped
-from trainables.training.networks.one import remember, remembered
+from trainables.training.networks.one import averaged_names, remember, remembered
 from trainables.training.networks.stacking import by_name, shared
 from trainables.training.networks.wide import Wide
 from trainables.training.optimizers import Optimizer
@@ -34,6 +34,14 @@ class Stack:
         self.buffers = {name: shared(each) for name, each in buffers.items()}
         self._form = form(models[0], self.weights, self.buffers)
         self.parameters = list(self.weights.values())
+
+    @property
+    def averaged(self) -> Mapping[str, Tensor]:
+        tensors: dict[str, Tensor] = {**self.weights, **self.buffers}
+        return {name: tensors[name] for name in averaged_names(self.models[0])}
+
+    def of_each(self, tensor: Tensor) -> Sequence[Tensor]:
+        return tensor.unbind()
 
     def train(self) -> None:
         for model in (*self.models, self._form.model):
