@@ -215,6 +215,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "horizontal_flip": True, "crop_padding": 0, "padding_mode": "zeros",
     },
     "loss/cross_entropy": {"label_smoothing": 0.0},
+    "measure/intrinsic_dimension": {
+        "dimensions": [4, 8, 999], "share": 0.9, "baseline": "ticket",
+    },
     "measure/lmc": {"points": 5, "copies": 3, "rewind": 2, "layerwise": False},
     "measure/lmc_consecutive": {"points": 3, "layerwise": True},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
@@ -594,10 +597,14 @@ class Given:
     """Tickets of networks that are known."""
 
     index, seed = 1, 3
-    steps = (SimpleNamespace(iteration=4), SimpleNamespace(iteration=5))
+    steps = tuple(SimpleNamespace(iteration=t, kind="train", inputs="real") for t in (4, 5))
+    start_step = 2
 
     def __init__(self) -> None:
         self.data, self.recipe = data(), own_recipe()
+
+    def accuracy(self, index: int) -> float:
+        return 0.3 - 0.15 * index
 
     def rewound(self, step: int) -> Any:
         return self.trained(step)
@@ -623,6 +630,11 @@ class Given:
         last = {"4.bias": state["4.bias"] + wave(3, step=number + step)}
         return state | masked | last
 
+    def train(self, name: str, model: Any, step: int) -> Any:
+        yield from ()
+        model.z.data += wave(len(model.z), step=1 + 0.1 * step)
+        return model
+
     def require_time(self) -> None: ...
 
 
@@ -634,6 +646,10 @@ def of_measure(config: Any) -> Numbers:
     except StopIteration as end:
         found = end.value
     return {str(number): [*row.values()] for number, row in enumerate(found)}
+
+
+def of_baseline(name: Any) -> Numbers:
+    return of_measure(entry(MEASURE, "intrinsic_dimension", dimensions=[4], baseline=name))
 
 
 def of_batchnorm(name: Any) -> Numbers:
@@ -902,6 +918,7 @@ OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
 """By kind, what computes the numbers of an entry with its options."""
 
 BY_NAME: dict[str, Callable[[Any], Numbers]] = {
+    "baseline": of_baseline,
     "batchnorm": of_batchnorm,
     "dataset": of_dataset,
     "distribution": of_distribution,

@@ -70,7 +70,10 @@ EVERYTHING: dict[str, Any] = {
     ],
     "exclude": [{"method": "magnitude", "scope": "layer"}],
     "store": {"keep_scores": SCORES},
-    "measures": [{"name": "lmc", "rewind": [0, 5], "iterations": [1]}],
+    "measures": [
+        {"name": "lmc", "rewind": [0, 5], "iterations": [1]},
+        {"name": "intrinsic_dimension", "dimensions": [10, 100], "iterations": [1]},
+    ],
 }
 AT_INIT = EVERYTHING | {
     "name": "at-init",
@@ -82,10 +85,17 @@ AT_INIT = EVERYTHING | {
 DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
 
 
-def commit_lines(store: Store, of: Measurement) -> None:
-    """Commit made up lines of all weights and of each layer: copies take longer to train."""
+def commit_rows(store: Store, of: Measurement) -> None:
+    """Commit made up rows of a measurement: copies take longer to train."""
+    table = of.measure.table
+    rows = pa.Table.from_pylist(MADE_UP[table](of), MEASURED[table])
+    store.commit(iteration_path(of.key), {measured_file(table): encode_table(rows)})
+
+
+def lines(of: Measurement) -> list[dict[str, Any]]:
+    """Of all weights, and of each layer."""
     nothing = dict.fromkeys(MEASURED["connectivity"].names)
-    rows = [
+    return [
         nothing | {"measure": "lmc", "rewind": vars(of.measure)["rewind"], "one": 1, "other": other,
                    "layer": layer, "what": what, "alpha": alpha, "test_error": error / other}
         for other in (2, 3)
@@ -94,8 +104,17 @@ def commit_lines(store: Store, of: Measurement) -> None:
             ("point", 0.0, 0.1), ("point", 0.5, 0.4), ("point", 1.0, 0.3), ("barrier", None, 0.2),
         )
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, MEASURED["connectivity"])
-    store.commit(iteration_path(of.key), {measured_file("connectivity"): encode_table(table)})
+
+
+def dimensions(of: Measurement) -> list[dict[str, Any]]:
+    return [
+        {"what": "point", "dimension": 10, "test_accuracy": 0.4},
+        {"what": "point", "dimension": 100, "test_accuracy": 0.9},
+        {"what": "intrinsic", "dimension": 100},
+    ]
+
+
+MADE_UP = {"connectivity": lines, "intrinsic_dimension": dimensions}
 
 
 def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
@@ -109,7 +128,7 @@ def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
     for lineage in lineages:
         if lineage.cell.method.name == MEASURED_METHOD:
             for measurement in lineage.measurements:
-                commit_lines(store, measurement)
+                commit_rows(store, measurement)
         unmeasured = replace(lineage, measurements=())
         list(run_lineage(unmeasured, Bench(store, data, torch.device("cpu"), keeping=spec.store)))
     write_sweep(store, record_sweep(spec, lineages))
@@ -707,3 +726,11 @@ def test_lines_between_copies_are_drawn_as_the_mean_of_their_pairs(
         rows = rows_of(drawn, name)
         assert len(rows) == len(lineages) * 2 * layers
         assert {round(row["test_error"], 9) for row in rows} == {round(0.2 * mean, 9)}
+
+
+def test_accuracies_in_so_many_dimensions_are_drawn_without_what_follows_from_them(
+    drawn: Drawn,
+) -> None:
+    rows = rows_of(drawn, "intrinsic-dimension")
+    found = {(row["iteration"], row["dimension"], row["test_accuracy"]) for row in rows}
+    assert found == {(1, 10, 0.4), (1, 100, 0.9)}

@@ -12,11 +12,19 @@ from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.iteration_run import Asking, IterationRun
 from trainables.lineage.keys import Lineage, Measurement
+from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.measurements import Row
 from trainables.measures.masks import Masks
 from trainables.pruning import Step
 from trainables.store import iteration_path
-from trainables.store.artifacts import encode_table, measured_file, read_masks, read_tensors
+from trainables.store.artifacts import (
+    METRICS,
+    encode_table,
+    measured_file,
+    read_masks,
+    read_table,
+    read_tensors,
+)
 from trainables.store.claims import Claim, ClaimLost, Claims
 from trainables.store.store import json_bytes
 from trainables.training.batches import DeviceData, Randomness
@@ -120,6 +128,14 @@ class MeasurementRun(IterationRun):
     def seed(self) -> int:
         return self.lineage.cell.seed
 
+    @property
+    def start_step(self) -> int:
+        return 0 if self.step.kind == "train" else super().start_step
+
+    def accuracy(self, index: int) -> float:
+        table = read_table(self.bench.store, self.path(index), METRICS, METRICS_SCHEMA)
+        return table["test_accuracy"][0].as_py()
+
     def rewound(self, step: int) -> State:
         return self._trunk_state(step)
 
@@ -138,17 +154,25 @@ class MeasurementRun(IterationRun):
     def copy(
         self, number: int, state: State, masks: Masks, step: int
     ) -> Generator[Training, Any, State]:
-        key = f"{self.measurement.key}/copy-{number}"
-        kept = StoredCheckpoint(self.bench.store, key, self.bench.keeping.checkpoint_minutes)
         training = replace(
             self._training(self.model(state), masks, self.step.iteration, step),
             randomness=Randomness(self.seed, self.step.iteration, number),
-            checkpoint=kept,
         )
-        progress: Progress = yield training
+        return (yield from self._kept(f"copy-{number}", training)).state_dict()
+
+    def train(self, name: str, model: nn.Module, step: int) -> Generator[Training, Any, nn.Module]:
+        training = self._training(model, None, self.step.iteration, step)
+        # It is none of the architecture, of which several can be one computation.
+        return (yield from self._kept(name, replace(training, architecture=None)))
+
+    def _kept(self, name: str, training: Training) -> Generator[Training, Any, nn.Module]:
+        """The model of a training whose state is kept under `name`."""
+        key = f"{self.measurement.key}/{name}"
+        kept = StoredCheckpoint(self.bench.store, key, self.bench.keeping.checkpoint_minutes)
+        progress: Progress = yield replace(training, checkpoint=kept)
         # Where the next run finds that nothing is left to train of it.
         kept.save(training.model, progress)
-        return training.model.state_dict()
+        return training.model
 
     def require_time(self) -> None:
         if self.bench.is_told():

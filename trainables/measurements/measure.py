@@ -49,6 +49,15 @@ class Tickets(Protocol):
     @property
     def seed(self) -> int: ...
 
+    @property
+    def start_step(self) -> int:
+        """The training step whose weights the iteration is rewound to; 0 of the dense network."""
+        ...
+
+    def accuracy(self, index: int) -> float:
+        """The test accuracy that the step at `index` has reached."""
+        ...
+
     def rewound(self, step: int) -> State:
         """The dense network's weights w_k after k training steps; 0 is its initialization."""
         ...
@@ -73,6 +82,12 @@ class Tickets(Protocol):
         iteration does but in an order and with an augmentation that are this copy's own; the
         weights. Copies count from 1. One that is trained is kept until the measurement is
         committed, and one that is interrupted goes on where it was."""
+        ...
+
+    def train(self, name: str, model: nn.Module, step: int) -> Generator[Training, Any, nn.Module]:
+        """Train the parameters of any `model` of images, in place, from the training step `step` to
+        the end of the recipe, on the iteration's own batches; kept under its `name` as copies are.
+        """
         ...
 
     def require_time(self) -> None:

@@ -9,6 +9,7 @@ from orchestrator.results.figures import (
     connectivity,
     heat_maps,
     initialization,
+    intrinsic_dimension,
     iterations,
     scopes,
     scores,
@@ -205,6 +206,15 @@ _FIGURES = (
         "",
         "a sweep that measures lmc with layerwise",
         connectivity.layer_barriers,
+    ),
+    Figure(
+        "intrinsic-dimension",
+        "Intrinsic dimension",
+        "Test accuracy of tickets that are trained in a random subspace of their free weights, "
+        f"against its dimension, for some iterations. {BANDS}",
+        "Li et al. (2018), Figure 2",
+        "a sweep that measures intrinsic_dimension",
+        intrinsic_dimension.intrinsic_dimension,
     ),
     Figure(
         "training",

@@ -16,7 +16,7 @@ from orchestrator.results.figures.curves import (
     side_by_side,
 )
 from orchestrator.results.figures.methods import method_look
-from orchestrator.results.figures.rows import Row, cell_columns, distinct, some_seeds, spread
+from orchestrator.results.figures.rows import Row, distinct, measured_rows
 from orchestrator.results.figures.style import ORDERED, Look, heading
 from orchestrator.results.opening import Results
 
@@ -119,18 +119,5 @@ def _rows(
     layer = pc.field("layer")
     wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
     wanted &= layer.is_valid() if layers else layer.is_null()
-    grouped = results.connectivity.filter(wanted).group_by(
-        ["lineage", "iteration", "rewind", column], use_threads=False
-    )
-    found = grouped.aggregate([("test_error", "mean")]).to_pylist()
-    lineages = {row["lineage"] for row in found}
-    if not lineages:
-        return []
-    some = some_seeds(results, lineages, len(found) / len(lineages))
-    iterations = spread(sorted({row["iteration"] for row in found}), ITERATIONS)
-    cells = cell_columns(results)
-    return [
-        cells[row["lineage"]] | row | {"test_error": row["test_error_mean"]}
-        for row in found
-        if row["lineage"] in some and row["iteration"] in iterations
-    ]
+    found = results.connectivity.filter(wanted)
+    return measured_rows(results, found, ["rewind", column], "test_error", ITERATIONS)
