@@ -11,12 +11,13 @@ from torch import nn
 from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.iteration_run import Asking, IterationRun
-from trainables.lineage.keys import Lineage, Measurement
+from trainables.lineage.keys import Lineage, Measurement, Ticket
 from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.stored import stored_files
 from trainables.measurements import Row
 from trainables.measures.masks import Masks
 from trainables.pruning import Step
-from trainables.store import iteration_path
+from trainables.store import Store, iteration_path
 from trainables.store.artifacts import (
     METRICS,
     encode_table,
@@ -41,18 +42,19 @@ def measure_lineage(
     lineage: Lineage, bench: Bench, claims: Claims
 ) -> Generator[Training | Measurement | None, Progress | None]:
     """Make and commit what the store lacks of the measurements of a lineage, all of whose
-    iterations it has; yields those made, and None when all that is left others are at.
+    iterations it has; yields those made, and None when all that is left others are at. What it
+    is to be compared with and is not there yet makes the measurement itself.
 
     Raises Interrupted when this process is told to go.
     """
-    left = list(lineage.measurements)
+    left, files_of = list(lineage.measurements), stored_files(bench.store)
     while left:
         before = len(left)
         for each in [*left]:
             if bench.is_told():
                 raise Interrupted("it was told to go before a measurement")
             run = MeasurementRun(lineage, each.index, bench, each)
-            if not run.is_committed:
+            if not run.is_committed and each.is_ready(files_of):
                 claim = claims.take(each.key)
                 made = (yield from _made(run, claim)) if claim else False
                 if made:
@@ -75,6 +77,25 @@ def _made(run: "MeasurementRun", claim: Claim) -> Asking[bool]:
         except ClaimLost:
             return False
         return True
+
+
+@dataclass(frozen=True)
+class StoredTicket:
+    """A ticket that is compared, of this lineage or of another."""
+
+    ticket: Ticket
+    store: Store
+
+    @property
+    def seed(self) -> int:
+        return self.ticket.seed
+
+    @property
+    def iteration(self) -> int:
+        return self.ticket.iteration
+
+    def trained(self) -> State:
+        return read_tensors(self.store, iteration_path(self.ticket.key))
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,12 @@ class MeasurementRun(IterationRun):
         return self.bench.store.is_committed(iteration_path(self.measurement.key))
 
     # What a measure is given
+
+    @property
+    def pair(self) -> tuple["StoredTicket", "StoredTicket"]:
+        assert self.measurement.pair is not None
+        one, other = (StoredTicket(each, self.bench.store) for each in self.measurement.pair)
+        return one, other
 
     @property
     def steps(self) -> Sequence[Step]:
