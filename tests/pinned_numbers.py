@@ -220,6 +220,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "measure/lmc": {"points": 5, "copies": 3, "rewind": 2, "layerwise": False},
     "measure/lmc_consecutive": {"points": 3, "layerwise": True},
+    "measure/lmc_methods": {"points": 3, "layerwise": True},
+    "measure/representations": {"examples": 5},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
     "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
     "method/gradual_magnitude": {"density": 0.3, "begin": 0.0, "end": 0.75, "every": 4},
@@ -602,6 +604,12 @@ class Given:
 
     def __init__(self) -> None:
         self.data, self.recipe = data(), own_recipe()
+
+    @property
+    def pair(self) -> Any:
+        return tuple(
+            SimpleNamespace(seed=t, iteration=t, trained=partial(self.trained, t)) for t in (3, 4)
+        )
 
     def accuracy(self, index: int) -> float:
         return 0.3 - 0.15 * index

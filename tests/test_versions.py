@@ -22,7 +22,7 @@ from trainables.config import RAISED, Choice, Config, canonical
 from trainables.data import DatasetConfig, DatasetInfo, Split, identity
 from trainables.data.dataset import partition
 from trainables.lineage.keys import Cell, make_lineage
-from trainables.measurements import MeasureConfig, connectivity, interpolation
+from trainables.measurements import MeasureConfig, activations, connectivity, interpolation
 from trainables.measurements.projection import Projection
 from trainables.models import ModelConfig, initialization
 from trainables.plugins.entry import Entry, built_in
@@ -162,6 +162,7 @@ EDITS: dict[str, Edit] = {
     ),
     "measure/intrinsic_dimension": lambda to, part: with_result(to, Projection, "__call__"),
     "baseline": lambda to, part: with_result(to, pinned_numbers.Given, "accuracy"),
+    "measure/representations": lambda to, part: with_result(to, activations, "greedy"),
     "measure": lambda to, part: with_result(to, connectivity, "alphas", lambda found: found[::-1]),
     "keep": lambda to, part: with_state(to),
     "layer_densities": lambda to, part: with_result(

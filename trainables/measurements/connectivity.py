@@ -59,6 +59,7 @@ class Connectivity(Measure):
         return pa.schema(
             [
                 ("measure", pa.string()),
+                ("with_lineage", pa.string()),
                 ("rewind", pa.int64()),
                 ("one", pa.int64()),
                 ("other", pa.int64()),

@@ -125,7 +125,7 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
 
 
 def measured_rows(
-    results: Results, table: pa.Table, by: Sequence[str], value: str, iterations: int
+    results: Results, table: pa.Table, by: Sequence[str], value: str, iterations: int = 100
 ) -> list[Row]:
     """One row for each value of the columns `by` in the table of a measure, which has the mean of
     `value` over all that it has there: of at most as many `iterations`, evenly spread, of each
