@@ -235,7 +235,8 @@ def test_figures_of_the_same_rows_share_a_dataset(drawn: Drawn) -> None:
 def test_every_row_says_whose_it_is(everything: Results, drawn: Drawn, name: str) -> None:
     seeds = {line.id: line.config["seed"] for line in everything.record.lineages}
     rows = rows_of(drawn, name)
-    assert {row["seed"] for row in rows} == {0, 1}
+    # Of a pair of seeds, they are the second's.
+    assert {row["seed"] for row in rows} == ({1} if name == "representations" else {0, 1})
     for row in rows:
         assert row["label"] == everything.labels[row["lineage"]]
         assert row["seed"] == seeds[row["lineage"]]

@@ -59,7 +59,6 @@ class Connectivity(Measure):
         return pa.schema(
             [
                 ("measure", pa.string()),
-                ("with_lineage", pa.string()),
                 ("rewind", pa.int64()),
                 ("one", pa.int64()),
                 ("other", pa.int64()),
@@ -69,6 +68,7 @@ class Connectivity(Measure):
                 *((name, pa.float64()) for name in VALUES),
                 ("batchnorm", pa.string()),
                 ("train_examples", pa.int64()),
+                ("with_lineage", pa.string()),
             ]
         )
 

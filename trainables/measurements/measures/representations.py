@@ -34,7 +34,6 @@ class Representations(Measure):
 
         return pa.schema(
             [
-                ("with_lineage", pa.string()),
                 ("one", pa.int64()),
                 ("other", pa.int64()),
                 ("layer", pa.string()),
@@ -45,6 +44,7 @@ class Representations(Measure):
                 ("greedy_other", pa.float64()),
                 ("bipartite", pa.float64()),
                 ("examples", pa.int64()),
+                ("with_lineage", pa.string()),
             ]
         )
 
