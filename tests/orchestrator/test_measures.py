@@ -372,13 +372,18 @@ def test_a_run_measures_what_is_trained_and_measures_nothing_twice(tmp_path: Pat
     sweep: dict[str, Any] = {
         "name": "s", "dataset": {"name": "digits", "subset": 100},
         "model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1, "batch_size": 50},
-        "prune": {"iterations": 1}, "methods": ["one_shot"],
-        "measures": [{"name": "lmc", "points": 3}, {"name": "lmc_consecutive", "points": 3}],
+        "prune": {"iterations": 1}, "methods": ["one_shot"], "seeds": [0, 1],
+        "measures": [
+            {"name": "lmc", "points": 3}, {"name": "lmc_consecutive", "points": 3},
+            {"name": "intrinsic_dimension", "dimensions": [5]}, "representations",
+        ],
     }  # fmt: skip
     summary = run(tmp_path, sweep, *ONE_AT_A_TIME)
-    assert (summary["planned"], summary["to_measure"], summary["failures"]) == (2, 3, [])
+    assert (summary["planned"], summary["to_measure"], summary["failures"]) == (4, 12, [])
     results = open_results(tmp_path / "prunesweep-store", "s")
-    assert results.connectivity.num_rows == 3 * 5
+    assert results.connectivity.num_rows == 6 * 5
+    assert results.table("intrinsic_dimension").num_rows == 4 * 2
+    assert results.table("representations").num_rows == 2
     assert sweep_status(results.store, "s").state == "finished"
     plan = json.loads(ask(tmp_path, "plan", "s.yaml", "--json"))
     assert (plan["to_train"], plan["to_measure"]) == (0, 0)
