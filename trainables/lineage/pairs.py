@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from trainables.config import canonical_json
+from trainables.config import canonical, canonical_json
 from trainables.lineage.identity import next_key
 from trainables.lineage.keys import Cell, Lineage, Measurement, Ticket
 from trainables.measurements import Measure
@@ -42,9 +42,7 @@ def compared(
         if line.cell.ablation is None:
             alike.setdefault(_in_common(line.cell, measure.across), []).append(line)
     for group in alike.values():
-        # Whatever the order in the sweep's file, so that keys do not depend on it.
-        ordered = sorted(group, key=lambda line: (line.cell.seed, line.id))
-        for one, other in combinations(ordered, 2):
+        for one, other in combinations(sorted(group, key=_order), 2):
             yield from _of_two(measure, one, other)
 
 
@@ -65,6 +63,13 @@ def measurable(lineages: Sequence[Lineage], is_coming: Callable[[str], bool]) ->
 def _in_common(cell: Cell, across: Across) -> Hashable:
     rest = cell.method if across == "seed" else cell.seed
     return cell.dataset, cell.model, cell.train, cell.prune, rest
+
+
+def _order(line: Lineage) -> tuple[int, str, str]:
+    """Which of a pair is the first: whatever the order in the sweep's file, so that keys do not
+    depend on it, and of two methods the same one whatever the seed."""
+    method = line.cell.method
+    return line.cell.seed, method.name, canonical_json(canonical(method))
 
 
 def _of_two(
