@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_connectivity import data, measure, rows_of  # noqa: F401
-from test_lineage import held, lineage, method, run
+from test_connectivity import measure, rows_of
+from test_lineage import CPU, DIGITS, ROOTS, held, lineage, method, run
 
+from trainables.data import load_dataset
 from trainables.lineage.keys import Lineage
 from trainables.lineage.pairs import compared, with_pairs
 from trainables.training.batches import DeviceData
 
 LMC = measure("lmc_methods")
+
+
+@pytest.fixture(scope="module")
+def data() -> DeviceData:
+    return DeviceData.of(load_dataset(DIGITS, ROOTS), CPU)
 
 
 def told(*lineages: Lineage) -> list[tuple[Any, ...]]:
@@ -50,8 +56,7 @@ def test_tickets_that_aim_at_densities_are_compared_at_equal_ones() -> None:
 
 
 def test_the_line_goes_from_the_first_ones_weights_to_the_seconds(
-    data: DeviceData,  # noqa: F811
-    tmp_path: Path,
+    data: DeviceData, tmp_path: Path
 ) -> None:
     magnitude, imp = (
         lineage(method(name, density=0.49, **options))
