@@ -138,8 +138,8 @@ def test_units_that_are_independent_noise_hardly_correlate() -> None:
         other.get_parameter("hidden1.weight")[:, :8] = 0
     (each,) = correlations(one, other, examples).values()
     # The deviation of one is 1/√4000 = 0.016, and each is the largest of 16.
-    assert 0 < greedy(each.alive) < 0.06  # pyright: ignore[reportOptionalOperand]
-    assert abs(bipartite(each.alive) or 1) < 0.06
+    assert greedy(each.alive) == pytest.approx(0.03, abs=0.03)
+    assert bipartite(each.alive) == pytest.approx(0.0, abs=0.06)
 
 
 def test_dead_units_are_counted_and_matched_with_nothing(data: DeviceData) -> None:
