@@ -215,8 +215,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "horizontal_flip": True, "crop_padding": 0, "padding_mode": "zeros",
     },
     "loss/cross_entropy": {"label_smoothing": 0.0},
+    "measure/intrinsic_dimension": {
+        "dimensions": [4, 8, 999], "share": 0.9, "baseline": "ticket",
+    },
     "measure/lmc": {"points": 5, "copies": 3, "rewind": 2, "layerwise": False},
     "measure/lmc_consecutive": {"points": 3, "layerwise": True},
+    "measure/lmc_methods": {"points": 3, "layerwise": True},
+    "measure/representations": {"examples": 5},
     "lr_schedule/step": {"milestones": [3, 6], "factor": 0.1},
     "method/force": {"density": 0.2, "rounds": 4, "schedule": "exponential", **EXAMPLES},
     "method/gradual_magnitude": {"density": 0.3, "begin": 0.0, "end": 0.75, "every": 4},
@@ -606,10 +611,20 @@ class Given:
     """Tickets of networks that are known."""
 
     index, seed = 1, 3
-    steps = (SimpleNamespace(iteration=4), SimpleNamespace(iteration=5))
+    steps = tuple(SimpleNamespace(iteration=t, kind="train", inputs="real") for t in (4, 5))
+    start_step = 2
 
     def __init__(self) -> None:
         self.data, self.recipe = data(), own_recipe()
+
+    @property
+    def pair(self) -> Any:
+        return tuple(
+            SimpleNamespace(seed=t, iteration=t, trained=partial(self.trained, t)) for t in (3, 4)
+        )
+
+    def accuracy(self, index: int) -> float:
+        return 0.3 - 0.15 * index
 
     def rewound(self, step: int) -> Any:
         return self.trained(step)
@@ -635,6 +650,11 @@ class Given:
         last = {"4.bias": state["4.bias"] + wave(3, step=number + step)}
         return state | masked | last
 
+    def train(self, name: str, model: Any, step: int) -> Any:
+        yield from ()
+        model.z.data += wave(len(model.z), step=1 + 0.1 * step)
+        return model
+
     def require_time(self) -> None: ...
 
 
@@ -646,6 +666,10 @@ def of_measure(config: Any) -> Numbers:
     except StopIteration as end:
         found = end.value
     return {str(number): [*row.values()] for number, row in enumerate(found)}
+
+
+def of_baseline(name: Any) -> Numbers:
+    return of_measure(entry(MEASURE, "intrinsic_dimension", dimensions=[4], baseline=name))
 
 
 def of_batchnorm(name: Any) -> Numbers:
@@ -914,6 +938,7 @@ OF_ENTRY: dict[str, Callable[[Any], Numbers]] = {
 """By kind, what computes the numbers of an entry with its options."""
 
 BY_NAME: dict[str, Callable[[Any], Numbers]] = {
+    "baseline": of_baseline,
     "batchnorm": of_batchnorm,
     "dataset": of_dataset,
     "distribution": of_distribution,

@@ -22,7 +22,8 @@ from trainables.config import RAISED, Choice, Config, canonical
 from trainables.data import DatasetConfig, DatasetInfo, Split, identity
 from trainables.data.dataset import partition
 from trainables.lineage.keys import Cell, make_lineage
-from trainables.measurements import MeasureConfig, connectivity, interpolation
+from trainables.measurements import MeasureConfig, activations, connectivity, interpolation
+from trainables.measurements.projection import Projection
 from trainables.models import ModelConfig, initialization
 from trainables.plugins.entry import Entry, built_in
 from trainables.pruning import (
@@ -159,6 +160,9 @@ EDITS: dict[str, Edit] = {
     "batchnorm/recompute": lambda to, part: to.setattr(
         connectivity, "recompute", lambda *given: None
     ),
+    "measure/intrinsic_dimension": lambda to, part: with_result(to, Projection, "__call__"),
+    "baseline": lambda to, part: with_result(to, pinned_numbers.Given, "accuracy"),
+    "measure/representations": lambda to, part: with_result(to, activations, "greedy"),
     "measure": lambda to, part: with_result(to, connectivity, "alphas", lambda found: found[::-1]),
     "keep": lambda to, part: with_state(to),
     "lr_interval": lambda to, part: with_result(to, Recipe, "rate"),
@@ -362,6 +366,7 @@ def with_part(cell: Cell, part: str) -> Cell:
     snip: dict[str, Any] = {"name": "snip", "density": 0.3}
     changed: dict[str, dict[str, Any]] = {
         "ablation": {"ablation": entry},
+        "baseline": {},
         "batchnorm": {},
         "measure": {},
         "augmentation": {"train": {"augment": entry}},
@@ -423,7 +428,7 @@ def test_a_raised_version_changes_the_keys_of_what_is_made_with_the_part_and_no_
                 rest = [trunk or steps] * (len(old) - 2) + [last] * (len(old) > 1)
                 assert changed == [first, *rest], (part, cell)
                 used |= {part} if last else set()
-    measuring = {part for part in PARTS if part.startswith(("measure/", "batchnorm/"))}
+    measuring = {part for part in PARTS if part.startswith(("measure/", "batchnorm/", "baseline/"))}
     others = {EVERYTHING, "plug-ins/criterion", "plug-ins/method"}
     assert {*PARTS} - used == others | measuring
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pydantic import TypeAdapter
 
 from orchestrator.records.files import RecordFile
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, MeasurementRecord, SweepRecord
 from trainables.config import canonical_json
 from trainables.lineage.ending import End
 from trainables.store import Store
@@ -40,9 +40,18 @@ def so_far(store: Store, sweep: SweepRecord) -> SweepRecord:
 
 def until_ends(sweep: SweepRecord, ends: Mapping[str, End]) -> SweepRecord:
     """`sweep` with each lineage up to its end among `ends`, which are by lineage."""
-    return replace(
-        sweep, lineages=tuple(_until(line, ends.get(line.id)) for line in sweep.lineages)
-    )
+    lines = {line.id: _until(line, ends.get(line.id)) for line in sweep.lineages}
+    return replace(sweep, lineages=tuple(_with_both(line, lines) for line in lines.values()))
+
+
+def _with_both(line: LineageRecord, lines: Mapping[str, LineageRecord]) -> LineageRecord:
+    """`line` without measurements that compare it with what another lineage has ended before."""
+
+    def can_be(each: MeasurementRecord) -> bool:
+        return each.with_ is None or each.with_[1] in lines[each.with_[0]].iterations
+
+    measured = tuple(filter(can_be, line.measurements or ())) or None
+    return line if measured == line.measurements else replace(line, measurements=measured)
 
 
 def _until(line: LineageRecord, end: End | None) -> LineageRecord:

@@ -43,6 +43,8 @@ def _measurements(line: Lineage) -> tuple[MeasurementRecord, ...]:
             each.measure.table,
             each.key,
             tuple(sorted(each.measure.snapshots)),
+            each.pair and (each.pair[0].lineage, each.pair[0].iteration),
         )
         for each in line.measurements
+        if each.is_of(line.id)
     )

@@ -61,13 +61,15 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 @dataclass(frozen=True)
 class MeasurementRecord:
     """What was measured of an iteration of a lineage, and the table that has it; `snapshots` are
-    the training steps whose weights it starts from."""
+    the training steps whose weights it starts from. Of a pair of tickets it is the second one's,
+    and compares it `with_` the iteration of another lineage."""
 
     measure: str
     iteration: int
     table: PlainName
     key: Key
     snapshots: tuple[int, ...] = ()
+    with_: tuple[PlainName, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 
 from orchestrator.records.columns import identity_row
 from orchestrator.records.damage import note_damage
-from orchestrator.records.sweep import SweepRecord
+from orchestrator.records.sweep import MeasurementRecord, SweepRecord
 from orchestrator.results.earlier import EarlierRows
 from orchestrator.results.pieces import (
     Committed,
     Manifest,
+    Measured,
     Piece,
     Row,
     Wanted,
@@ -196,23 +197,31 @@ class _Making:
             self._add_measured(files[table], table, self.want.measured(piece, table))
         return {table: file.data() for table, file in files.items()}
 
-    def _add_measured(self, file: _Written, table: str, rows: Sequence[Row]) -> None:
+    def _add_measured(self, file: _Written, table: str, measured: Sequence[Measured]) -> None:
         """Add what measurements have; they are few, and read anew each time."""
-        for start in range(0, len(rows), AT_ONCE):
-            some = rows[start : start + AT_ONCE]
-            parts = self.pool.map(lambda row: self._of_measurement(table, row[2]), some)
-            there = [(row, part) for row, part in zip(some, parts, strict=True) if part is not None]
+        for start in range(0, len(measured), AT_ONCE):
+            some = measured[start : start + AT_ONCE]
+            parts = self.pool.map(lambda each: self._of_measurement(table, each[1]), some)
+            there = [
+                ((line, each.iteration, each.key), part)
+                for (line, each), part in zip(some, parts, strict=True)
+                if part is not None
+            ]
             if there:
                 file.add(_details([row for row, _ in there], [part for _, part in there]))
 
-    def _of_measurement(self, table: str, key: str) -> pa.Table | None:
+    def _of_measurement(self, table: str, of: MeasurementRecord) -> pa.Table | None:
+        path, file = iteration_path(of.key), measured_file(table)
         try:
-            return read_table(
-                self.store, iteration_path(key), measured_file(table), MEASURED[table]
-            )
+            found = read_table(self.store, path, file, MEASURED[table])
         except Damaged as error:
-            self.damage[key] = error
+            self.damage[of.key] = error
             return None
+        if of.with_ is None:
+            return found
+        # It is not in the commit, which lineages share that have the ticket in common.
+        at, whose = found.schema.get_field_index("with_lineage"), [of.with_[0]] * len(found)
+        return found.set_column(at, "with_lineage", pa.array(whose, pa.string()))
 
     def _read(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Tables | None]]:
         """What iterations have in each table; None where it is damaged."""

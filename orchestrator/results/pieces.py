@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.records.columns import identity_row
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, MeasurementRecord, SweepRecord
 from orchestrator.results.tables import (
     FILES,
     MEASURED,
@@ -36,6 +36,8 @@ Committed = Mapping[str, Collection[str]]
 """The keys of iterations, each with the names of its commit's files."""
 Row = tuple[LineageRecord, int, str]
 """A lineage, an iteration t of it, and its key."""
+Measured = tuple[LineageRecord, MeasurementRecord]
+"""A lineage, and a measurement of it."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,10 @@ class Wanted:
                 if key in self.committed:
                     yield line, t, key
 
-    def measured(self, piece: Piece, table: str) -> list[Row]:
-        """The measurements of a piece that are committed and have rows of `table`: each with the
-        iteration it is of, and its key."""
+    def measured(self, piece: Piece, table: str) -> list[Measured]:
+        """The measurements of a piece that are committed and have rows of `table`."""
         return [
-            (line, each.iteration, each.key)
+            (line, each)
             for line in piece.lineages
             for each in line.measurements or ()
             if each.table == table and each.key in self.committed
@@ -172,8 +173,9 @@ class Wanted:
         for line, t, key in self.rows(piece):
             yield line.id, t, key, SCORES in self.committed[key], self.aside.get(key, ())
         for table, schema in MEASURED.items():
-            for line, t, key in self.measured(piece, table):
-                yield line.id, t, key, str(schema), self.aside.get(key, ())
+            for line, each in self.measured(piece, table):
+                aside = self.aside.get(each.key, ())
+                yield line.id, each.iteration, each.key, each.with_, str(schema), aside
 
 
 def wanted(store: Store, sweep: SweepRecord, committed: Committed) -> Wanted:

@@ -113,7 +113,8 @@ class SweepTables:
         return tuple(value for values in found for value in values)
 
     def table(self, name: str) -> pa.Table:
-        """`iterations`, `layers`, `epochs`, `sparsity`, `scores` or `connectivity`."""
+        """`iterations`, `layers`, `epochs`, `sparsity`, `scores`, or one of a measure, such as
+        `connectivity`."""
         return read_rows(self.store, self.record, name)
 
     def pandas(self, name: str = "iterations") -> pandas.DataFrame:

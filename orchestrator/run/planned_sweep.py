@@ -248,6 +248,12 @@ def with_costs(
 
 
 def _left(plan: Plan) -> Iterator[str]:
+    if plan.alone:
+        yield (
+            f"not made are {len(plan.alone)} of the measurements that compare two tickets: one is "
+            "neither stored nor trained, since its lineage has ended before, is skipped, or has "
+            "diverged"
+        )
     if plan.left:
         count = len(plan.left)
         yield (

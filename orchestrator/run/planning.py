@@ -22,6 +22,7 @@ from trainables.lineage.keys import (
     lineage_measurements,
     trunk_config,
 )
+from trainables.lineage.pairs import measurable, with_pairs
 from trainables.lineage.stored import FilesOf, missing_iterations, missing_measurements
 from trainables.pruning import Step
 
@@ -48,7 +49,8 @@ class Plan:
     lineages that are not complete and are not trained, of those that were to be left, `leaving`.
     Those of `ends`, by their ids, have ended; others may end as well before all that is `to_train`
     is trained: by stop rules, or at the `rung` that is next.
-    `to_measure` are the keys of the measurements to be made.
+    `to_measure` are the keys of the measurements to be made, and `alone` are those that would be of
+    pairs of which one ticket is neither stored nor trained.
     """
 
     lineages: tuple[Lineage, ...]
@@ -61,6 +63,7 @@ class Plan:
     ends: Mapping[str, End] = field(default_factory=dict)
     rung: Rung | None = None
     to_measure: frozenset[str] = frozenset()
+    alone: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> int:
@@ -129,7 +132,7 @@ def sweep_lineages(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tupl
         measured = lineage_measurements(measures, steps, keys)
         lineages.append(Lineage(id_, cell, identity, trunk, steps, keys, elsewhere, measured))
     check_lineages(spec, lineages)
-    return tuple(lineages)
+    return with_pairs(lineages, spec.measures)
 
 
 def make_plan(
@@ -149,6 +152,9 @@ def make_plan(
     owner: dict[str, int] = {}
     tasks, left = [], []
     so_far = [until(lineage, ends.get(lineage.id)) for lineage in lineages]
+    wanted = {each.key for lineage in so_far for each in lineage.measurements}
+    so_far = _with_both_tickets(so_far, files_of, leaving)
+    alone = wanted - {each.key for lineage in so_far for each in lineage.measurements}
     to_measure: set[str] = set()
     urgent_first = sorted(
         enumerate(so_far), key=lambda numbered: rank.get(numbered[1].id, len(rank))
@@ -156,7 +162,9 @@ def make_plan(
     for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)
         unmeasured = missing_measurements(lineage, files_of)
-        if not (missing or unmeasured):
+        # What is compared with a ticket that is to be trained is measured where that is.
+        ready = [each for each in unmeasured if each.is_ready(files_of)]
+        if not (missing or ready):
             continue
         if lineage.id in leaving:
             left.append(lineage)
@@ -179,7 +187,18 @@ def make_plan(
         ends=ends,
         rung=rung,
         to_measure=frozenset(to_measure),
+        alone=frozenset(key for key in alone if files_of(key) is None),
     )
+
+
+def _with_both_tickets(
+    lineages: Sequence[Lineage], files_of: FilesOf, leaving: Collection[str]
+) -> list[Lineage]:
+    """`lineages` without what is to be measured of pairs of which one ticket is not to come."""
+    if not any(each.pair for lineage in lineages for each in lineage.measurements):
+        return [*lineages]
+    to_come = {key for line in lineages if line.id not in leaving for key in line.keys}
+    return measurable(lineages, lambda key: key in to_come or files_of(key) is not None)
 
 
 def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:

@@ -8,6 +8,7 @@ from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lineage.keys import Cell, Lineage
+from trainables.lineage.pairs import compared
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
@@ -33,6 +34,7 @@ def check_cells(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
 def check_lineages(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
     """Raise PlanError when something of the sweep concerns none of its lineages."""
     _check_measures(spec, lineages)
+    _check_pairs(spec, lineages)
     _check_rung(spec, lineages)
 
 
@@ -185,6 +187,17 @@ def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
             raise PlanError(
                 f"{measure.name} measures no iteration of any lineage; correct its iterations, or "
                 "remove it",
+                ("measures", number),
+            )
+
+
+def _check_pairs(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
+    for number, measure in enumerate(spec.measures):
+        if measure.across is not None and next(compared(lineages, measure), None) is None:
+            raise PlanError(
+                f"{measure.name} compares lineages that differ in the {measure.across} alone, at "
+                "equal densities or iterations, and there are no two; give another "
+                f"{measure.across}, or remove it",
                 ("measures", number),
             )
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -70,7 +70,12 @@ EVERYTHING: dict[str, Any] = {
     ],
     "exclude": [{"method": "magnitude", "scope": "layer"}],
     "store": {"keep_scores": SCORES},
-    "measures": [{"name": "lmc", "rewind": [0, 5], "iterations": [1]}],
+    "measures": [
+        {"name": "lmc", "rewind": [0, 5], "iterations": [1]},
+        {"name": "intrinsic_dimension", "dimensions": [10, 100], "iterations": [1]},
+        {"name": "representations", "iterations": [1]},
+        {"name": "lmc_methods", "iterations": [1]},
+    ],
 }
 AT_INIT = EVERYTHING | {
     "name": "at-init",
@@ -82,10 +87,17 @@ AT_INIT = EVERYTHING | {
 DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
 
 
-def commit_lines(store: Store, of: Measurement) -> None:
-    """Commit made up lines of all weights and of each layer: copies take longer to train."""
+def commit_rows(store: Store, of: Measurement) -> None:
+    """Commit made up rows of a measurement: copies take longer to train."""
+    table = of.measure.table
+    rows = pa.Table.from_pylist(MADE_UP[of.measure.name](of), MEASURED[table])
+    store.commit(iteration_path(of.key), {measured_file(table): encode_table(rows)})
+
+
+def lines(of: Measurement) -> list[dict[str, Any]]:
+    """Of all weights, and of each layer."""
     nothing = dict.fromkeys(MEASURED["connectivity"].names)
-    rows = [
+    return [
         nothing | {"measure": "lmc", "rewind": vars(of.measure)["rewind"], "one": 1, "other": other,
                    "layer": layer, "what": what, "alpha": alpha, "test_error": error / other}
         for other in (2, 3)
@@ -94,8 +106,31 @@ def commit_lines(store: Store, of: Measurement) -> None:
             ("point", 0.0, 0.1), ("point", 0.5, 0.4), ("point", 1.0, 0.3), ("barrier", None, 0.2),
         )
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, MEASURED["connectivity"])
-    store.commit(iteration_path(of.key), {measured_file("connectivity"): encode_table(table)})
+
+
+def dimensions(of: Measurement) -> list[dict[str, Any]]:
+    return [
+        {"what": "point", "dimension": 10, "test_accuracy": 0.4},
+        {"what": "point", "dimension": 100, "test_accuracy": 0.9},
+        {"what": "intrinsic", "dimension": 100},
+    ]
+
+
+def correlations(of: Measurement) -> list[dict[str, Any]]:
+    return [{"layer": layer, "bipartite": 0.6} for layer in ("hidden1.weight", "classifier.weight")]
+
+
+def barriers(of: Measurement) -> list[dict[str, Any]]:
+    row = {"measure": "lmc_methods", "one": 1, "other": 1, "what": "barrier", "test_error": 0.3}
+    return [row, row | {"layer": "hidden1.weight", "test_error": 0.1}, row | {"what": "point"}]
+
+
+MADE_UP: dict[str, Callable[[Measurement], list[dict[str, Any]]]] = {
+    "lmc": lines,
+    "lmc_methods": barriers,
+    "intrinsic_dimension": dimensions,
+    "representations": correlations,
+}
 
 
 def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
@@ -109,7 +144,7 @@ def make(store: Store, folder: Path, sweep: dict[str, Any]) -> Results:
     for lineage in lineages:
         if lineage.cell.method.name == MEASURED_METHOD:
             for measurement in lineage.measurements:
-                commit_lines(store, measurement)
+                commit_rows(store, measurement)
         unmeasured = replace(lineage, measurements=())
         list(run_lineage(unmeasured, Bench(store, data, torch.device("cpu"), keeping=spec.store)))
     write_sweep(store, record_sweep(spec, lineages))
@@ -200,7 +235,8 @@ def test_figures_of_the_same_rows_share_a_dataset(drawn: Drawn) -> None:
 def test_every_row_says_whose_it_is(everything: Results, drawn: Drawn, name: str) -> None:
     seeds = {line.id: line.config["seed"] for line in everything.record.lineages}
     rows = rows_of(drawn, name)
-    assert {row["seed"] for row in rows} == {0, 1}
+    # Of a pair of seeds, they are the second's.
+    assert {row["seed"] for row in rows} == ({1} if name == "representations" else {0, 1})
     for row in rows:
         assert row["label"] == everything.labels[row["lineage"]]
         assert row["seed"] == seeds[row["lineage"]]
@@ -639,11 +675,15 @@ def colours_of(spec: Any) -> Iterator[tuple[str, str]]:
             yield from colours_of(each)
 
 
+OTHER_COLOURS = ("scores", "representations", "method-barriers")
+"""Those of masks, of layers, and of two methods."""
+
+
 def test_a_colour_is_a_methods_in_all_figures(drawn: Drawn, everything: Results) -> None:
     curves = {row["variant"]: row["curve"] for row in cell_columns(everything).values()}
     found: dict[str, set[str]] = {}
     for name in FIGURES:
-        if name != "scores":  # whose colours are those of masks
+        if name not in OTHER_COLOURS:
             for value, colour in colours_of(drawn[name]):
                 found.setdefault(colour, set()).add(curves.get(value, value))
     assert len(found) == len(set(curves.values())) == 5
@@ -707,3 +747,34 @@ def test_lines_between_copies_are_drawn_as_the_mean_of_their_pairs(
         rows = rows_of(drawn, name)
         assert len(rows) == len(lineages) * 2 * layers
         assert {round(row["test_error"], 9) for row in rows} == {round(0.2 * mean, 9)}
+
+
+def test_accuracies_in_so_many_dimensions_are_drawn_without_what_follows_from_them(
+    drawn: Drawn,
+) -> None:
+    rows = rows_of(drawn, "intrinsic-dimension")
+    found = {(row["iteration"], row["dimension"], row["test_accuracy"]) for row in rows}
+    assert found == {(1, 10, 0.4), (1, 100, 0.9)}
+
+
+def test_units_of_two_seeds_are_drawn_by_layer(everything: Results, drawn: Drawn) -> None:
+    rows = rows_of(drawn, "representations")
+    seconds = {line.id for line in everything.record.lineages
+               if line.id.startswith(MEASURED_METHOD) and line.config["seed"] == 1}  # fmt: skip
+    assert {row["lineage"] for row in rows} == seconds
+    found = {(row["layer"], row["iteration"], row["bipartite"]) for row in rows}
+    assert found == {("hidden1.weight", 1, 0.6), ("classifier.weight", 1, 0.6)}
+
+
+def test_barriers_between_methods_are_drawn_for_each_two_at_their_density(
+    everything: Results, drawn: Drawn
+) -> None:
+    rows = rows_of(drawn, "method-barriers")
+    assert {(row["test_error"], row["iteration"]) for row in rows} == {(0.3, 1)}
+    assert {row["pair"] for row in rows} == {
+        f"one_shot – {other}"
+        for other in ("sap p=0.5 eta=0.0", "sap p=0.7 eta=0.0", "sap p=0.5 eta=0.1")
+    }
+    density = {each["lineage"]: each["density"]
+               for each in everything.iterations.to_pylist() if each["iteration"] == 1}  # fmt: skip
+    assert all(row["density"] == density[row["lineage"]] < 1 for row in rows)

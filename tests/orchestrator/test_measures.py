@@ -13,18 +13,21 @@ from sweeping import ONE_AT_A_TIME, run
 
 from orchestrator.commands.verify import verify_store
 from orchestrator.records.damage import noted_damage
+from orchestrator.records.ends import until_ends
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
 from orchestrator.run.estimates import estimate_seconds, training_group
+from orchestrator.run.planned_sweep import _left
 from orchestrator.run.planning import make_plan, wanted_snapshots
 from orchestrator.run.queue import EXCUSED, Queue
 from orchestrator.storage.collecting import collect
 from orchestrator.storage.naming import named_by
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.lineage.cause import Cause
+from trainables.lineage.ending import End, rules_of
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Measurement
 from trainables.store import Store, iteration_path
@@ -75,8 +78,13 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmd"}, {}, 'measures.0: unknown measure "lmd"; did you mean "lmc"'),
     ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
     (["lmc", {"name": "lmc", "rewind": 0}], {}, "measures.1: means the same as measures.0"),
+    ("representations", {}, "representations compares lineages that differ in the seed alone"),
+    (
+        "representations", {"seeds": [0, 1], "store": {"keep_weights": "last"}},
+        "set store.keep_weights: all",
+    ),
     ("lmc_consecutive", {"store": {"keep_weights": "last"}}, "set store.keep_weights: all"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("measures", "sections", "said"), MISTAKES)
@@ -126,6 +134,55 @@ def test_a_plan_says_how_much_there_is_to_measure(tmp_path: Path) -> None:
     assert "measurements   15 to make" in ask(tmp_path, "plan", str(file))
     plain = sweep_file(tmp_path, **(SWEEP | {"measures": []}))
     assert "measurements" not in ask(tmp_path, "plan", str(plain))
+
+
+PAIRS: dict[str, Any] = {
+    "seeds": [0, 1], "methods": ["lottery_ticket"],
+    "measures": [{"name": "representations", "iterations": [1, 2]}],
+}  # fmt: skip
+
+
+def test_a_pair_is_planned_once_and_with_the_lineage_that_is_still_to_come() -> None:
+    one, other = lineages_of(spec(**PAIRS))
+    assert len(make_plan([one, other], lambda key: None).to_measure) == 2
+    planned = make_plan([one, other], dict.fromkeys(one.keys, WHOLE).get)
+    assert [task.lineage.id for task in planned.tasks] == [other.id]
+    assert len(planned.to_measure) == 2
+    there = {*one.keys, *other.keys}
+    planned = make_plan([one, other], dict.fromkeys(there, WHOLE).get)
+    assert (planned.to_train, len(planned.tasks)) == (frozenset(), 2)
+    planned = make_plan([one, other], dict.fromkeys(there | planned.to_measure, WHOLE).get)
+    assert (planned.tasks, planned.alone) == ((), frozenset())
+
+
+def test_a_pair_of_which_one_is_not_trained_is_not_planned_and_that_is_told() -> None:
+    one, other = lineages_of(spec(**PAIRS))
+    planned = make_plan([one, other], lambda key: None, leaving={other.id})
+    assert (planned.to_measure, len(planned.alone)) == (frozenset(), 2)
+    assert [each.lineage.measurements for each in planned.tasks] == [()]
+    # What is there of it is compared all the same.
+    there = {*one.keys, *other.keys[:2]}
+    planned = make_plan([one, other], dict.fromkeys(there, WHOLE).get, leaving={other.id})
+    assert (len(planned.to_measure), len(planned.alone)) == (1, 1)
+    assert [each.lineage.id for each in planned.tasks] == [one.id]
+    (notice,) = (each for each in _left(planned) if "compare" in each)
+    assert "1 of the measurements that compare two tickets" in notice
+
+
+def test_a_pair_of_which_one_has_ended_before_is_not_measured_and_no_part_of_the_record() -> None:
+    sweep = spec(
+        **PAIRS, prune={"iterations": 2, "stop": [{"when": "density_below", "value": 0.1}]}
+    )
+    one, other = lineages_of(sweep)
+    end = End(one.id, 1, one.keys[1], rules_of(one.cell.prune), "why")
+    there = dict.fromkeys({*one.keys[:2], *other.keys}, WHOLE).get
+    planned = make_plan([one, other], there, ends={one.id: end})
+    assert (len(planned.to_measure), len(planned.alone)) == (1, 1)
+    record = record_sweep(sweep, [one, other])
+    assert [len(line.measurements or ()) for line in record.lineages] == [0, 2]
+    ended = until_ends(record, {one.id: end})
+    assert [each.iteration for each in ended.lineages[1].measurements or ()] == [1]
+    assert until_ends(record, {}) == record
 
 
 class Listener:
@@ -247,6 +304,23 @@ def test_a_measurement_is_rows_of_every_lineage_that_has_it(results: Results) ->
     assert open_results(results.store, "s", "s").connectivity.equals(again.connectivity)
 
 
+def test_the_rows_of_a_pair_are_the_second_ones_and_say_whose_the_first_is(tmp_path: Path) -> None:
+    results = measured(tmp_path, sweep_file(tmp_path, **(SWEEP | PAIRS)), lambda line, t: {})
+    one, other = lineages_of(SweepSpec.model_validate(SWEEP | PAIRS))
+    row = dict.fromkeys(MEASURED["representations"].names) | {"one": 0, "other": 1, "units": 7}
+    assert sweep_status(results.store, "s").measurements == 2
+    for each in other.measurements:
+        table = pa.Table.from_pylist([row], MEASURED["representations"])
+        files = {measured_file("representations"): encode_table(table)}
+        results.store.commit(iteration_path(each.key), files)
+    assert sweep_status(results.store, "s").state == "finished"
+    found = open_results(results.store, "s").table("representations").to_pylist()
+    whose = {"lineage": other.id, "with_lineage": one.id}
+    assert found == [row | whose | {"iteration": t} for t in (1, 2)]
+    keys = {each.key for each in other.measurements}
+    assert keys < named_by(results.store, results.record).iterations
+
+
 def test_a_damaged_table_is_mended_and_a_damaged_measurement_is_told_and_left_out(
     results: Results, tmp_path: Path
 ) -> None:
@@ -299,13 +373,18 @@ def test_a_run_measures_what_is_trained_and_measures_nothing_twice(tmp_path: Pat
     sweep: dict[str, Any] = {
         "name": "s", "dataset": {"name": "digits", "subset": 100},
         "model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1, "batch_size": 50},
-        "prune": {"iterations": 1}, "methods": ["one_shot"],
-        "measures": [{"name": "lmc", "points": 3}, {"name": "lmc_consecutive", "points": 3}],
+        "prune": {"iterations": 1}, "methods": ["one_shot"], "seeds": [0, 1],
+        "measures": [
+            {"name": "lmc", "points": 3}, {"name": "lmc_consecutive", "points": 3},
+            {"name": "intrinsic_dimension", "dimensions": [5]}, "representations",
+        ],
     }  # fmt: skip
     summary = run(tmp_path, sweep, *ONE_AT_A_TIME)
-    assert (summary["planned"], summary["to_measure"], summary["failures"]) == (2, 3, [])
+    assert (summary["planned"], summary["to_measure"], summary["failures"]) == (4, 12, [])
     results = open_results(tmp_path / "prunesweep-store", "s")
-    assert results.connectivity.num_rows == 3 * 5
+    assert results.connectivity.num_rows == 6 * 5
+    assert results.table("intrinsic_dimension").num_rows == 4 * 2
+    assert results.table("representations").num_rows == 2
     assert sweep_status(results.store, "s").state == "finished"
     plan = json.loads(ask(tmp_path, "plan", "s.yaml", "--json"))
     assert (plan["to_train"], plan["to_measure"]) == (0, 0)

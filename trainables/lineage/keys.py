@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from trainables.measurements import Measure
 from trainables.models import Model
 from trainables.pruning import Method, Pruning, Step
 from trainables.pruning.ablation import Ablation, branched, pruning_index
+from trainables.store.artifacts import WEIGHTS
 from trainables.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,12 +43,36 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """An iteration of a lineage, as others know it."""
+
+    lineage: str
+    seed: int
+    iteration: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """A measure of the step at `index` of a lineage, and its key."""
+    """A measure of the step at `index` of a lineage, and its key.
+
+    Of a `pair` of tickets both lineages have it, and the one that comes last makes it; its rows are
+    those of the second.
+    """
 
     measure: Measure
     index: int
     key: str
+    pair: tuple[Ticket, Ticket] | None = None
+
+    def is_ready(self, files_of: Callable[[str], Collection[str] | None]) -> bool:
+        """Whether the weights of all that it compares are stored; `files_of` is that of
+        `missing_iterations`."""
+        return all(WEIGHTS in (files_of(ticket.key) or ()) for ticket in self.pair or ())
+
+    def is_of(self, lineage: str) -> bool:
+        """Whether its rows are those of the lineage with that id, which has it."""
+        return self.pair is None or self.pair[1].lineage == lineage
 
 
 @dataclass(frozen=True)
@@ -161,10 +186,10 @@ def lineage_keys(trunk: str, steps: Sequence[Step]) -> tuple[str, ...]:
 def lineage_measurements(
     measures: Sequence[Measure], steps: Sequence[Step], keys: Sequence[str]
 ) -> tuple[Measurement, ...]:
-    """What `measures` measure of a lineage of these steps, each once. A key follows from that of
-    the iteration and from what decides the measure's numbers."""
+    """What `measures` measure of a lineage of these steps by itself, each once. A key follows from
+    that of the iteration and from what decides the measure's numbers."""
     found: dict[str, Measurement] = {}
-    for measure in measures:
+    for measure in (each for each in measures if each.across is None):
         adds = canonical_json({"measure": measure.identity()})
         for index, key in enumerate(keys):
             if measure.measures(steps, index):

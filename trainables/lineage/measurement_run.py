@@ -11,12 +11,21 @@ from torch import nn
 from trainables.errors import Interrupted
 from trainables.lineage.bench import Bench
 from trainables.lineage.iteration_run import Asking, IterationRun
-from trainables.lineage.keys import Lineage, Measurement
+from trainables.lineage.keys import Lineage, Measurement, Ticket
+from trainables.lineage.metrics import METRICS_SCHEMA
+from trainables.lineage.stored import stored_files
 from trainables.measurements import Row
 from trainables.measures.masks import Masks
 from trainables.pruning import Step
-from trainables.store import iteration_path
-from trainables.store.artifacts import encode_table, measured_file, read_masks, read_tensors
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import (
+    METRICS,
+    encode_table,
+    measured_file,
+    read_masks,
+    read_table,
+    read_tensors,
+)
 from trainables.store.claims import Claim, ClaimLost, Claims
 from trainables.store.store import json_bytes
 from trainables.training.batches import DeviceData, Randomness
@@ -33,18 +42,19 @@ def measure_lineage(
     lineage: Lineage, bench: Bench, claims: Claims
 ) -> Generator[Training | Measurement | None, Progress | None]:
     """Make and commit what the store lacks of the measurements of a lineage, all of whose
-    iterations it has; yields those made, and None when all that is left others are at.
+    iterations it has; yields those made, and None when all that is left others are at. What it
+    is to be compared with and is not there yet makes the measurement itself.
 
     Raises Interrupted when this process is told to go.
     """
-    left = list(lineage.measurements)
+    left, files_of = list(lineage.measurements), stored_files(bench.store)
     while left:
         before = len(left)
         for each in [*left]:
             if bench.is_told():
                 raise Interrupted("it was told to go before a measurement")
             run = MeasurementRun(lineage, each.index, bench, each)
-            if not run.is_committed:
+            if not run.is_committed and each.is_ready(files_of):
                 claim = claims.take(each.key)
                 made = (yield from _made(run, claim)) if claim else False
                 if made:
@@ -67,6 +77,25 @@ def _made(run: "MeasurementRun", claim: Claim) -> Asking[bool]:
         except ClaimLost:
             return False
         return True
+
+
+@dataclass(frozen=True)
+class StoredTicket:
+    """A ticket that is compared, of this lineage or of another."""
+
+    ticket: Ticket
+    store: Store
+
+    @property
+    def seed(self) -> int:
+        return self.ticket.seed
+
+    @property
+    def iteration(self) -> int:
+        return self.ticket.iteration
+
+    def trained(self) -> State:
+        return read_tensors(self.store, iteration_path(self.ticket.key))
 
 
 @dataclass(frozen=True)
@@ -105,6 +134,12 @@ class MeasurementRun(IterationRun):
     # What a measure is given
 
     @property
+    def pair(self) -> tuple["StoredTicket", "StoredTicket"]:
+        assert self.measurement.pair is not None
+        one, other = (StoredTicket(each, self.bench.store) for each in self.measurement.pair)
+        return one, other
+
+    @property
     def steps(self) -> Sequence[Step]:
         return self.lineage.steps
 
@@ -119,6 +154,14 @@ class MeasurementRun(IterationRun):
     @property
     def seed(self) -> int:
         return self.lineage.cell.seed
+
+    @property
+    def start_step(self) -> int:
+        return 0 if self.step.kind == "train" else super().start_step
+
+    def accuracy(self, index: int) -> float:
+        table = read_table(self.bench.store, self.path(index), METRICS, METRICS_SCHEMA)
+        return table["test_accuracy"][0].as_py()
 
     def rewound(self, step: int) -> State:
         return self._trunk_state(step)
@@ -138,17 +181,25 @@ class MeasurementRun(IterationRun):
     def copy(
         self, number: int, state: State, masks: Masks, step: int
     ) -> Generator[Training, Any, State]:
-        key = f"{self.measurement.key}/copy-{number}"
-        kept = StoredCheckpoint(self.bench.store, key, self.bench.keeping.checkpoint_minutes)
         training = replace(
             self._training(self.model(state), masks, self.step.iteration, step),
             randomness=Randomness(self.seed, self.step.iteration, number),
-            checkpoint=kept,
         )
-        progress: Progress = yield training
+        return (yield from self._kept(f"copy-{number}", training)).state_dict()
+
+    def train(self, name: str, model: nn.Module, step: int) -> Generator[Training, Any, nn.Module]:
+        training = self._training(model, None, self.step.iteration, step)
+        # It is none of the architecture, of which several can be one computation.
+        return (yield from self._kept(name, replace(training, architecture=None)))
+
+    def _kept(self, name: str, training: Training) -> Generator[Training, Any, nn.Module]:
+        """The model of a training whose state is kept under `name`."""
+        key = f"{self.measurement.key}/{name}"
+        kept = StoredCheckpoint(self.bench.store, key, self.bench.keeping.checkpoint_minutes)
+        progress: Progress = yield replace(training, checkpoint=kept)
         # Where the next run finds that nothing is left to train of it.
         kept.save(training.model, progress)
-        return training.model.state_dict()
+        return training.model
 
     def require_time(self) -> None:
         if self.bench.is_told():

@@ -68,6 +68,7 @@ class Connectivity(Measure):
                 *((name, pa.float64()) for name in VALUES),
                 ("batchnorm", pa.string()),
                 ("train_examples", pa.int64()),
+                ("with_lineage", pa.string()),
             ]
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, Union
 
 from pydantic import Field
 
@@ -28,6 +28,24 @@ Given: TypeAlias = Union["Sequence[Row]", "Generator[Training, Any, Sequence[Row
 """The rows, or a generator that gives them after it has asked for trainings."""
 
 
+Across: TypeAlias = Literal["seed", "method"]
+"""What alone two lineages differ in whose tickets are compared."""
+
+
+class Ticket(Protocol):
+    """One of two tickets that are compared."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def iteration(self) -> int: ...
+
+    def trained(self) -> State:
+        """The weights that it has trained."""
+        ...
+
+
 class Tickets(Protocol):
     """What a measure of the step at `index` of a lineage is given: what the store has of that
     lineage, and a way to train."""
@@ -48,6 +66,21 @@ class Tickets(Protocol):
 
     @property
     def seed(self) -> int: ...
+
+    @property
+    def pair(self) -> tuple[Ticket, Ticket]:
+        """What a measure `across` lineages compares, of which the step at `index` is one; in one
+        order, whichever of the two lineages is asked."""
+        ...
+
+    @property
+    def start_step(self) -> int:
+        """The training step whose weights the iteration is rewound to; 0 of the dense network."""
+        ...
+
+    def accuracy(self, index: int) -> float:
+        """The test accuracy that the step at `index` has reached."""
+        ...
 
     def rewound(self, step: int) -> State:
         """The dense network's weights w_k after k training steps; 0 is its initialization."""
@@ -75,6 +108,12 @@ class Tickets(Protocol):
         committed, and one that is interrupted goes on where it was."""
         ...
 
+    def train(self, name: str, model: nn.Module, step: int) -> Generator[Training, Any, nn.Module]:
+        """Train the parameters of any `model` of images, in place, from the training step `step` to
+        the end of the recipe, on the iteration's own batches; kept under its `name` as copies are.
+        """
+        ...
+
     def require_time(self) -> None:
         """Raise Interrupted when this process is told to go; to be called now and then."""
         ...
@@ -89,6 +128,11 @@ class Measure(Entry):
 
     table: ClassVar[str]
     """The results table that its rows are in."""
+
+    across: ClassVar[Across | None] = None
+    """What lineages differ in, in nothing else, whose tickets it compares two by two, at equal
+    densities that are aimed at, or else at equal iterations; None when it is of one lineage. The
+    column `with_lineage` of its table says whose the first of a pair is."""
 
     iterations: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Listed] | None = None
 

@@ -9,7 +9,9 @@ from orchestrator.results.figures import (
     connectivity,
     heat_maps,
     initialization,
+    intrinsic_dimension,
     iterations,
+    representations,
     scopes,
     scores,
     trade_off,
@@ -205,6 +207,34 @@ _FIGURES = (
         "",
         "a sweep that measures lmc with layerwise",
         connectivity.layer_barriers,
+    ),
+    Figure(
+        "method-barriers",
+        "Barriers between methods",
+        "Largest test error along the line between the tickets of two methods, above the mean of "
+        f"its ends, against their remaining weights. {BANDS}",
+        "",
+        "a sweep that measures lmc_methods",
+        connectivity.method_barriers,
+    ),
+    Figure(
+        "representations",
+        "Convergent representations",
+        "Correlation of the units of two seeds' tickets, each unit paired with one other at most, "
+        "by layer; means over the units, and over the pairs of seeds that a seed is the second of. "
+        f"{BANDS}",
+        "Li et al. (2016)",
+        "a sweep that measures representations",
+        representations.representations,
+    ),
+    Figure(
+        "intrinsic-dimension",
+        "Intrinsic dimension",
+        "Test accuracy of tickets that are trained in a random subspace of their free weights, "
+        f"against its dimension, for some iterations. {BANDS}",
+        "Li et al. (2018), Figure 2",
+        "a sweep that measures intrinsic_dimension",
+        intrinsic_dimension.intrinsic_dimension,
     ),
     Figure(
         "training",

@@ -8,15 +8,17 @@ import altair as alt
 import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
+    Chart,
     Measure,
     block,
     blocks,
     by_iteration,
+    density,
     mean_curves,
     side_by_side,
 )
 from orchestrator.results.figures.methods import method_look
-from orchestrator.results.figures.rows import Row, cell_columns, distinct, some_seeds, spread
+from orchestrator.results.figures.rows import Row, cell_columns, distinct, measured_rows
 from orchestrator.results.figures.style import ORDERED, Look, heading
 from orchestrator.results.opening import Results
 
@@ -27,6 +29,7 @@ STEP = 24
 ALPHA = Measure("alpha", "α")
 ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
+WHOLE_BARRIER = (pc.field("what") == "barrier") & pc.field("layer").is_null()
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
 
 
@@ -64,6 +67,30 @@ def instability(results: Results) -> alt.TopLevelMixin | None:
             panel = panel.add_params(look.chosen())
         curves = side_by_side(panel, by_iteration())
         charts.append(block([curves], heading(setting), alt.datum.setting == setting))
+    return blocks(rows, charts)
+
+
+def method_barriers(results: Results) -> alt.TopLevelMixin | None:
+    """The error barrier between the tickets of two methods against their remaining weights, a curve
+    for each two methods."""
+    found = results.connectivity.filter((pc.field("measure") == "lmc_methods") & WHOLE_BARRIER)
+    rows = measured_rows(results, found, ["with_lineage"], "test_error")
+    if not rows:
+        return None
+    curves = {id: cell["curve"] for id, cell in cell_columns(results).items()}
+    iterations = results.iterations.select(["lineage", "iteration", results.density]).to_pylist()
+    remaining = {(each["lineage"], each["iteration"]): each[results.density] for each in iterations}
+    for row in rows:
+        row["pair"] = f"{curves[row['with_lineage']]} – {row['curve']}"
+        row[results.density] = remaining.get((row["lineage"], row["iteration"]))
+    look = Look("pair", tuple(distinct(rows, "pair")))
+    charts: list[Chart] = []
+    for setting in distinct(rows, "setting"):
+        shown = [row for row in rows if row["setting"] == setting]
+        panel = mean_curves(density(shown), BARRIER, look, size=(380, 240))
+        if not charts:
+            panel = panel.add_params(look.chosen())
+        charts.append(block([panel], heading(setting), alt.datum.setting == setting))
     return blocks(rows, charts)
 
 
@@ -119,18 +146,5 @@ def _rows(
     layer = pc.field("layer")
     wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
     wanted &= layer.is_valid() if layers else layer.is_null()
-    grouped = results.connectivity.filter(wanted).group_by(
-        ["lineage", "iteration", "rewind", column], use_threads=False
-    )
-    found = grouped.aggregate([("test_error", "mean")]).to_pylist()
-    lineages = {row["lineage"] for row in found}
-    if not lineages:
-        return []
-    some = some_seeds(results, lineages, len(found) / len(lineages))
-    iterations = spread(sorted({row["iteration"] for row in found}), ITERATIONS)
-    cells = cell_columns(results)
-    return [
-        cells[row["lineage"]] | row | {"test_error": row["test_error_mean"]}
-        for row in found
-        if row["lineage"] in some and row["iteration"] in iterations
-    ]
+    found = results.connectivity.filter(wanted)
+    return measured_rows(results, found, ["rewind", column], "test_error", ITERATIONS)

@@ -124,6 +124,27 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
     return [row for rows in wanted.values() for row in rows]
 
 
+def measured_rows(
+    results: Results, table: pa.Table, by: Sequence[str], value: str, iterations: int = 100
+) -> list[Row]:
+    """One row for each value of the columns `by` in the table of a measure, which has the mean of
+    `value` over all that it has there: of at most as many `iterations`, evenly spread, of each
+    lineage."""
+    grouped = table.group_by(["lineage", "iteration", *by], use_threads=False)
+    found = grouped.aggregate([(value, "mean")]).to_pylist()
+    lineages = {row["lineage"] for row in found}
+    if not lineages:
+        return []
+    some = some_seeds(results, lineages, len(found) / len(lineages))
+    shown = spread(sorted({row["iteration"] for row in found}), iterations)
+    cells = cell_columns(results)
+    return [
+        cells[row["lineage"]] | row | {value: row[f"{value}_mean"]}
+        for row in found
+        if row["lineage"] in some and row["iteration"] in shown
+    ]
+
+
 def some_seeds(results: Results, lineages: Collection[str], rows_each: float) -> set[str]:
     """Those of `lineages`, by their ids, that are drawn when each has so many rows: all of them, or
     of every label a few, evenly spread."""

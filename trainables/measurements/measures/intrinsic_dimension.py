@@ -1,0 +1,116 @@
+"""The intrinsic dimension of a ticket: in how few directions its training gets nearly as far."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from trainables.config import Choice, Listed
+from trainables.measurements.measure import Measure, Row, Tickets, measure
+from trainables.pruning import Step
+from trainables.training.randomness import stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from trainables.training.evaluation import Evaluation
+    from trainables.training.run import Training
+
+
+def _ascending(dimensions: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted({*dimensions}))
+
+
+Dimensions = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    Listed,
+    Field(min_length=1),
+    AfterValidator(_ascending),
+]
+
+
+@measure
+class IntrinsicDimension(Measure):
+    """The smallest of `dimensions` d in which a ticket's training reaches `share` of an accuracy
+    (Li, Farkhoor, Liu, Yosinski, 2018).
+
+    The free weights are θ_0 + P z, of which z, d numbers, is trained by the recipe; P is a sparse
+    random projection. The accuracy is that of the iteration itself, or of the `dense` network.
+    """
+
+    table: ClassVar[str] = "intrinsic_dimension"
+
+    name: Literal["intrinsic_dimension"]
+    dimensions: Dimensions = (100, 200, 400, 800, 1600)
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    baseline: Annotated[Literal["ticket", "dense"], Choice("baseline")] = "ticket"
+
+    @classmethod
+    def columns(cls) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema(
+            [
+                ("what", pa.string()),
+                ("dimension", pa.int64()),
+                ("free", pa.int64()),
+                ("test_loss", pa.float64()),
+                ("test_accuracy", pa.float64()),
+                ("baseline", pa.string()),
+                ("baseline_accuracy", pa.float64()),
+                ("share", pa.float64()),
+            ]
+        )
+
+    @property
+    def trainings(self) -> int:
+        return len(self.dimensions)
+
+    def measures(self, steps: Sequence[Step], index: int) -> bool:
+        dense = steps[0].kind == "train" and steps[0].inputs == "real"
+        return (dense or self.baseline == "ticket") and super().measures(steps, index)
+
+    def __call__(self, tickets: Tickets) -> Generator[Training, Any, Sequence[Row]]:
+        from trainables.measurements.projection import free_weights
+
+        start, masks = tickets.rewound(tickets.start_step), tickets.masks(tickets.index)
+        free = len(free_weights(tickets.model(start), masks))
+        points: dict[int, Evaluation] = {}
+        for dimension in (d for d in self.dimensions if d <= free):
+            points[dimension] = yield from self._reached(tickets, dimension, free)
+        accuracy = tickets.accuracy(tickets.index if self.baseline == "ticket" else 0)
+        of_all = {
+            "free": free,
+            "baseline": self.baseline,
+            "baseline_accuracy": accuracy,
+            "share": self.share,
+        }
+        goal = self.share * accuracy
+        least = next((d for d, found in points.items() if found.accuracy >= goal), None)
+        return [
+            *(
+                of_all
+                | {"what": "point", "dimension": dimension}
+                | {"test_loss": found.loss, "test_accuracy": found.accuracy}
+                for dimension, found in points.items()
+            ),
+            of_all | {"what": "intrinsic", "dimension": least},
+        ]
+
+    def _reached(
+        self, tickets: Tickets, dimension: int, free: int
+    ) -> Generator[Training, Any, Evaluation]:
+        """What training reaches in `dimension` directions of the `free` weights."""
+        from trainables.measurements.projection import Projection, Subspace
+        from trainables.training.evaluation import evaluate
+
+        t, recipe = tickets.steps[tickets.index].iteration, tickets.recipe
+        drawn = stream(tickets.seed, "projection", t, dimension)
+        projection = Projection.drawn(free, dimension, drawn)
+        network = tickets.model(tickets.rewound(tickets.start_step))
+        subspace = Subspace(network, tickets.masks(tickets.index), projection)
+        name = f"dimension-{dimension}"
+        trained = yield from tickets.train(name, subspace, tickets.start_step)
+        return evaluate(trained, tickets.data.test, recipe.loss, recipe.precision)
