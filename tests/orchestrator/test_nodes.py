@@ -277,7 +277,12 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 def test_batches_of_nodes_are_lost_again_and_again(tmp_path: Path) -> None:
-    sweep = SWEEP | {"seeds": [0, 1, 2, 3], "train": {"epochs": 1500, "batch_size": 50}}
+    # While a pair of nodes joins, the first of it trains: there has to be enough for six to join.
+    sweep = SWEEP | {
+        "seeds": [*range(20)],
+        "train": {"epochs": 1500, "batch_size": 50},
+        "prune": {"iterations": 1},
+    }
     with raylets() as cluster:
         for name in ("a0", "b0"):
             cluster.add(name)
@@ -296,7 +301,7 @@ def test_batches_of_nodes_are_lost_again_and_again(tmp_path: Path) -> None:
                 cluster.add(f"{name}{number + 1}")
         assert run.wait() == 0, run.text
     rows = table(tmp_path, "s", "iterations").to_pylist()
-    assert len(rows) == len(commits(tmp_path)) == 12
+    assert len(rows) == len(commits(tmp_path)) == 40
     assert "failed" not in run.text
     assert "tried again" not in run.text
 
