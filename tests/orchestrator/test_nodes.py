@@ -18,6 +18,7 @@ from sweeping import COMMAND, commits, store_of, table, write
 from test_scheduling import Listener, Stored, handed_out, planned, queue_of
 
 from orchestrator.records.runs import runs_at_work
+from orchestrator.records.status import sweep_status
 from orchestrator.run import nodes as nodes_module
 from orchestrator.run.capacity import Room, slots
 from orchestrator.run.machines import Cluster, Node
@@ -232,6 +233,11 @@ class Run:
         runs = runs_at_work(store_of(self.folder), "s")
         return sum(len(beat.running) for beat in runs.values())
 
+    @property
+    def nodes_at_work(self) -> set[str | None]:
+        runs = runs_at_work(store_of(self.folder), "s")
+        return {line.node for beat in runs.values() for line in beat.running.values()}
+
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 900
         while not condition():
@@ -260,6 +266,7 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
         cluster.add("second")
         run.until_said("node second has joined: 2 trials at a time")
         run.until(lambda: cluster.at_work("second") and run.at_work == 2)
+        run.until(lambda: run.nodes_at_work == {"first", "second"})
         orphans = cluster.workers("first")
         assert orphans
         cluster.kill("first")
@@ -272,6 +279,13 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
     assert len(rows) == len(commits(tmp_path)) == 9
     assert {row["host"] for row in rows} == {"first", "second"}
     assert sorted({row["attempt"] for row in rows}) == [1, 2]
+    last = sweep_status(store_of(tmp_path), "s").run
+    assert last
+    assert last.sight
+    assert [(lost.name, lost.lineages) for lost in last.sight.lost] == [("first", 1)]
+    there = {name: kind.slots for kind in last.sight.nodes for name in kind.names}
+    assert there == {"head": 0, "second": 1}
+    assert {"training", "lost", "starting"} <= last.sight.slots.seconds.keys()
 
 
 @pytest.mark.cluster

@@ -1,12 +1,15 @@
 """What became of the time of slots, by a clock that is set by hand; and what a run tells of it."""
 
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_nodes import DEAD, UNFIT, Fakes, begin, fail, fakes
 from test_scheduling import Listener
 
+from orchestrator.commands.printing_nodes import nodes_view
 from orchestrator.records.heartbeat import (
     LAST_LOST,
     AlikeNodes,
@@ -214,6 +217,39 @@ def test_a_thousand_nodes_are_few_bytes() -> None:
     seen = occupancy.sight([AlikeNodes(cpus=8, gpus=1, slots=4, names=names)])
     assert len(heartbeat(seen).model_dump_json()) < 40_000
     assert seen.lost_in_all == 1000
+
+
+def shown(run: Heartbeat) -> list[str]:
+    view = Console(file=io.StringIO(), width=100)
+    for part in nodes_view(run):
+        view.print(part, soft_wrap=True)
+    return [line.rstrip() for line in view.file.getvalue().splitlines()]  # pyright: ignore
+
+
+def test_the_view_of_a_run_names_its_nodes() -> None:
+    run = heartbeat(sight("a", "b", lost=7, training=60.0, shared=39.9, nothing=0.1))
+    run.running = {"l": AtWork(iteration=1, accuracy=None, attempt=1, node="b")}
+    assert shown(run) == [
+        "2 of 2 slots at work; of the slots' time 60% in training, 40% idle: 40% waiting for an "
+        "iteration that lineages share, <1% with nothing left to do",
+        "node  address      slots  GPUs  lineages",
+        "a     10.11.12.13      4     1         –",
+        "b     10.11.12.13      4     1         1",
+        *(f"lost: l{n} at 2026-01-01 00:00:0{n} UTC, with 2s of work on 1 lineage"
+          for n in range(2, 7)),
+        "7 nodes were lost in all",
+    ]  # fmt: skip
+
+
+def test_the_view_of_many_nodes_is_short() -> None:
+    assert shown(heartbeat(sight(*map(str, range(1000)))))[-1] == (
+        "and 980 more with 3920 slots, 980 of them without a lineage"
+    )
+    # A run on its own machine is named there already.
+    assert shown(heartbeat(sight("h", training=1.0))) == [
+        "1 of 1 slots at work; of the slots' time 100% in training"
+    ]
+    assert shown(heartbeat(None)) == []
 
 
 def test_a_heartbeat_without_any_is_what_it_was() -> None:
