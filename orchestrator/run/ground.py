@@ -1,8 +1,6 @@
 """The same ground everywhere: before the first trial, every node of a cluster is asked whether it
 has what training takes, and the same of it."""
 
-import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -172,7 +170,7 @@ def survey_nodes(store: Store) -> Ground:
     ray.cloudpickle.register_pickle_by_value(surveying)
     ask = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(surveying.survey)
     able = [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU", 0) >= 1]
-    with _nonce(store) as (folder, nonce), _out_of_the_jobs_folder():
+    with _nonce(store) as (folder, nonce):
         question = own_code(), store.location, folder, nonce
         sent = time.time()
         asked = {
@@ -220,23 +218,6 @@ def _node(
     alone = sum(other["NodeManagerHostname"] == host for other in all_) == 1
     name = host if alone else f"{host} ({id[:8]})"
     return SurveyedNode(id, name, int(has.get("CPU", 0)), int(has.get("GPU", 0)), **answer)
-
-
-@contextmanager
-def _out_of_the_jobs_folder() -> Iterator[None]:
-    """Be somewhere else while nodes make themselves ready, and then where we were.
-
-    Of two nodes on one machine, the second to have a worker of a Ray job makes the job's folder
-    anew, in the place of the one that this process is in; and who is in no folder cannot import
-    torch: MKL ends the process.
-    """
-    before = os.getcwd()
-    os.chdir(tempfile.gettempdir())
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.chdir(before)
 
 
 @contextmanager

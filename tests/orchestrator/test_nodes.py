@@ -1,20 +1,33 @@
 """Nodes that come, go and are of no use, on clusters whose nodes are raylets on this machine."""
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import sweeping
 from ray_nodes import Raylets, raylets
-from sweeping import COMMAND, commits, store_of, table, write
+from sweeping import (
+    COMMAND,
+    assert_equal_results,
+    claimed,
+    commits,
+    store_of,
+    table,
+    wait_for,
+    write,
+)
 from test_scheduling import Listener, Stored, handed_out, planned, queue_of
 
 from orchestrator.records.runs import runs_at_work
@@ -214,15 +227,19 @@ SWEEP = {
 
 
 class Run:
-    """A run on a cluster, and what it says."""
+    """A run on a cluster, from a host of another name if need be, and what it says."""
 
-    def __init__(self, folder: Path, cluster: Raylets, sweep: dict[str, Any]) -> None:
-        self.folder, self.said = folder, folder / "said.txt"
+    def __init__(self, folder: Path, cluster: Raylets, sweep: dict[str, Any],
+                 host: str | None = None) -> None:  # fmt: skip
+        self.folder, self.said = folder, folder / f"said-{host}.txt"
+        command = [COMMAND, "run", str(write(folder, sweep)), "--address", cluster.address]
+        if host is not None:
+            named = f"hostname {host} && exec {shlex.join(command)}"
+            command = ["unshare", "--map-root-user", "--uts", "sh", "-c", named]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                [COMMAND, "run", str(write(folder, sweep)), "--address", cluster.address],
-                cwd=folder, env=cluster.environment, stdout=said, stderr=said,
-            )  # fmt: skip
+                command, cwd=folder, env=cluster.environment, stdout=said, stderr=said
+            )
 
     @property
     def text(self) -> str:
@@ -318,6 +335,56 @@ def test_batches_of_nodes_are_lost_again_and_again(tmp_path: Path) -> None:
     assert len(rows) == len(commits(tmp_path)) == 40
     assert "failed" not in run.text
     assert "tried again" not in run.text
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+def test_a_run_whose_driver_is_lost_with_its_node_goes_on_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = SWEEP | {
+        "seeds": [0, 1, 2, 3],
+        "train": {"epochs": 1500, "batch_size": 50},
+        "prune": {"iterations": 1},
+    }
+    with raylets() as cluster:
+        for name in ("stays", "goes"):
+            cluster.add(name)
+        first = Run(tmp_path, cluster, sweep, "goes")
+        first.until(lambda: commits(tmp_path) and first.nodes_at_work == {"stays", "goes"})
+        first.until(lambda: {*holders(tmp_path).values()} == {"stays", "goes"})
+        workers = cluster.workers("goes")
+        first.process.kill()
+        cluster.kill("goes")
+        for each in workers:
+            each.kill()
+        held = [ticket for ticket, host in holders(tmp_path).items() if host == "goes"]
+        before = commits(tmp_path)
+        second = Run(tmp_path, cluster, sweep, "stays")
+        # It does not begin with waiting for what it cannot know to be dead.
+        second.until(lambda: commits(tmp_path) > before)
+        assert all(ticket.exists() for ticket in held)
+        assert second.wait() == 0, second.text
+        wait_for(lambda: sweep_status(store_of(tmp_path), "s").state == "finished")
+    assert "tried again" not in second.text
+    assert claimed(tmp_path) == []
+    last = sweep_status(store_of(tmp_path), "s").run
+    assert last
+    assert last.sight
+    assert last.sight.slots.seconds["claimed"] > 0
+    (tmp_path / "alone").mkdir()
+    sweeping.run(tmp_path / "alone", sweep)
+    monkeypatch.setattr(sweeping, "TIMES", sweeping.TIMES | {"host"})
+    assert_equal_results(tmp_path, tmp_path / "alone", "s")
+
+
+def holders(folder: Path) -> dict[Path, str]:
+    """The tickets of what is being trained, and on which host."""
+    found: dict[Path, str] = {}
+    for ticket in claimed(folder):
+        with suppress(OSError, ValueError):  # it is just being written, or given back
+            found[ticket] = json.loads(ticket.read_text())["process"]["host"]
+    return found
 
 
 @pytest.mark.cluster
