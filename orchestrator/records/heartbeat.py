@@ -179,15 +179,15 @@ def joined(runs: Sequence[Heartbeat]) -> Heartbeat:
 def _seen_together(sights: Sequence[Sight]) -> Sight | None:
     if not sights:
         return None
-    now, seconds = Counter[str](), Counter[str]()
+    now, seconds = Counter[str](), dict[str, float]()
     for each in sights:
         now.update(each.slots.now)
         for use, spent in each.slots.seconds.items():
-            seconds[use] += spent
+            seconds[use] = seconds.get(use, 0.0) + spent
     lost = sorted((node for each in sights for node in each.lost), key=lambda node: node.at)
     return Sight(
         nodes=[alike for each in sights for alike in each.nodes],
-        slots=SlotTime(now=dict(now), seconds=dict(seconds)),
+        slots=SlotTime(now=dict(now), seconds=seconds),
         lost=lost[-LAST_LOST:],
         lost_in_all=sum(each.lost_in_all for each in sights),
     )

@@ -171,7 +171,7 @@ def test_a_node_of_no_use_is_left_out_and_no_retries_are_spent_there(
     monkeypatch.setattr(Nodes, "is_lost", lambda self, id: False)
     cluster, queue, listener = fakes
     placing = cluster.placing("good", "bad")
-    placing.reported("nobody's")
+    placing.reported("nobody's", {"reports": {}})
     for number in range(STRIKES):
         assert not placing.nodes.left_out
         bundle = queue.hand_out(str(number))
