@@ -77,7 +77,9 @@ class Placing:
             self.queue.notice(f"node {node.name} has joined: {count} trials at a time from now on")
         self._settle()
         self._wait()
-        self.occupancy.room(len(self.room.slots), self.queue.lacks)
+        # Only where a slot is free: who has a budget looks into the storage for it.
+        why = "nothing" if self.room.full else self.queue.lacks
+        self.occupancy.room(len(self.room.slots), why)
         if time.monotonic() - self._told >= LOOK_SECONDS:
             self._tell()
 
