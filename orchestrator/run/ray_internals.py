@@ -197,6 +197,19 @@ def forget_ended(wrapper: Any) -> None:
             del enqueued[actor]
 
 
+def without_worker(wrapper: Any) -> Any:
+    """The first trial for which Tune has not asked for a worker yet, None where there is none;
+    `wrapper` is what a scheduler is given.
+
+    Tune gives a worker that is free to who has waited longest, and takes back the request for the
+    one that is being started for that. Where lineages take less time than a worker to start, a node
+    would never get one.
+    """
+    controller = wrapper._tune_controller
+    waiting = controller._pending_trials - controller._staged_trials
+    return next((trial for trial in controller.get_trials() if trial in waiting), None)
+
+
 def host_and_port(address: str) -> str:
     """Where Ray looks for the cluster at `address`, such as `auto`, as host:port.
 

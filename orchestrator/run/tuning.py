@@ -42,6 +42,7 @@ from orchestrator.run.ray_internals import (
     node_of,
     signals_kept,
     uncounted,
+    without_worker,
 )
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
@@ -117,11 +118,12 @@ class _Search(_NeverRestored, Searcher):
 
 
 class _Forgetful(_NeverRestored, FIFOScheduler):
-    """First in, first out; what is out is forgotten."""
+    """First in, first out, but that who waits for a worker to start goes on doing so as long as
+    others can have those that are free; what is out is forgotten."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         forget_ended(tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        return without_worker(tune_controller) or super().choose_trial_to_run(tune_controller)
 
 
 @dataclass
