@@ -198,16 +198,21 @@ def forget_ended(wrapper: Any) -> None:
 
 
 def without_worker(wrapper: Any) -> Any:
-    """The first trial for which Tune has not asked for a worker yet, None where there is none;
-    `wrapper` is what a scheduler is given.
+    """The first trial that waits and for which no worker is being started, None where there is
+    none; `wrapper` is what a scheduler is given.
 
-    Tune gives a worker that is free to who has waited longest, and takes back the request for the
-    one that is being started for that. Where lineages take less time than a worker to start, a node
-    would never get one.
+    Tune gives a worker that is free to who has waited longest, and gives up the one that is being
+    started for that. Where lineages take less time than a worker to start, a node would never get
+    one.
     """
     controller = wrapper._tune_controller
-    waiting = controller._pending_trials - controller._staged_trials
-    return next((trial for trial in controller.get_trials() if trial in waiting), None)
+    for trial in controller.get_trials():
+        if trial in controller._pending_trials:
+            actor = controller._trial_to_actor.get(trial)
+            # One of these waits for room.
+            if actor is None or actor in controller._actor_manager._pending_actors_to_attrs:
+                return trial
+    return None
 
 
 def host_and_port(address: str) -> str:
