@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from orchestrator.run.starting import JOB_VARIABLE
 from orchestrator.sweepfile.yaml_document import Place, SweepFileError, parsed
 from trainables.store import StoreError
 from trainables.store.location import is_relative
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from orchestrator.run.wishes import Wishes
     from orchestrator.sweepfile.spec import SweepSpec
 
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""What `ray job submit` sets for what it runs."""
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 

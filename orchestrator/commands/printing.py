@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.called import as_called, called
+from orchestrator.commands.printing_nodes import nodes_view, slots_time
 from orchestrator.records.labels import labels
 from orchestrator.results.rendering import decimals
 from orchestrator.run.allowance import budget_line
@@ -265,6 +266,8 @@ def _status_view(status: SweepStatus) -> Group:
     parts: list[RenderableType] = [head, counts, _methods_table(status)]
     if status.run and status.state in ("running", "died"):
         parts += [*_heartbeats(status.run, status.runs), _running_lineages(status)]
+    elif status.run and status.run.sight:
+        parts += [Text(f"last run: {told}") for told in slots_time(status.run.sight.slots)]
     damage = [Text(f"{each}; the next run writes it anew", "red") for each in status.damage]
     stopped = _stopped(status.stopped, status.labels)
     return Group(*parts, *stopped, *_failures(status.failures, status.labels), *damage)
@@ -299,12 +302,13 @@ def _methods_table(status: SweepStatus) -> Table:
     return table
 
 
-def _heartbeats(run: Heartbeat, runs: Sequence[Heartbeat]) -> Iterator[Text]:
+def _heartbeats(run: Heartbeat, runs: Sequence[Heartbeat]) -> Iterator[RenderableType]:
     if len(runs) > 1:
         yield Text(f"{len(runs)} runs in flight, {duration(run.eta_seconds)} left together")
     for each in runs or [run]:
         yield _heartbeat(each)
         yield from _packing(each)
+        yield from nodes_view(each)
 
 
 def _heartbeat(run: Heartbeat) -> Text:
@@ -322,14 +326,15 @@ def _packing(run: Heartbeat) -> Iterator[Text]:
 def _running_lineages(status: SweepStatus) -> Table:
     assert status.run is not None
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("running", "iteration", "accuracy", "attempt"):
-        table.add_column(heading, justify="left" if heading == "running" else "right")
+    for heading in ("running", "iteration", "accuracy", "attempt", "node"):
+        table.add_column(heading, justify="left" if heading in ("running", "node") else "right")
     for lineage, line in status.run.running.items():
         table.add_row(
             Text(status.labels.get(lineage, lineage)),
             "–" if line.iteration is None else str(line.iteration),
             "–" if line.accuracy is None else decimals(line.accuracy, 4),
             str(line.attempt),
+            Text(line.node or "–"),
         )
     return table
 

@@ -1,10 +1,11 @@
 """Heartbeat: a run's last sign of life, in `run-<its id>.json`; `run.json` has that of the last one
 that is over."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
@@ -14,6 +15,17 @@ from trainables.store.processes import is_gone, is_here
 
 SILENT_SECONDS = 60.0
 """A run on another machine whose heartbeat is older has died without saying so."""
+
+
+Use = Literal["training", "lost", "starting", "shared", "claimed", "storage", "nothing"]
+"""What a slot's time goes to: to training, or to work that was `lost` with its worker and is done
+again. Else it is idle: a worker, or room for one, is waited for (`starting`), an iteration that the
+lineages share, or what another run has claimed; the storage does not answer; or nothing is left."""
+
+BUSY: tuple[Use, ...] = ("training", "lost")
+
+LAST_LOST = 20
+"""So many of the nodes that were lost a heartbeat names."""
 
 
 class Process(BaseModel):
@@ -40,11 +52,12 @@ class Counts:
 
 class AtWork(BaseModel):
     """A lineage at work: its last committed iteration and, when that was trained on real data, its
-    test accuracy."""
+    test accuracy; `node` is the name of the one that it is on, where that is known."""
 
     iteration: int | None
     accuracy: float | None
     attempt: int
+    node: str | None = Field(default=None, exclude_if=lambda node: node is None)
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -53,10 +66,46 @@ class AtWork(BaseModel):
         return self
 
 
+class AlikeNodes(BaseModel):
+    """Nodes that have as much each, and room for as many trials, by name: their addresses."""
+
+    cpus: int
+    gpus: int
+    slots: int
+    names: dict[str, str]
+
+
+class LostNode(BaseModel):
+    """A node that was lost: when, how many lineages went back to the queue, and how many seconds
+    of trials were spent there since their last commits."""
+
+    name: str
+    at: Time
+    lineages: int
+    seconds: FiniteFloat
+
+
+class SlotTime(BaseModel):
+    """How many slots are at what `now`, and how many seconds of all went to what: each `Use`."""
+
+    now: dict[str, int]
+    seconds: dict[str, FiniteFloat]
+
+
+class Sight(BaseModel):
+    """What a run sees of its cluster: the nodes that are there, the slots on them, and the last
+    that were `lost`, of so many in all."""
+
+    nodes: list[AlikeNodes]
+    slots: SlotTime
+    lost: list[LostNode]
+    lost_in_all: int
+
+
 class Heartbeat(BaseModel):
     """A run's sign of life; `running` is by lineage, `packing` says how lineages are laid on the
-    devices, `per_second` how many iterations are trained. They and `process` are newer than the
-    rest.
+    devices, `per_second` how many iterations are trained, `sight` what nodes there are. They and
+    `process` are newer than the rest.
 
     `eta_seconds` is to the end of what is left to this run, trained by all that are in flight.
     One that is told of several at once says of how many.
@@ -75,6 +124,7 @@ class Heartbeat(BaseModel):
     packing: str | None = Field(default=None, exclude_if=lambda line: line is None)
     per_second: FiniteFloat | None = Field(default=None, exclude_if=lambda rate: rate is None)
     together: int | None = Field(default=None, exclude_if=lambda runs: runs is None)
+    sight: Sight | None = Field(default=None, exclude_if=lambda sight: sight is None)
 
     @property
     def at(self) -> datetime:
@@ -121,5 +171,23 @@ def joined(runs: Sequence[Heartbeat]) -> Heartbeat:
             "packing": None,
             "per_second": sum(run.per_second or 0 for run in runs) or None,
             "together": len(runs),
+            "sight": _seen_together([run.sight for run in runs if run.sight is not None]),
         }
+    )
+
+
+def _seen_together(sights: Sequence[Sight]) -> Sight | None:
+    if not sights:
+        return None
+    now, seconds = Counter[str](), dict[str, float]()
+    for each in sights:
+        now.update(each.slots.now)
+        for use, spent in each.slots.seconds.items():
+            seconds[use] = seconds.get(use, 0.0) + spent
+    lost = sorted((node for each in sights for node in each.lost), key=lambda node: node.at)
+    return Sight(
+        nodes=[alike for each in sights for alike in each.nodes],
+        slots=SlotTime(now=dict(now), seconds=seconds),
+        lost=lost[-LAST_LOST:],
+        lost_in_all=sum(each.lost_in_all for each in sights),
     )

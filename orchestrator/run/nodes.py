@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.records.heartbeat import AlikeNodes
 from orchestrator.run.machines import Cluster, Node
 
 LOOK_SECONDS = 2.0
@@ -25,6 +26,7 @@ class Nodes:
     look: Callable[[], Sequence[Node]]
     unsound: frozenset[str] = frozenset()
     _known: dict[str, Node] = field(default_factory=dict)
+    _names: Counter[str] = field(default_factory=Counter)
     _strikes: Counter[str] = field(default_factory=Counter)
     _looked: float = float("-inf")
 
@@ -34,6 +36,7 @@ class Nodes:
             return [], []
         known, self._known = self._known, {node.id: node for node in self.look()}
         self._looked = time.monotonic()
+        self._names = Counter(node.name for node in self._known.values() if node.alive)
         there = {id for id, node in known.items() if node.alive}
         came = [node for id, node in self._known.items() if node.alive and id not in there]
         lost = [node for id, node in self._known.items() if not node.alive and id in there]
@@ -63,6 +66,23 @@ class Nodes:
 
     def name(self, id: str) -> str:
         return self._known[id].name if id in self._known else id
+
+    def label(self, id: str) -> str:
+        """The name of a node, and where others that are there have it too, a part of its id."""
+        alone = self._names[self.name(id)] <= 1
+        return self.name(id) if alone else f"{self.name(id)} ({id[:8]})"
+
+    def alike(self, slots_of: Callable[[Node], int]) -> list[AlikeNodes]:
+        """The nodes that are there, those that are alike together; `slots_of` is asked of one of
+        each kind, and what is left out has none."""
+        out, kinds = self.left_out, dict[tuple[int, int, bool], AlikeNodes]()
+        for node in (node for node in self._known.values() if node.alive):
+            kind = node.cpus, node.gpus, node.id in out
+            if kind not in kinds:
+                slots = 0 if node.id in out else slots_of(node)
+                kinds[kind] = AlikeNodes(cpus=node.cpus, gpus=node.gpus, slots=slots, names={})
+            kinds[kind].names[self.label(node.id)] = node.listens[0]
+        return [*kinds.values()]
 
     def is_lost(self, id: str) -> bool | None:
         """Whether a node is lost; None where it does not answer and the cluster says nothing."""

@@ -21,7 +21,14 @@ from rich.text import Text
 
 from orchestrator.records.ends import write_ends
 from orchestrator.records.failures import Failure, write_failures
-from orchestrator.records.heartbeat import AtWork, Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.records.heartbeat import (
+    AtWork,
+    Counts,
+    Heartbeat,
+    Process,
+    Sight,
+    write_heartbeat,
+)
 from orchestrator.records.runs import new_run
 from orchestrator.records.sweep import noisy_iterations
 from orchestrator.results.rendering import decimals
@@ -89,6 +96,8 @@ class RunProgress:
     _complaints: set[str] = field(default_factory=set)
     _silent: bool = False
     _slots: int = 0
+    _sight: Sight | None = None
+    _at: Mapping[str, str] = field(default_factory=dict)
     _started: float = 0.0
     _beats: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -239,6 +248,10 @@ class RunProgress:
         with self._lock:
             self._slots = trials
 
+    def sees(self, sight: Sight, at: Mapping[str, str]) -> None:
+        with self._lock:
+            self._sight, self._at = sight, at
+
     def stopping(self) -> None:
         self.console.print(
             "stopping when the iterations in flight are committed; press Ctrl-C again to stop now",
@@ -355,12 +368,18 @@ class RunProgress:
                 heartbeat=datetime.now(UTC).isoformat(),
                 counts=replace(self.counts),
                 running={
-                    name: AtWork(iteration=r.iteration, accuracy=r.accuracy, attempt=r.attempt)
+                    name: AtWork(
+                        iteration=r.iteration,
+                        accuracy=r.accuracy,
+                        attempt=r.attempt,
+                        node=self._at.get(name),
+                    )
                     for name, r in self.lineages.items()
                 },
                 eta_seconds=eta_seconds,
                 packing=self.packing and self.packing.line,
                 per_second=self._pace.per_second(time.monotonic()),
+                sight=self._sight,
             )
         try:
             write_heartbeat(self.store, self.sweep, heartbeat, self.run)

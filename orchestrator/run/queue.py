@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from orchestrator.records.failures import Failure
+from orchestrator.records.heartbeat import Sight, Use
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import UNLIMITED, Attempt, Ready
 from trainables.lineage.cause import Cause
@@ -56,6 +57,10 @@ class Observer(Protocol):
     def noticed(self, line: str) -> None: ...
 
     def has_room(self, trials: int) -> None: ...
+
+    def sees(self, sight: Sight, at: Mapping[str, str]) -> None:
+        """What there is of nodes and slots, every other second, and on which node lineages are."""
+        ...
 
     def tell(self, notices: Iterable[str]) -> None:
         """What the user should know of the workers, often the same."""
@@ -140,6 +145,17 @@ class Queue:
     def spent(self) -> bool:
         """Whether what is left has no more allowance."""
         return not self.stopping and self.unfinished and self.allowance.left() <= 0
+
+    @property
+    def lacks(self) -> Use:
+        """What a slot waits for that has no trial."""
+        if self.exhausted or self.spent:
+            return "nothing"
+        if self._ready:
+            return "starting"
+        if self._elsewhere:
+            return "claimed"
+        return "shared" if self._waiting else "nothing"
 
     def stop(self) -> None:
         """Hand out nothing more; what runs ends after the iteration it is at."""
@@ -271,6 +287,10 @@ class Queue:
     def notice(self, line: str) -> None:
         """Say what befell the run."""
         self._tell("noticed", line)
+
+    def see(self, sight: Sight, at: Mapping[str, str]) -> None:
+        """Show what there is of nodes and slots."""
+        self._tell("sees", sight, at)
 
     def has_room(self, trials: int) -> None:
         """There is room for so many from now on."""

@@ -197,6 +197,24 @@ def forget_ended(wrapper: Any) -> None:
             del enqueued[actor]
 
 
+def without_worker(wrapper: Any) -> Any:
+    """The first trial that waits and for which no worker is being started, None where there is
+    none; `wrapper` is what a scheduler is given.
+
+    Tune gives a worker that is free to who has waited longest, and gives up the one that is being
+    started for that. Where lineages take less time than a worker to start, a node would never get
+    one.
+    """
+    controller = wrapper._tune_controller
+    for trial in controller.get_trials():
+        if trial in controller._pending_trials:
+            actor = controller._trial_to_actor.get(trial)
+            # One of these waits for room.
+            if actor is None or actor in controller._actor_manager._pending_actors_to_attrs:
+                return trial
+    return None
+
+
 def host_and_port(address: str) -> str:
     """Where Ray looks for the cluster at `address`, such as `auto`, as host:port.
 

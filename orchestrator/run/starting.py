@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.run.machines import Cluster
     from orchestrator.sweepfile.spec import Resources
     from trainables.store import Store
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What `ray job submit` sets for what it runs."""
 
 
 @contextmanager
@@ -33,8 +38,9 @@ def cluster_starting(
     with redirect_stdout(sys.stderr), ExitStack() as left:
         if address is not None:
             before = signal.getsignal(signal.SIGTERM)
-            cluster = left.enter_context(ray_cluster(address))
-            sound = same_ground(cluster, address, store, resources)
+            with _out_of_a_jobs_folder():
+                cluster = left.enter_context(ray_cluster(address))
+                sound = same_ground(cluster, address, store, resources)
             signal.signal(signal.SIGTERM, before)  # Ray has put one there that exits
             yield lambda: sound
             return
@@ -45,3 +51,23 @@ def cluster_starting(
                 yield started.result
             finally:
                 wait([started])
+
+
+@contextmanager
+def _out_of_a_jobs_folder() -> Iterator[None]:
+    """In a job of Ray's, be somewhere else while nodes make themselves ready for it.
+
+    Each makes the job's folder anew, and where two are on one machine, the second replaces the one
+    that this process is in. Who is in no folder cannot import torch: MKL ends the process.
+    """
+    if JOB_VARIABLE not in os.environ:
+        # Outside of jobs Ray has workers import from the current folder.
+        yield
+        return
+    before = os.getcwd()
+    os.chdir(tempfile.gettempdir())
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it was not made again
+            os.chdir(before)

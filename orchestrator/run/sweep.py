@@ -33,6 +33,7 @@ from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.interruption import interruptions_noted
 from orchestrator.run.machines import Cluster
 from orchestrator.run.mps import mps
+from orchestrator.run.occupancy import Occupancy
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
 from orchestrator.run.placing import WAIT_SECONDS
@@ -316,14 +317,14 @@ def _train_in_stages(
         cluster = started()
         if not ready.planned.packed(cluster).slots:
             cluster = _waited(ready.planned, cluster, progress)
-    spec, plan = ready.planned.spec, ready.planned.plan
+    spec, plan, occupancy = ready.planned.spec, ready.planned.plan, Occupancy()
     failures: tuple[Failure, ...] = ()
     while True:
         rung, outcome = plan.rung, Outcome((), interrupted=False)
         stage = plan if rung is None else _up_to(rung, plan, spec, index)
         if stage.tasks:
             staged = replace(ready, planned=replace(ready.planned, plan=stage))
-            outcome = _train(train_plan, staged, cluster, progress, ending, allowance)
+            outcome = _train(train_plan, staged, cluster, progress, ending, allowance, occupancy)
         failures += outcome.failures
         if rung is None or outcome.interrupted:
             return replace(outcome, failures=failures)
@@ -362,6 +363,7 @@ def _train(
     progress: RunProgress,
     ending: Ending,
     allowance: Allowance,
+    occupancy: Occupancy,
 ) -> Outcome:
     spec, tracking = ready.planned.spec, ready.tracking
 
@@ -381,6 +383,7 @@ def _train(
         git_sha=git_sha(),
         ending=ending,
         allowance=allowance,
+        occupancy=occupancy,
         rank=ranks(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )

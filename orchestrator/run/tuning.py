@@ -28,6 +28,7 @@ from orchestrator.run.cluster import nodes
 from orchestrator.run.ending import Ending
 from orchestrator.run.interruption import stopped_by_signals
 from orchestrator.run.nodes import Nodes
+from orchestrator.run.occupancy import Occupancy
 from orchestrator.run.outcome import Outcome
 from orchestrator.run.packing import Packing
 from orchestrator.run.placing import Placing
@@ -41,6 +42,7 @@ from orchestrator.run.ray_internals import (
     node_of,
     signals_kept,
     uncounted,
+    without_worker,
 )
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import Dataset
@@ -116,11 +118,12 @@ class _Search(_NeverRestored, Searcher):
 
 
 class _Forgetful(_NeverRestored, FIFOScheduler):
-    """First in, first out; what is out is forgotten."""
+    """First in, first out, but that who waits for a worker to start goes on doing so as long as
+    others can have those that are free; what is out is forgotten."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         forget_ended(tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        return without_worker(tune_controller) or super().choose_trial_to_run(tune_controller)
 
 
 @dataclass
@@ -238,7 +241,7 @@ class _Stop(_NeverRestored, Stopper):
     notices: _Notices
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self.placing.reported(trial_id)
+        self.placing.reported(trial_id, result)
         return self.queue.reported(trial_id, result["reports"])
 
     def stop_all(self) -> bool:
@@ -262,6 +265,7 @@ def train_plan(
     git_sha: str | None,
     ending: Ending,
     allowance: Allowance,
+    occupancy: Occupancy,
     rank: Mapping[str, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
@@ -269,7 +273,8 @@ def train_plan(
 
     `arrays` are the datasets by their identity as JSON, which are shared with the workers.
     `packing` has at least one slot, and
-    the nodes whose ids are `left_out` none; `rank` is how urgent a lineage is, by its id. SIGINT,
+    the nodes whose ids are `left_out` none; `occupancy` counts on what the slots' time goes, and
+    `rank` is how urgent a lineage is, by its id. SIGINT,
     `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
     steps, whose state is kept; what is committed stays.
     """
@@ -301,7 +306,8 @@ def train_plan(
         rank,
         allowance,
     )
-    placing = Placing(queue, Nodes(nodes, frozenset(left_out)), Room(packing.slots), packing.lay)
+    there, room = Nodes(nodes, frozenset(left_out)), Room(packing.slots)
+    placing = Placing(queue, there, room, packing.lay, occupancy)
     scratch = tempfile.mkdtemp(prefix="prunesweep-tune-")
     notices = _Notices(queue, work)
     stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
@@ -312,6 +318,7 @@ def train_plan(
         left = queue.leaving and queue.unfinished
         return Outcome(tuple(queue.failures), queue.unfinished, left, queue.spent)
     finally:
+        placing.close()
         notices.forget()
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -11,6 +11,7 @@ from asking import ask, refused
 from object_server import ObjectServer
 from sweeping import ONE_AT_A_TIME, SWEEP, command, start, write
 
+from orchestrator.records.status import sweep_status
 from orchestrator.results.tables import read_parquet, table_path
 from trainables.store import Store, iteration_path
 
@@ -166,4 +167,8 @@ def test_an_outage_of_two_minutes_costs_no_lineage(
     assert run.returncode == 0, told
     assert told.count("does not answer") == 1
     assert told.count("answers again") == 1
+    last = sweep_status(Store(location), SWEEP["name"]).run
+    assert last
+    assert last.sight
+    assert last.sight.slots.seconds["storage"] > 0
     sound(tmp_path, location)

@@ -7,17 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jsonschema
 import psutil
 import pytest
 import ray.autoscaler
-from ray_nodes import RAY, free_port, loopback_environment, small_cluster
+from ray_nodes import RAY, SmallCluster, free_port, loopback_environment, small_cluster
 from ruamel.yaml import YAML
 from sweeping import COMMAND, SWEEP, commits, wait_for, write
 
@@ -153,36 +153,53 @@ def test_a_job_of_slurms_ends_before_its_time_is_up_and_goes_on_when_it_is_queue
 # Ray's jobs
 
 
-@pytest.fixture
-def submitted(tmp_path: Path) -> Iterator[Any]:
-    """Submits a job to a cluster with a dashboard: what it printed, and the exit code."""
+Submit: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@contextmanager
+def jobs(folder: Path, cpus: int) -> Iterator[tuple[SmallCluster, Submit]]:
+    """A cluster with a dashboard, whose head has so many CPUs, and what submits a job to it: what
+    that printed, and the exit code."""
     if find_spec("aiohttp_cors") is None:
         pytest.skip('jobs need Ray\'s dashboard: install ".[jobs]"')
-    (tmp_path / "sent").mkdir()
-    write(tmp_path / "sent", SWEEP | {"prune": {"iterations": 1}})
+    (folder / "sent").mkdir()
+    write(folder / "sent", SWEEP | {"prune": {"iterations": 1}})
     port = free_port()
-    with small_cluster(cpus=1, dashboard=port) as cluster:
+    with small_cluster(cpus=cpus, dashboard=port) as cluster:
 
         def submit(*entrypoint: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [RAY, "job", "submit", "--address", f"http://127.0.0.2:{port}",
-                 "--working-dir", str(tmp_path / "sent"), "--", *entrypoint],
+                 "--working-dir", str(folder / "sent"), "--", *entrypoint],
                 env=dict(cluster.environment), text=True, timeout=300,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-        yield submit
+        yield cluster, submit
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1200)
-def test_a_job_of_rays_finds_its_cluster_and_wants_a_storage(
-    submitted: Any, tmp_path: Path
-) -> None:
-    refused = submitted(COMMAND, "run", "small.yaml")
-    assert refused.returncode != 0
-    assert "give --storage or $PRUNESWEEP_STORAGE an absolute path" in refused.stdout
-    done = submitted(COMMAND, "run", "small.yaml", "--storage", str(tmp_path / "prunesweep-store"))
+def test_a_job_of_rays_finds_its_cluster_and_wants_a_storage(tmp_path: Path) -> None:
+    with jobs(tmp_path, cpus=1) as (_, submit):
+        refused = submit(COMMAND, "run", "small.yaml")
+        assert refused.returncode != 0
+        assert "give --storage or $PRUNESWEEP_STORAGE an absolute path" in refused.stdout
+        done = submit(COMMAND, "run", "small.yaml", "--storage", str(tmp_path / "prunesweep-store"))
     assert done.returncode == 0, done.stdout
     assert re.search(r"on the Ray cluster at \S+ \(RAY_ADDRESS\), of 1 node\b", done.stdout)
     assert len(commits(tmp_path)) > 2
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1200)
+def test_a_job_whose_folder_is_made_anew_goes_on(tmp_path: Path) -> None:
+    """The head has no CPU, so that the first worker is on another node, which shares its files."""
+    with jobs(tmp_path, cpus=0) as (cluster, submit), cluster.node(3):
+        ends = {"on_finish": f"ls small.yaml > {tmp_path}/seen"}
+        write(tmp_path / "sent", SWEEP | {"prune": {"iterations": 1}} | ends)
+        done = submit(COMMAND, "run", "small.yaml", "--storage", str(tmp_path / "prunesweep-store"))
+    assert done.returncode == 0, done.stdout
+    assert "of 2 nodes" in done.stdout
+    assert len(commits(tmp_path)) > 2
+    assert (tmp_path / "seen").read_text() == "small.yaml\n"

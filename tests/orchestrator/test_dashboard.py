@@ -22,8 +22,19 @@ from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.commands.dashboard import Dashboard, serve
 from orchestrator.errors import DashboardError
-from orchestrator.records.heartbeat import Counts, Heartbeat, Process, write_heartbeat
+from orchestrator.records.heartbeat import (
+    AlikeNodes,
+    AtWork,
+    Counts,
+    Heartbeat,
+    LostNode,
+    Process,
+    Sight,
+    SlotTime,
+    write_heartbeat,
+)
 from orchestrator.records.recording import record_sweep
+from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import NoSuchSweep, write_sweep
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.report import report_payload
@@ -324,6 +335,47 @@ def unpacked(table: dict[str, Any], column: str) -> list[Any]:
     if "constant" in found:
         return [found["constant"]] * table["rows"]
     return [found["values"][code] for code in found["codes"]]
+
+
+def test_the_page_shows_nodes_as_they_come_and_go(
+    in_flight: Callable[[str], Results], open_page: Callable[[str], Page]
+) -> None:
+    results = in_flight("running")
+    line = next(
+        each for each in results.record.lineages if each.config["method"]["name"] == LAST[0]
+    )
+
+    def say(*names: str, lost: list[LostNode]) -> None:
+        kind = AlikeNodes(cpus=8, gpus=1, slots=2, names=dict.fromkeys(names, "10.0.0.1"))
+        slots = SlotTime(now={"training": 1, "shared": 3}, seconds={"training": 3.0, "shared": 1.0})
+        (beat,) = sweep_status(results.store, "s").runs
+        at_work = AtWork(iteration=0, accuracy=None, attempt=1, node=names[0])
+        sight = Sight(nodes=[kind], slots=slots, lost=lost, lost_in_all=len(lost))
+        now = beat.model_copy(update={"sight": sight, "running": {line.id: at_work}})
+        write_heartbeat(results.store, "s", now, "a-run")
+
+    with served(results.store) as dashboard:
+        page = open_page(f"{dashboard.url}s/")
+        section = page.locator("section[aria-labelledby=h-nodes]")
+        assert not section.is_visible()
+        say("one", "other", lost=[])
+        expect(page.locator('[data-table="nodes"] tbody tr')).to_have_count(2, timeout=60_000)
+        rows = [row.split("\t") for row in page.locator('[data-table="nodes"] tbody tr')
+                .all_inner_texts()]  # fmt: skip
+        at_work = "lottery_ticket, seed 0, iteration 0 committed"
+        assert rows == [
+            ["one", "10.0.0.1", "2", "1", at_work],
+            ["other", "10.0.0.1", "2", "0", "–"],
+        ]
+        assert "1 of 4 slots at work" in section.inner_text()
+        assert "75 % in training\n25 % waiting for an iteration" in section.inner_text()
+        gone = LostNode(name="other", at="2026-01-02T03:04:05+00:00", lineages=2, seconds=90)
+        say("one", lost=[gone])
+        lost = page.locator('[data-table="lost"] tbody tr')
+        expect(lost).to_have_count(1, timeout=60_000)
+        assert lost.inner_text().split("\t") == ["other", "2026-01-02 03:04", "2", "1 min 30 s"]
+        expect(page.locator('[data-table="nodes"] tbody tr')).to_have_count(1, timeout=60_000)
+        page.close()
 
 
 def test_a_page_whose_dashboard_has_ended_says_so(results: Results, bare_page: Page) -> None:

@@ -21,11 +21,11 @@ from ray_nodes import (
 from smallest import SWEEP
 from sweeping import COMMAND, ONE_AT_A_TIME
 
-from orchestrator.commands.given import JOB_VARIABLE
 from orchestrator.results.tables import table_path
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.ground import Ground, SurveyedNode
 from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.starting import JOB_VARIABLE
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
 from trainables.lineage.bench import Bench

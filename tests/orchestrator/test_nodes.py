@@ -1,23 +1,37 @@
 """Nodes that come, go and are of no use, on clusters whose nodes are raylets on this machine."""
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import sweeping
 from ray_nodes import Raylets, raylets
-from sweeping import COMMAND, commits, store_of, table, write
+from sweeping import (
+    COMMAND,
+    assert_equal_results,
+    claimed,
+    commits,
+    store_of,
+    table,
+    wait_for,
+    write,
+)
 from test_scheduling import Listener, Stored, handed_out, planned, queue_of
 
 from orchestrator.records.runs import runs_at_work
+from orchestrator.records.status import sweep_status
 from orchestrator.run import nodes as nodes_module
 from orchestrator.run.capacity import Room, slots
 from orchestrator.run.machines import Cluster, Node
@@ -157,7 +171,7 @@ def test_a_node_of_no_use_is_left_out_and_no_retries_are_spent_there(
     monkeypatch.setattr(Nodes, "is_lost", lambda self, id: False)
     cluster, queue, listener = fakes
     placing = cluster.placing("good", "bad")
-    placing.reported("nobody's")
+    placing.reported("nobody's", {"reports": {}})
     for number in range(STRIKES):
         assert not placing.nodes.left_out
         bundle = queue.hand_out(str(number))
@@ -213,15 +227,19 @@ SWEEP = {
 
 
 class Run:
-    """A run on a cluster, and what it says."""
+    """A run on a cluster, from a host of another name if need be, and what it says."""
 
-    def __init__(self, folder: Path, cluster: Raylets, sweep: dict[str, Any]) -> None:
-        self.folder, self.said = folder, folder / "said.txt"
+    def __init__(self, folder: Path, cluster: Raylets, sweep: dict[str, Any],
+                 host: str | None = None) -> None:  # fmt: skip
+        self.folder, self.said = folder, folder / f"said-{host}.txt"
+        command = [COMMAND, "run", str(write(folder, sweep)), "--address", cluster.address]
+        if host is not None:
+            named = f"hostname {host} && exec {shlex.join(command)}"
+            command = ["unshare", "--map-root-user", "--uts", "sh", "-c", named]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                [COMMAND, "run", str(write(folder, sweep)), "--address", cluster.address],
-                cwd=folder, env=cluster.environment, stdout=said, stderr=said,
-            )  # fmt: skip
+                command, cwd=folder, env=cluster.environment, stdout=said, stderr=said
+            )
 
     @property
     def text(self) -> str:
@@ -231,6 +249,11 @@ class Run:
     def at_work(self) -> int:
         runs = runs_at_work(store_of(self.folder), "s")
         return sum(len(beat.running) for beat in runs.values())
+
+    @property
+    def nodes_at_work(self) -> set[str | None]:
+        runs = runs_at_work(store_of(self.folder), "s")
+        return {line.node for beat in runs.values() for line in beat.running.values()}
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 900
@@ -253,13 +276,14 @@ class Run:
 def test_nodes_come_and_go(tmp_path: Path) -> None:
     """A run begins where there is nothing to run on, goes on with what joins, and loses a node."""
     with raylets() as cluster:
-        run = Run(tmp_path, cluster, SWEEP)
+        # Enough to do until the second node has a worker.
+        run = Run(tmp_path, cluster, SWEEP | {"seeds": [0, 1, 2, 3, 4]})
         run.until_said("waiting for a node with 1 CPU, for up to 30 minutes")
         cluster.add("first")
         run.until_said("iteration 0/2")
         cluster.add("second")
         run.until_said("node second has joined: 2 trials at a time")
-        run.until(lambda: cluster.at_work("second") and run.at_work == 2)
+        run.until(lambda: run.nodes_at_work == {"first", "second"})
         orphans = cluster.workers("first")
         assert orphans
         cluster.kill("first")
@@ -269,15 +293,27 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
     assert "state-dump" not in run.text
     assert "tried again" not in run.text
     rows = table(tmp_path, "s", "iterations").to_pylist()
-    assert len(rows) == len(commits(tmp_path)) == 9
+    assert len(rows) == len(commits(tmp_path)) == 15
     assert {row["host"] for row in rows} == {"first", "second"}
     assert sorted({row["attempt"] for row in rows}) == [1, 2]
+    last = sweep_status(store_of(tmp_path), "s").run
+    assert last
+    assert last.sight
+    assert [(lost.name, lost.lineages) for lost in last.sight.lost] == [("first", 1)]
+    there = {name: kind.slots for kind in last.sight.nodes for name in kind.names}
+    assert there == {"head": 0, "second": 1}
+    assert {"training", "lost", "starting"} <= last.sight.slots.seconds.keys()
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 def test_batches_of_nodes_are_lost_again_and_again(tmp_path: Path) -> None:
-    sweep = SWEEP | {"seeds": [0, 1, 2, 3], "train": {"epochs": 1500, "batch_size": 50}}
+    # While a pair of nodes joins, the first of it trains: there has to be enough for six to join.
+    sweep = SWEEP | {
+        "seeds": [*range(20)],
+        "train": {"epochs": 1500, "batch_size": 50},
+        "prune": {"iterations": 1},
+    }
     with raylets() as cluster:
         for name in ("a0", "b0"):
             cluster.add(name)
@@ -296,9 +332,54 @@ def test_batches_of_nodes_are_lost_again_and_again(tmp_path: Path) -> None:
                 cluster.add(f"{name}{number + 1}")
         assert run.wait() == 0, run.text
     rows = table(tmp_path, "s", "iterations").to_pylist()
-    assert len(rows) == len(commits(tmp_path)) == 12
+    assert len(rows) == len(commits(tmp_path)) == 40
     assert "failed" not in run.text
     assert "tried again" not in run.text
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+def test_a_run_whose_driver_is_lost_with_its_node_goes_on_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = SWEEP | {
+        "seeds": [0, 1, 2, 3],
+        "train": {"epochs": 1500, "batch_size": 50},
+        "prune": {"iterations": 1},
+    }
+    with raylets() as cluster:
+        for name in ("stays", "goes"):
+            cluster.add(name)
+        first = Run(tmp_path, cluster, sweep, "goes")
+        first.until(lambda: commits(tmp_path) and first.nodes_at_work == {"stays", "goes"})
+        first.until(lambda: {*holders(tmp_path).values()} == {"stays", "goes"})
+        workers = cluster.workers("goes")
+        first.process.kill()
+        cluster.kill("goes")
+        for each in workers:
+            each.kill()
+        before = holders(tmp_path)
+        second = Run(tmp_path, cluster, sweep, "stays")
+        # It does not begin with waiting for what it cannot know to be dead.
+        second.until(lambda: holders(tmp_path).keys() - before.keys())
+        assert all(ticket.exists() for ticket, host in before.items() if host == "goes")
+        assert second.wait() == 0, second.text
+        wait_for(lambda: sweep_status(store_of(tmp_path), "s").state == "finished")
+    assert "tried again" not in second.text
+    assert claimed(tmp_path) == []
+    (tmp_path / "alone").mkdir()
+    sweeping.run(tmp_path / "alone", sweep)
+    monkeypatch.setattr(sweeping, "TIMES", sweeping.TIMES | {"host"})
+    assert_equal_results(tmp_path, tmp_path / "alone", "s")
+
+
+def holders(folder: Path) -> dict[Path, str]:
+    """The tickets of what is being trained, and on which host."""
+    found: dict[Path, str] = {}
+    for ticket in claimed(folder):
+        with suppress(OSError, ValueError):  # it is just being written, or given back
+            found[ticket] = json.loads(ticket.read_text())["process"]["host"]
+    return found
 
 
 @pytest.mark.cluster

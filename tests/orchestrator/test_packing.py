@@ -210,7 +210,7 @@ from ray.tune.experiment import Trial
 from ray.cluster_utils import Cluster as Raylets
 from test_scheduling import Listener, planned_sweep
 from orchestrator.run.capacity import Room
-from orchestrator.run.cluster import nodes as nodes_now
+from orchestrator.run.cluster import QUIET, nodes as nodes_now
 from orchestrator.run.ending import Ending
 from orchestrator.run.packing import pack
 from orchestrator.run.machines import Cluster
@@ -263,18 +263,76 @@ nodes.shutdown()
 """
 
 
-def test_five_trials_on_four_gpus_lie_on_all_four(tmp_path: Path) -> None:
-    """Beside a node without a GPU, whose CPUs are not counted; and none is kept when it ended."""
+def in_ray(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     here = Path(__file__).parent
     environment = loopback_environment() | {
         "RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join([str(here), *sys.path]),
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", TRIALS, str(tmp_path)],
+    return subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
         env=environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
+
+
+def test_five_trials_on_four_gpus_lie_on_all_four(tmp_path: Path) -> None:
+    """Beside a node without a GPU, whose CPUs are not counted; and none is kept when it ended."""
+    done = in_ray(TRIALS, tmp_path)
     placed = [tuple(json.loads(file.read_text())) for file in (tmp_path / "placed").iterdir()]
     assert done.returncode == 0, done.stderr
     assert sorted(Counter(gpu for _, gpu in placed).values()) == [1, 1, 1, 2]
     assert {gpu for _, gpu in placed} == {"0", "1", "2", "3"}
     assert len({node for node, _ in placed}) == 1
+
+
+WORKERS = (
+    TRIALS[: TRIALS.index("class Placed")]
+    + """
+class Slow(tune.Trainable):
+    # The first is there at once; another takes as long to start as six lineages to train.
+    def setup(self, config):
+        self.me = str(os.getpid())
+        (folder / "begun" / self.me).touch()
+        try:
+            (folder / "first").mkdir()
+        except FileExistsError:
+            while len(os.listdir(folder / "trained")) < 6:
+                time.sleep(0.05)
+
+    def step(self):
+        (lineage,) = self.config["attempts"]
+        while len(os.listdir(folder / "begun")) < 2:
+            time.sleep(0.05)
+        (folder / "trained" / lineage).write_text(self.me)
+        return {"reports": {lineage: {"complete": True}}, "done": True}
+
+    def reset_config(self, new_config):
+        return True
+
+for name in ("begun", "trained"):
+    (folder / name).mkdir()
+os.environ.update(QUIET)
+ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+planned = planned_sweep(folder, "seeds: {count: 40}\\nmethods: [one_shot]")
+packing = pack(planned.plan.tasks, planned.datasets, Resources(), Cluster.of(nodes_now()))
+queue = Queue(planned.plan.tasks, {}.get, 0, 0, Listener(), len(packing.slots))
+work = Work(Luggage(()), {}, {}, {}, frozenset(), str(folder), StoreOptions(), 1, None, "r", None)
+ending = Ending(Store(str(folder / "store")), "s", "a-run")
+placing = Placing(queue, Nodes(nodes_now), Room(packing.slots), packing.lay)
+_tuner(Slow, work, placing, ending, _Notices(queue, work), str(folder / "tune")).fit()
+assert not queue.unfinished
+ray.shutdown()
+"""
+)
+
+
+@pytest.mark.cluster
+def test_a_worker_that_takes_longer_to_start_than_lineages_take_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    done = in_ray(WORKERS, tmp_path)
+    assert done.returncode == 0, done.stderr
+    begun = {file.name for file in (tmp_path / "begun").iterdir()}
+    trained = [file.read_text() for file in (tmp_path / "trained").iterdir()]
+    assert len(trained) == 40
+    assert len(begun) == 2
+    assert {*trained} == begun

@@ -1,6 +1,6 @@
 """Who runs when, without Ray: the queue is asked and told as Tune does."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 
 from orchestrator.errors import PlanError
 from orchestrator.records.failures import Failure
+from orchestrator.records.heartbeat import Sight
 from orchestrator.run.capacity import slots
 from orchestrator.run.datasets import ResolvedDataset, resolve_datasets
 from orchestrator.run.machines import Cluster
@@ -41,6 +42,8 @@ class Listener:
         self.failures: list[Failure] = []
         self.notices: list[str] = []
         self.told: list[str] = []
+        self.sight: Sight | None = None
+        self.at: Mapping[str, str] = {}
 
     def started(self, lineage: str, attempt: int) -> None: ...
 
@@ -67,6 +70,9 @@ class Listener:
         self.notices.append(line)
 
     def has_room(self, trials: int) -> None: ...
+
+    def sees(self, sight: Sight, at: Mapping[str, str]) -> None:
+        self.sight, self.at = sight, at
 
     def tell(self, notices: Iterable[str]) -> None: ...
 

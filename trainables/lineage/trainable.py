@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from trainables.lineage.time_limit import TimeLimit
 from trainables.own_code import own_code
 from trainables.plugins.loading import Luggage
 from trainables.store import Store, StoreGone
+from trainables.store.patience import Patience
 from trainables.store.processes import process_name
 from trainables.training.batches import DeviceData
 from trainables.training.execution import PLAIN, Execution, told
@@ -88,9 +90,10 @@ class LineageTrainable(tune.Trainable):
 
     A trial's config is `{"attempts": {lineage's id: number of the attempt}, "gpus": share of a
     GPU that it was given, "memory": how much of the GPU's memory it may use, "mps": whether it may
-    use MPS}`; a step is a round of the bundle, whose result has a report of each lineage. Nothing
-    of a lineage outlives it in the actor but datasets, which are read-only. A step raises
-    Interrupted once the worker is told to go.
+    use MPS}`; a step is a round of the bundle, whose result has a report of each lineage, and for
+    how many seconds the storage was `silent` while nothing was trained. Nothing of a lineage
+    outlives it in the actor but datasets, which are read-only. A step raises Interrupted once the
+    worker is told to go.
     """
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
@@ -98,6 +101,7 @@ class LineageTrainable(tune.Trainable):
         self._work = work
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._rounds: Generator[dict[str, Outcome]] | None = None
+        self._patience = Patience()
         self._mirrors: dict[str, Mirror] = {}
         self._cores = OwnCores.taken(work.cpus) if work.pin_cores else None
         self._notice = Notice()
@@ -108,12 +112,18 @@ class LineageTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        began = time.monotonic()
         if self._rounds is None:
             with _nodes_faults():
                 self._rounds = self._begin(self.config)
+        waited = self._patience.waited()
         outcomes = next(self._rounds, {})
         reports = {id: self._report(id, outcome) for id, outcome in outcomes.items()}
-        return {"reports": reports, "done": all(map(_is_last, reports.values()))}
+        # While something trains, claims may wait for the storage.
+        idle = time.monotonic() - began - max(map(_trained_seconds, reports.values()), default=0.0)
+        silent = min(self._patience.waited() - waited, max(0.0, idle))
+        done = all(map(_is_last, reports.values()))
+        return {"reports": reports, "done": done, "silent": silent}
 
     def cleanup(self) -> None:
         mirrors = list(self._mirrors.values())
@@ -171,6 +181,7 @@ class LineageTrainable(tune.Trainable):
             without_mps()
         device = _device(config["gpus"], config["memory"])
         store = Store(work.storage, True, work.keeping.patience_minutes)
+        self._patience = store.patience
         self._listen()
         benches = [
             (work.lineages[id], self._bench(work.lineages[id], attempt, device, store))
@@ -271,6 +282,10 @@ def _device(gpus: float, memory: float) -> torch.device:
         )
     torch.cuda.set_per_process_memory_fraction(memory)
     return torch.device("cuda")
+
+
+def _trained_seconds(report: dict[str, Any]) -> float:
+    return report.get("train_seconds", 0.0) + report.get("prune_seconds", 0.0)
 
 
 def _is_last(report: dict[str, Any]) -> bool:

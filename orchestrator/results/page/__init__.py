@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 SCRIPTS = (
     "data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "state.js",
-    "header.js", "controls.js", "selected.js", "live.js", "page.js",
+    "header.js", "controls.js", "selected.js", "nodes.js", "live.js", "page.js",
 )  # fmt: skip
 """The page's own JavaScript, in the order in which it runs."""
 

@@ -20,6 +20,7 @@ async function follow() {
       if (news.version !== data.data_version) update(await fetched("data.json"));
       else data = { ...data, state: news.state, run: news.run };
       drawHeader();
+      drawNodes();
       $("live").textContent = "live";
     } catch (error) {
       $("live").textContent = `no longer live (${error.message}); shown is what was last heard`;

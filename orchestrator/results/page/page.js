@@ -57,6 +57,7 @@ function drawPage() {
   drawHeader();
   drawControls();
   drawTables();
+  drawNodes();
   runTable.update(data.runs.map(runRow));
   $("yaml").textContent = data.yaml;
   $("footer").textContent = `prunesweep ${data.version} · ${data.storage}`;
@@ -77,6 +78,8 @@ function start() {
   $("iterations").append(iterationTable.element);
   $("cost").append(costTable.element);
   $("runs").append(runTable.element);
+  $("nodes").append(nodeTable.element);
+  $("lost").append(lostTable.element);
   const choices = DIMENSIONS.flatMap(({ of }) => distinct(data.lineages.map(of)));
   $("filters").open = choices.length <= 2 * MANY && innerWidth > 700;
   drawPage();
