@@ -21,6 +21,7 @@ from trainables.data import DatasetConfig, data_roots, describe_dataset, identit
 from trainables.errors import UserError
 from trainables.lazy_torch import Tensor, nn, torch
 from trainables.lineage.identity import snapshot_key, trunk_key
+from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import Model, ModelConfig, build_model
@@ -91,14 +92,18 @@ class StoredLineage:
                 yield ticket
 
     def network(self) -> nn.Module:
-        """A new network of its model, with its initial weights. Raises NoTicket."""
+        """A new network of its model, with its initial weights. Raises NoTicket, and where these
+        come from a file NoInitialWeights and Damaged."""
         if self.dataset is None:
             raise NoTicket(
                 f"{self.id}: nothing is recorded of its dataset; run the sweep once more"
             )
         config: Model = self._config("model", ModelConfig)
         info = self.dataset.info
-        return build_model(config, info.shape, info.classes, self.config["seed"])
+        made = build_model(config, info.shape, info.classes, self.config["seed"])
+        if content := self.config["model"].get("initial_weights"):
+            load_kept(self.store, content, made)
+        return made
 
     def data(self, device: str = "cpu", data_root: str | None = None) -> DeviceData:
         """Its dataset, looked for as `run` does. Raises NoTicket and DatasetNotFound."""
@@ -134,8 +139,8 @@ class StoredLineage:
         return config
 
 
-NO_OPTIONS = (CODE, RAISED, "fingerprint")
-"""What an identity has besides options."""
+NO_OPTIONS = (CODE, RAISED, "fingerprint", "initial_weights")
+"""What an identity has besides options, or in the place of a file's path."""
 
 
 @dataclass(frozen=True, repr=False)

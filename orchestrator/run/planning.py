@@ -304,6 +304,7 @@ def commit_bytes(
     """
     shapes = {canonical_json(found.identity): found.info for found in datasets}
     sizes: dict[tuple[str, Any], tuple[int, int]] = {}
+    files: set[str] = set()
     total = 0
     counted: set[str] = set()
     trunks: set[str] = set()
@@ -321,6 +322,9 @@ def commit_bytes(
         # A trunk leaves w_init beside its own weights.
         snapshots = 1 if new and lineage.trunk not in trunks else 0
         trunks.add(lineage.trunk)
+        if model.initial_weights not in (None, *files):
+            snapshots += 1  # they are kept once more, as they are in the file
+            files.add(model.initial_weights)
         total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
     return total + len(plan.to_measure) * TABLE_BYTES
 
@@ -350,7 +354,7 @@ def _same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
     names = ("dataset", "model", "train", "prune", "methods", "ablations")
     sections = zip(names, values, strict=False)
     name, (one, other) = next(pair for pair in sections if pair[1][0] is not pair[1][1])
-    why = "the content of its files is equal; " if name == "dataset" else ""
+    why = "the content of its files is equal; " if name in ("dataset", "model") else ""
     numbers = [getattr(spec, name).index(value) for value in (one, other)]
     return PlanError(f"{why}remove one", (name, numbers[1]), (name, numbers[0]))
 

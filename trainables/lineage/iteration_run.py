@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainables.lineage.commits import commit_iteration
 from trainables.lineage.identity import snapshot_key
+from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import Metrics
@@ -253,6 +254,8 @@ class IterationRun(Iteration):
         of = of or self
         cell, data = of.cell, of.data
         model = build_model(cell.model, data.shape, data.classes, of.initial_seed)
+        if of.initial_content is not None:
+            load_kept(self.bench.store, of.initial_content, model)
         return laid_out(model, cell.train.precision, self.bench.device)
 
     def _checkpoint(self) -> StoredCheckpoint:
