@@ -130,7 +130,7 @@ class StoredLineage:
         except ValidationError as error:
             raise NoTicket(
                 f"{at} cannot be made here; where it is a plug-in's, give that: "
-                'open_results(…, plugins=["lab.py"])'
+                'open_results(…, plugins=["lab.py"]), or --plugin lab.py'
             ) from error
         if config.plugged_code != given.get(CODE):
             raise NoTicket(
