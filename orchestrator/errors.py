@@ -9,6 +9,10 @@ class ExportError(UserError, ValueError):
     """What was asked for is not in the store, or cannot be written where it was asked for."""
 
 
+class NoTicket(UserError, ValueError):
+    """A network cannot be had: it is not stored, or cannot be made here."""
+
+
 class DashboardError(UserError):
     """The dashboard cannot be served; the message says why and what to do."""
 

@@ -102,6 +102,13 @@ class ContentFile(str):
         return data
 
     @classmethod
+    def of(cls, content: str) -> Self:
+        """One of which only the content is known."""
+        known = cls(content)
+        known.content = content
+        return known
+
+    @classmethod
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:

@@ -45,11 +45,10 @@ def onnx_network(ticket: Ticket, told: dict[str, str]) -> bytes:
     ONNX Runtime has been asked whether it computes the same. Raises ExportError where it does not
     or the network cannot be had as ONNX, and as `Ticket.model`.
     """
-    network, dataset = ticket.model(), ticket.lineage.dataset
-    assert dataset is not None, "without it there is no network"
+    network, shape = ticket.model(), ticket.lineage.info.shape
     model = ticket.lineage.config["model"]["name"]
     try:
-        program = _converted(network, dataset.info.shape)
+        program = _converted(network, shape)
         program.model.metadata_props.update(told)
         data: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # whatever a network, or torch on its way through it, raises
@@ -58,7 +57,7 @@ def onnx_network(ticket: Ticket, told: dict[str, str]) -> bytes:
         raise ExportError(f"{model} cannot be written as ONNX: {reason}") from error
     if len(data) > LARGEST:
         raise ExportError(f"{model} has {len(data):,} bytes, too many for an ONNX file")
-    _require_same(network, data, dataset.info.shape, model)
+    _require_same(network, data, shape, model)
     return data
 
 

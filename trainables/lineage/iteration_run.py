@@ -82,7 +82,7 @@ class IterationRun(Iteration):
         assert self.ablation is not None
         started = time.perf_counter()
         masks = self._ablated_masks(self.ablation, [*prunable(model)])
-        start = self._start_state(self.ablation, model)
+        start = self.start_state(self.ablation, model)
         model.load_state_dict(start)
         made = self._measured_pruned(model, masks)
         return (yield from self._retrained(model, start, made, started))
@@ -121,7 +121,7 @@ class IterationRun(Iteration):
         seed, t = self.lineage.cell.seed, self.step.iteration
         return ablation(Branch(masks, before, scores, ablation.name, seed, t))
 
-    def _start_state(self, ablation: Ablation, model: nn.Module) -> State:
+    def start_state(self, ablation: Ablation, model: nn.Module) -> State:
         """The weights that the ablation trains; `model` has its initial ones."""
         if ablation.start == "initial":
             return {name: each.clone() for name, each in model.state_dict().items()}
