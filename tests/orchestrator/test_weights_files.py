@@ -2,9 +2,11 @@
 them and how long; and a run that is killed and goes on."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,16 @@ def without(name: str) -> dict[str, Tensor]:
     return {n: each for n, each in state().items() if n != name}
 
 
+@dataclass
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
 SPARSE = state() | {"hidden1.bias": torch.zeros(8).to_sparse()}
 HUGE = torch.full((8,), 1e300, dtype=torch.float64)
 NOT_FINITE = state() | {"hidden1.bias": torch.tensor([0.0] * 7 + [float("nan")])}
@@ -129,6 +141,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda file: torch.save(torch.nn.Linear(2, 2), file),
         "x.pt is no file of tensors alone, or damaged; save it with torch.save(network.state_dict()"
     ),
+    "code that would run": (
+        lambda file: torch.save(Payload(file.with_name("made")), file),
+        "x.pt is no file of tensors alone, or damaged; save it with torch.save(network.state_dict()"
+    ),
     "a list": (
         lambda file: torch.save([*state().values()], file),
         "x.pt holds list, no state dict; save it",
@@ -152,6 +168,7 @@ def test_what_does_not_fit_is_one_error_and_nothing_is_written(what: str, folder
     assert f": model.initial_weights: {message}" in said
     assert said.count("\n") == 1
     assert not (folder / "prunesweep-store").exists()
+    assert not (folder / "made").exists()
 
 
 @pytest.mark.parametrize("name", ["x.bin", "x.safetensors"])
