@@ -23,6 +23,10 @@ class PlanError(UserError, ValueError):
         self.field, self.repeats = field, repeats
 
 
+class NoTicket(UserError, ValueError):
+    """A network cannot be had: it is not stored, or cannot be made here."""
+
+
 class DashboardError(UserError):
     """The dashboard cannot be served; the message says why and what to do."""
 

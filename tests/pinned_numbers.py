@@ -263,7 +263,7 @@ FURTHER: dict[str, tuple[dict[str, Any], ...]] = {
 SHARED_OPTIONS = {
     *DatasetOptions.model_fields, *ExampleData.model_fields, *FlowInput.model_fields,
     *Pruning.model_fields, "init", "rewind", "selection", "criterion", "distribution", "at",
-    "batchnorm", "iterations", "train_examples",
+    "batchnorm", "iterations", "train_examples", "initial_weights",
     *LayerDensities.model_fields,
 }  # fmt: skip
 """Options that are parts of their own, or that a criterion, called by itself, does not see."""

@@ -1,14 +1,16 @@
 """Frozen configs, and what of a config is identity."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError, to_jsonable_python
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import PydanticCustomError, core_schema, to_jsonable_python
 
 from trainables.versions import VERSIONS
 
@@ -74,6 +76,46 @@ class Choice:
     kind: str
 
 
+class ContentFile(str):
+    """A file as the value of a field: its path, as a sweep file has it. What decides numbers is its
+    `content`, `sha256:` and the digest in hex, wherever it lies; that, and its `place`, it has once
+    it was found.
+    """
+
+    place: Path | None = None
+    content: str | None = None
+
+    def found(self, folder: Path) -> Self:
+        """The same with place and content; the path begins at `folder`. Raises OSError."""
+        known = type(self)(self)
+        known.place = folder / Path(self).expanduser()
+        with known.place.open("rb") as file:
+            known.content = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return known
+
+    def read(self) -> bytes:
+        """Its content. Raises OSError, and ValueError where that is another by now."""
+        assert self.place is not None, f"{self} was not looked for"
+        data = self.place.read_bytes()
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != self.content:
+            raise ValueError("it changed while it was read; run again when all of it is there")
+        return data
+
+    @classmethod
+    def of(cls, content: str) -> Self:
+        """One of which only the content is known."""
+        known = cls(content)
+        known.content = content
+        return known
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        path = core_schema.str_schema(min_length=1)
+        return core_schema.no_info_after_validator_function(cls, path)
+
+
 def parts(config: Config) -> Iterator[str]:
     """The parts that a config is computed with, but for those of the configs in it."""
     yield from type(config).ledger_parts()
@@ -120,6 +162,9 @@ def _fields_of(config: Config) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, ContentFile):
+        assert value.content is not None, f"{value} was not looked for"
+        return value.content
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Config):

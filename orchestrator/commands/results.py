@@ -12,6 +12,7 @@ from orchestrator.commands.exit_codes import FAILED, OK
 from orchestrator.commands.parameters import (
     DEFAULT_STORAGE,
     AsJson,
+    Plugins,
     Storage,
     SweepName,
     SweepNames,
@@ -206,23 +207,36 @@ def export(
             "own.",
         ),
     ] = False,
+    onnx: Annotated[
+        bool,
+        Parameter(negative="", help="Also the network as ONNX, which is run once to check it."),
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
+    plugin: Plugins = None,
 ) -> int:
     """Write an iteration's weights and mask as plain safetensors, or those of all iterations."""
     from orchestrator.commands.export import export_all, export_iteration
+    from orchestrator.commands.onnx_network import require_onnx
     from orchestrator.errors import ExportError
     from orchestrator.records.ends import so_far
     from orchestrator.records.sweep import existing_sweep
+    from trainables.plugins.loading import load_plugins
+    from trainables.plugins.source import read_plugin
     from trainables.store import Store
 
     if (lineage is None) != all_:
         raise ExportError("give a lineage to export, or --all and none")
+    if onnx:
+        require_onnx()
+    known = load_plugins(read_plugin(each, Path.cwd()) for each in plugin or ())
     store = Store(storage)
     record = so_far(store, existing_sweep(store, name))
     if lineage is None:
-        files = export_all(store, record, iteration, output)
+        files = export_all(store, record, iteration, output, onnx=onnx, catalogue=known)
     else:
-        files = export_iteration(store, record, lineage, iteration, output)
+        files = export_iteration(
+            store, record, lineage, iteration, output, onnx=onnx, catalogue=known
+        )
     for file in files:
         print(file)
     return OK

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from orchestrator.records.files import RecordFile
+from trainables.config import CODE, RAISED
 from trainables.errors import UserError
 from trainables.store import Store
 from trainables.store.storage_format import require_ours
@@ -46,6 +47,9 @@ IDLE: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "method.schedule": lambda method: method.get("rounds", 1) == 1,
 }
 """By dotted parameter, whether it means nothing in a method's config."""
+
+NO_OPTIONS = (CODE, RAISED, "fingerprint", "initial_weights")
+"""What an identity has besides options, or in the place of a file's path."""
 
 LATER = ("pruned", "noise", "stopped", "measurements")
 """What earlier records lack, or all."""

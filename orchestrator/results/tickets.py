@@ -11,16 +11,24 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.errors import NoTicket
 from orchestrator.records.columns import identity_row
 from orchestrator.records.datasets import DatasetRecord, recorded_datasets
 from orchestrator.records.labels import find_lineages, lineage_labels
-from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
+from orchestrator.records.sweep import NO_OPTIONS, LineageRecord, NoSuchLineage, SweepRecord
 from orchestrator.results.tables import plain
-from trainables.config import CODE, RAISED, canonical_json
-from trainables.data import DatasetConfig, data_roots, describe_dataset, identity, load_dataset
-from trainables.errors import UserError
+from trainables.config import CODE, canonical_json
+from trainables.data import (
+    DatasetConfig,
+    DatasetInfo,
+    data_roots,
+    describe_dataset,
+    identity,
+    load_dataset,
+)
 from trainables.lazy_torch import Tensor, nn, torch
 from trainables.lineage.identity import snapshot_key, trunk_key
+from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.measures.masks import Masks, apply_masks
 from trainables.models import Model, ModelConfig, build_model
@@ -31,10 +39,6 @@ from trainables.training.batches import DeviceData, Examples
 
 State = dict[str, Tensor]
 SPLITS = ("test", "train", "validation")
-
-
-class NoTicket(UserError, ValueError):
-    """A network cannot be had: it is not stored, or cannot be made here."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,15 +94,24 @@ class StoredLineage:
             if self.store.is_committed(ticket.path) and ticket.is_kept:
                 yield ticket
 
-    def network(self) -> nn.Module:
-        """A new network of its model, with its initial weights. Raises NoTicket."""
+    @property
+    def info(self) -> DatasetInfo:
+        """What is recorded of the dataset that it trains on. Raises NoTicket."""
         if self.dataset is None:
             raise NoTicket(
                 f"{self.id}: nothing is recorded of its dataset; run the sweep once more"
             )
+        return self.dataset.info
+
+    def network(self) -> nn.Module:
+        """A new network of its model, with its initial weights. Raises NoTicket, and where these
+        come from a file NoInitialWeights and Damaged."""
         config: Model = self._config("model", ModelConfig)
-        info = self.dataset.info
-        return build_model(config, info.shape, info.classes, self.config["seed"])
+        info = self.info
+        made = build_model(config, info.shape, info.classes, self.config["seed"])
+        if content := self.config["model"].get("initial_weights"):
+            load_kept(self.store, content, made)
+        return made
 
     def data(self, device: str = "cpu", data_root: str | None = None) -> DeviceData:
         """Its dataset, looked for as `run` does. Raises NoTicket and DatasetNotFound."""
@@ -125,17 +138,13 @@ class StoredLineage:
         except ValidationError as error:
             raise NoTicket(
                 f"{at} cannot be made here; where it is a plug-in's, give that: "
-                'open_results(…, plugins=["lab.py"])'
+                'open_results(…, plugins=["lab.py"]), or --plugin lab.py'
             ) from error
         if config.plugged_code != given.get(CODE):
             raise NoTicket(
                 f"{at} was made by other code of its plug-in; that is in plugins.json of the sweep"
             )
         return config
-
-
-NO_OPTIONS = (CODE, RAISED, "fingerprint")
-"""What an identity has besides options."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,14 +180,16 @@ class Ticket:
         return read_masks(self.lineage.store, self.path)
 
     def initial(self) -> State:
-        """The state dict w_init that the lineage began with, dense, whatever it rewinds to. Raises
-        NoTicket, where it is not stored and cannot be made here, and of ablations; and Damaged."""
+        """The state dict w_init that the lineage began with, dense, whatever it rewinds to; of an
+        ablation what that was trained from, before its mask. Raises NoTicket, where it is not
+        stored and cannot be made here, and Damaged."""
         config = self.lineage.config
         if "ablation" in config:
-            raise NoTicket(
-                f"{self.lineage.id} is an ablation, which may begin with other weights than the "
-                "lineage that it branches off; ask that one for its initial weights"
-            )
+            # Here, as it imports what trains.
+            from orchestrator.results.ablation_starts import started_from
+
+            line = self.lineage
+            return started_from(line.store, line.record, line.info, line.catalogue)
         try:
             return read_tensors(self.lineage.store, initial_path(config))
         except NotCommitted:

@@ -9,9 +9,11 @@ from orchestrator.run.refusals import recipe_steps
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lazy_torch import torch
-from trainables.models import Model, blueprint, prunable
+from trainables.models import Model, blueprint, build_model, prunable
+from trainables.models.weights import read_weights, require_fit
 from trainables.plugins.entry import Entry, PluginError
 from trainables.pruning import Method
+from trainables.pruning.ablation import Ablation
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import smallest_batch
 from trainables.training.recipe import Recipe
@@ -31,6 +33,12 @@ def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
         if ablation is not None and ablation.elsewhere is not None:
             field = ("ablations", spec.ablations.index(ablation))
             _check_shapes(model, dataset, ablation.elsewhere, info, field)
+    for model in spec.model:
+        used = dict.fromkeys(dataset for dataset, other, _ in distinct if other is model)
+        _check_initial_weights(spec, model, [info[dataset] for dataset in used])
+    for dataset, model, ablation in {(c.dataset, c.model, c.ablation) for c in every}:
+        if ablation is not None:
+            _check_drawn(spec, ablation, model, info[ablation.elsewhere or dataset])
     for dataset, recipe in dict.fromkeys((dataset, recipe) for dataset, _, recipe in distinct):
         _check_recipe(recipe, info[dataset], dataset.name, ("train", spec.train.index(recipe)))
     pruned = dict.fromkeys((cell.dataset, cell.model, cell.method) for cell in cells(spec))
@@ -78,6 +86,36 @@ def _shapes(model: Model, info: DatasetInfo) -> dict[str, tuple[int, ...]]:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "not there"
+
+
+def _check_initial_weights(spec: SweepSpec, model: Model, on: Sequence[DatasetInfo]) -> None:
+    """The weights in a file have to be those of the model on each dataset."""
+    file = model.initial_weights
+    if file is None:
+        return
+    try:
+        found = read_weights(file) if on else {}
+        for info in on:
+            require_fit(file, found, blueprint(model, info.shape, info.classes), model.name)
+    except ValueError as error:
+        field = ("model", spec.model.index(model), "initial_weights")
+        raise PlanError(str(error), field) from error
+
+
+def _check_drawn(spec: SweepSpec, ablation: Ablation, model: Model, info: DatasetInfo) -> None:
+    """An ablation that draws initial weights anew needs a model whose weights are drawn: one of a
+    plug-in may bring its own."""
+    drawn_anew = any(ablation.initial_seed(s) != ablation.training_seed(s) for s in spec.seeds)
+    if not drawn_anew or not _is_plugged(model):
+        return
+    one, other = (prunable(build_model(model, info.shape, info.classes, seed)) for seed in (0, 1))
+    if all(torch.equal(weight, other[name]) for name, weight in one.items()):
+        raise PlanError(
+            f"{ablation.name} draws initial weights anew, and {model.name} ({model.where()}) makes "
+            "the same for every seed; exclude it there: "
+            f"exclude: [{{model: {model.name}, ablation: {ablation.name}}}]",
+            ("ablations", spec.ablations.index(ablation)),
+        )
 
 
 def _check_recipe(recipe: Recipe, info: DatasetInfo, dataset: str, field: Field) -> None:

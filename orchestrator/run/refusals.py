@@ -44,7 +44,7 @@ def same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
     names = ("dataset", "model", "train", "prune", "methods", "ablations")
     sections = zip(names, values, strict=False)
     name, (one, other) = next(pair for pair in sections if pair[1][0] is not pair[1][1])
-    why = "the content of its files is equal; " if name == "dataset" else ""
+    why = "the content of its files is equal; " if name in ("dataset", "model") else ""
     numbers = [getattr(spec, name).index(value) for value in (one, other)]
     return PlanError(f"{why}remove one", (name, numbers[1]), (name, numbers[0]))
 

@@ -28,6 +28,7 @@ def commit_bytes(
     """
     shapes = {canonical_json(found.identity): found.info for found in datasets}
     sizes: dict[tuple[str, Any], tuple[int, int]] = {}
+    files: set[str] = set()
     total = 0
     counted: set[str] = set()
     trunks: set[str] = set()
@@ -45,6 +46,9 @@ def commit_bytes(
         # A trunk leaves w_init beside its own weights.
         snapshots = 1 if new and lineage.trunk not in trunks else 0
         trunks.add(lineage.trunk)
+        if model.initial_weights not in (None, *files):
+            snapshots += 1  # they are kept once more, as they are in the file
+            files.add(model.initial_weights)
         total += (kept + snapshots) * weights + len(new) * (mask + TABLE_BYTES)
     return total + len(plan.to_measure) * TABLE_BYTES
 

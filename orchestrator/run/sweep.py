@@ -56,7 +56,8 @@ from orchestrator.tracking.destination import Tracking, track
 from orchestrator.tracking.mirroring import Sent, follow, send_rest
 from orchestrator.tracking.service import TrackingError
 from trainables.data import DataRoots, Dataset
-from trainables.lineage.identity import snapshot_key
+from trainables.lineage.identity import snapshot_key, weights_key
+from trainables.lineage.initial_weights import files_of, keep
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
 from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
@@ -295,9 +296,10 @@ def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
 
 
 def _stored_snapshots(lineages: Sequence[Lineage], index: StoreIndex) -> list[str]:
-    """Those that are stored of the weights that lineages rewind to."""
+    """Those that are stored of the weights that lineages rewind to, or start from."""
     wanted = wanted_snapshots(lineages) if lineages else {}
     keys = [snapshot_key(trunk, step) for trunk, steps in wanted.items() for step in sorted(steps)]
+    keys += [weights_key(content) for content in files_of(lineages)]
     return [snapshot_path(key) for key in keys if key in index.snapshots]
 
 
@@ -448,12 +450,15 @@ def _check_room(planned: PlannedSweep, store: Store) -> None:
 
 
 def _write_records(planned: PlannedSweep, store: Store, arrays: Mapping[str, Dataset]) -> None:
-    """Write down what the sweep is, which names what it is made of."""
+    """Write down what the sweep is, which names what it is made of, and then the initial weights
+    that it brings."""
     name, record = planned.spec.name, planned.record
     write_sweep(store, record)
     record_datasets(store, name, planned.datasets_record, arrays)
     record_plugins(store, name, planned.spec.configs)
     record_versions(store, name, planned.spec.configs)
+    for file in files_of(task.lineage for task in planned.plan.tasks).values():
+        keep(store, file)
     published = planned.spec.published
     record_published(store, record, read_published(Path(published)) if published else ())
 

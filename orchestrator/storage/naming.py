@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.records.plugins import PLUGINS
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
 from trainables.errors import UserError
-from trainables.lineage.identity import snapshot_key, trunk_key
+from trainables.lineage.identity import snapshot_key, trunk_key, weights_key
 from trainables.store import Damaged, Store, sweep_path
 
 
@@ -77,14 +77,16 @@ def union(names: Iterable[Names]) -> Names:
 
 def _snapshots(line: LineageRecord, rewinds: Mapping[str, int]) -> set[str]:
     """The snapshots of the initialization and of the steps that a lineage rewinds to, or that its
-    measures start from."""
+    measures start from; and the weights of the file that it starts from."""
     method = line.config["method"]
     step = method["rewind"]["step"] if "rewind" in method else rewinds.get(method["name"], 0)
     trunk = {"recipe": line.config["train"]} | {
         name: line.config[name] for name in ("dataset", "model", "seed")
     }
     steps = {0, step}.union(*(each.snapshots for each in line.measurements or ()))
-    return {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in steps}
+    found = {snapshot_key(key, at) for key in (trunk_key(trunk), line.keys[0]) for at in steps}
+    content = line.config["model"].get("initial_weights")
+    return found if content is None else found | {weights_key(str(content))}
 
 
 def _default_rewinds(store: Store, sweep: str) -> dict[str, int]:

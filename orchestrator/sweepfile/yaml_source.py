@@ -47,9 +47,9 @@ def load_sweep(
 
     It can name what is in its own plug-ins, and in `plugins`, which are as given to a command.
 
-    The file that `published` names is checked, and its path made absolute. Raises SweepFileError
-    for a file that cannot be read and for anything wrong in it or in an override: all mistakes,
-    a line for each.
+    The file that `published` names is checked, and its path made absolute; those of initial weights
+    are looked for. Raises SweepFileError for a file that cannot be read and for anything wrong in
+    it or in an override: all mistakes, a line for each.
     """
     document = _document(path, overrides)
     catalogue = _catalogue(document, FilePath(path), plugins)
@@ -60,6 +60,7 @@ def load_sweep(
     spec = spec.model_copy(update={"plugins": (*spec.plugins, *plugins)})
     if spec.data_root is not None:
         spec = spec.model_copy(update={"data_root": _data_root(spec.data_root, path, document)})
+    spec = _with_weights_found(spec, FilePath(path), document, catalogue)
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
 
 
@@ -104,6 +105,28 @@ def _data_root(given: str, path: str | FilePath, document: Document) -> str:
             f"{beside}, and one in the current folder, {here.absolute()}; write an absolute path"
         )
     return str(beside)
+
+
+def _with_weights_found(
+    spec: SweepSpec, path: FilePath, document: Document, catalogue: Catalogue
+) -> SweepSpec:
+    """With what identifies the files that initial weights are in."""
+    found, wrong = [*spec.model], []
+    for i, model in enumerate(spec.model):
+        file = model.initial_weights
+        if file is not None:
+            try:
+                known = file.found(path.absolute().parent)
+                found[i] = model.model_copy(update={"initial_weights": known})
+            except OSError as error:
+                at = written_at(("model", i, "initial_weights"), document, catalogue)
+                wrong.append(
+                    f"{document.place(at)}: {dotted(at)}: {file} cannot be read: "
+                    f"{error.strerror or error}; its path begins at the sweep file's folder"
+                )
+    if wrong:
+        raise SweepFileError(*dict.fromkeys(wrong))
+    return spec.model_copy(update={"model": tuple(found)})
 
 
 def _with_published(spec: SweepSpec, path: FilePath, document: Document) -> SweepSpec:

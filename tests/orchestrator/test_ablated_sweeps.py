@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from measured import measured, sweep_file
 from stored import snapshots_of, store_sweep
 
 from orchestrator.errors import PlanError
+from orchestrator.records.datasets import DatasetRecord, record_datasets
 from orchestrator.records.joined import join
 from orchestrator.records.labels import labels
 from orchestrator.records.published import published_cell
@@ -34,11 +36,13 @@ from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DataRoots, data_roots
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Lineage, make_lineage
-from trainables.lineage.loop import run_lineage
+from trainables.lineage.loop import lineage_events
 from trainables.measures.masks import kept_counts
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import MASK, WEIGHTS, read_masks
 from trainables.training.batches import DeviceData
+from trainables.training.progress import State
+from trainables.training.run import Training
 
 ROOT = Path(__file__).parents[2]
 ROOTS: DataRoots = data_roots(None, {})
@@ -262,6 +266,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+STARTS: dict[str, State] = {}
+"""By the key of each iteration of the example, the weights that its training started from."""
+
+
 @pytest.fixture(scope="module")
 def example(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The example's lineages, trained in this process as a run would train them, but shorter."""
@@ -277,10 +285,30 @@ def example(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Resul
     for line in lineages:
         on = [data[identity] for identity in line.trained_on]
         bench = Bench(store, on[0], cpu, elsewhere=on[-1], branch_points=branch_points(lineages))
-        trained += len([*run_lineage(line, replace(bench, keeping=spec.store))])
+        trained += watched(line, replace(bench, keeping=spec.store))
     assert trained == len(plan.to_train)
     write_sweep(store, record_sweep(spec, lineages))
+    known = [DatasetRecord(each.identity, None, each.info) for each in datasets]
+    record_datasets(store, spec.name, known, arrays)
     return open_results(store, spec.name)
+
+
+def watched(line: Lineage, bench: Bench) -> int:
+    """Train a lineage, and keep what each training starts from; how many there were."""
+    events, progress, count = lineage_events(line, bench), None, 0
+    begun: State = {}
+    while True:
+        try:
+            event = events.send(progress)
+        except StopIteration:
+            return count
+        progress = None
+        if isinstance(event, Training):
+            begun = {name: each.clone() for name, each in event.model.state_dict().items()}
+            progress = event.finish()
+        elif isinstance(event, dict):
+            STARTS[event["key"]] = begun
+            count += 1
 
 
 def test_the_example_has_every_ablation_with_as_many_weights_in_each_layer(
@@ -311,8 +339,6 @@ def test_the_example_keeps_the_weights_that_it_says(example: Results) -> None:
 
 def test_tickets_know_where_an_ablation_was_trained(example: Results) -> None:
     reinit = example.lineage(method="lottery_ticket", ablation="reinit", seed=0)
-    with pytest.raises(NoTicket, match="is an ablation, which may begin with other weights"):
-        reinit[-1].initial()
     assert reinit.trained_on == reinit.config["dataset"]
     moved = [
         line for line in example.record.lineages
@@ -323,6 +349,41 @@ def test_tickets_know_where_an_ablation_was_trained(example: Results) -> None:
         there = example.lineage(line.id).trained_on
         assert there["subset"] == 700
         assert there != line.config["dataset"]
+
+
+def test_tickets_of_ablations_have_what_these_were_trained_from(example: Results) -> None:
+    """But the weights after 20 steps of another seed or dataset, which nobody keeps."""
+    told: dict[str, int] = {}
+    stored = example.store.sizes("")
+    for record in example.record.lineages:
+        name, method = (record.config.get(n, {}).get("name") for n in ("ablation", "method"))
+        if name is None:
+            continue
+        ticket = example.lineage(record.id)[-1]
+        if (name, method) == ("transport", "lottery_ticket"):
+            with pytest.raises(NoTicket, match="after 20 training steps, which are not stored"):
+                ticket.initial()
+            continue
+        found, expected = ticket.initial(), STARTS[ticket.key]
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[n], expected[n]) for n in found), (name, method)
+        told[name] = told.get(name, 0) + 1
+    assert told == {
+        "shuffle_layers": 4, "random_same_layers": 4, "reinit": 4, "invert_scores": 4,
+        "finetune": 2, "rewind_lr": 2, "transport": 4,
+    }  # fmt: skip
+    assert example.store.sizes("") == stored
+
+
+def test_what_an_ablation_was_trained_from_may_be_gone(example: Results, tmp_path: Path) -> None:
+    shutil.copytree(example.store.location, tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    results = open_results(store, "ablations")
+    finetuned = results.lineage(method="lottery_ticket", ablation="finetune", seed=0)[-1]
+    base = results.lineage("lottery_ticket seed 0")
+    store.drop_file(iteration_path(base.record.keys[-2]), WEIGHTS)
+    with pytest.raises(NoTicket, match="began with the weights of iteration 4, which are not"):
+        finetuned.initial()
 
 
 def test_ablations_stand_beside_what_they_are_of(example: Results) -> None:

@@ -94,6 +94,8 @@ EXECUTE = {
     ROOT / "trainables/data/cifar.py": ["pickle"],
     # What a run's own workers raised, in a folder of the run's that Tune wrote.
     ROOT / "orchestrator/run/tuning.py": ["pickle"],
+    # Initial weights, of a file that the user's own sweep names, with weights_only.
+    ROOT / "trainables/models/weights.py": ["torch.load"],
     # Plug-ins, which are code: those that the user's own sweep file names.
     ROOT / "trainables/plugins/loading.py": ["compile"],
     # What the user's own sweep file says under `on_finish`; nothing of a storage gets there.

@@ -31,3 +31,8 @@ def next_key(parent: str, step_json: str) -> str:
 def snapshot_key(trunk: str, step: int) -> str:
     """The key of the trunk's weights after `step` training steps (0: w_init)."""
     return next_key(trunk, canonical_json({"snapshot": step}))
+
+
+def weights_key(content: str) -> str:
+    """The key of the weights in a file with this content, `sha256:` and the digest in hex."""
+    return sha256(canonical_json({"weights of": content}))

@@ -58,6 +58,13 @@ class Iteration:
         return seed if self.ablation is None else self.ablation.initial_seed(seed)
 
     @property
+    def initial_content(self) -> str | None:
+        """Of the file that its initial weights come from, where they come from one: not those of
+        an ablation that draws them anew."""
+        file, drawn_anew = self.cell.model.initial_weights, self.initial_seed != self.cell.seed
+        return None if file is None or drawn_anew else file.content
+
+    @property
     def trunk(self) -> str:
         """key_0 of the dense training, on the inputs of the step, that it is rewound to."""
         if self.ablation is None or self.cell == self.lineage.cell:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainables.lineage.commits import commit_iteration
 from trainables.lineage.identity import snapshot_key
+from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import Metrics
@@ -81,7 +82,7 @@ class IterationRun(Iteration):
         assert self.ablation is not None
         started = time.perf_counter()
         masks = self._ablated_masks(self.ablation, [*prunable(model)])
-        start = self._start_state(self.ablation, model)
+        start = self.start_state(self.ablation, model)
         model.load_state_dict(start)
         made = self._measured_pruned(model, masks)
         return (yield from self._retrained(model, start, made, started))
@@ -120,7 +121,7 @@ class IterationRun(Iteration):
         seed, t = self.lineage.cell.seed, self.step.iteration
         return ablation(Branch(masks, before, scores, ablation.name, seed, t))
 
-    def _start_state(self, ablation: Ablation, model: nn.Module) -> State:
+    def start_state(self, ablation: Ablation, model: nn.Module) -> State:
         """The weights that the ablation trains; `model` has its initial ones."""
         if ablation.start == "initial":
             return {name: each.clone() for name, each in model.state_dict().items()}
@@ -253,6 +254,8 @@ class IterationRun(Iteration):
         of = of or self
         cell, data = of.cell, of.data
         model = build_model(cell.model, data.shape, data.classes, of.initial_seed)
+        if of.initial_content is not None:
+            load_kept(self.bench.store, of.initial_content, model)
         return laid_out(model, cell.train.precision, self.bench.device)
 
     def _checkpoint(self) -> StoredCheckpoint:
