@@ -8,6 +8,7 @@ import altair as alt
 import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
+    ITERATION,
     Measure,
     block,
     blocks,
@@ -16,7 +17,14 @@ from orchestrator.results.figures.curves import (
     side_by_side,
 )
 from orchestrator.results.figures.methods import method_look
-from orchestrator.results.figures.rows import Row, cell_columns, distinct, some_seeds, spread
+from orchestrator.results.figures.rows import (
+    Row,
+    cell_columns,
+    distinct,
+    iterative,
+    some_seeds,
+    spread,
+)
 from orchestrator.results.figures.style import ORDERED, Look, heading
 from orchestrator.results.opening import Results
 
@@ -28,6 +36,7 @@ ALPHA = Measure("alpha", "α")
 ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
+CONSECUTIVE = "consecutive iterations"
 
 
 def connectivity(results: Results) -> alt.TopLevelMixin | None:
@@ -63,6 +72,24 @@ def instability(results: Results) -> alt.TopLevelMixin | None:
         if not charts:
             panel = panel.add_params(look.chosen())
         curves = side_by_side(panel, by_iteration())
+        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
+    return blocks(rows, charts)
+
+
+def barriers(results: Results) -> alt.TopLevelMixin | None:
+    """The error barrier against the iteration, a curve for each method: between copies, for each
+    step k, and between an iteration and the one before it."""
+    rows = iterative(barrier_rows(results))
+    if not rows:
+        return None
+    look = method_look(results, "variant", rows)
+    charts: list[alt.ConcatChart] = []
+    for setting in distinct(rows, "setting"):
+        panel = mean_curves(ITERATION, BARRIER, look, ("label", "iteration", "between"))
+        if not charts:
+            panel = panel.add_params(look.chosen())
+        column = alt.Column("between:N", title=None, sort=distinct(rows, "between"))
+        curves = side_by_side(panel, column)
         charts.append(block([curves], heading(setting), alt.datum.setting == setting))
     return blocks(rows, charts)
 
@@ -111,18 +138,27 @@ def _maps(order: list[str]) -> alt.FacetChart:
     return side_by_side(panel, alt.Column("rewind:O", title=None, header=header))
 
 
+def barrier_rows(results: Results) -> list[Row]:
+    """One row for each barrier of whole networks in each lineage, at every iteration that was
+    measured; of several pairs of copies, the mean. `between` says what lies between: copies trained
+    from step k, or an iteration and the one before it."""
+    cells = cell_columns(results)
+    rows = _means(results, "barrier", "measure", None, layers=False)
+    rows = [cells[row["lineage"]] | row | {"between": _between(row)} for row in rows]
+    # In order of the steps, and what has none last.
+    return sorted(rows, key=lambda row: (row["rewind"] is None, row["rewind"] or 0))
+
+
+def _between(row: Row) -> str:
+    return CONSECUTIVE if row["rewind"] is None else f"k = {row['rewind']}"
+
+
 def _rows(
     results: Results, what: Literal["point", "barrier"], column: str, *, layers: bool = False
 ) -> list[Row]:
     """One row for each value of `column` of some iterations of each lineage and each step k: of
     several pairs of copies, the mean. Of the whole network, or of single `layers`."""
-    layer = pc.field("layer")
-    wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
-    wanted &= layer.is_valid() if layers else layer.is_null()
-    grouped = results.connectivity.filter(wanted).group_by(
-        ["lineage", "iteration", "rewind", column], use_threads=False
-    )
-    found = grouped.aggregate([("test_error", "mean")]).to_pylist()
+    found = _means(results, what, column, "lmc", layers=layers)
     lineages = {row["lineage"] for row in found}
     if not lineages:
         return []
@@ -130,7 +166,22 @@ def _rows(
     iterations = spread(sorted({row["iteration"] for row in found}), ITERATIONS)
     cells = cell_columns(results)
     return [
-        cells[row["lineage"]] | row | {"test_error": row["test_error_mean"]}
+        cells[row["lineage"]] | row
         for row in found
         if row["lineage"] in some and row["iteration"] in iterations
     ]
+
+
+def _means(
+    results: Results, what: str, column: str, measure: str | None, *, layers: bool
+) -> list[Row]:
+    """Mean test errors over the lines of each iteration, step k and value of `column`."""
+    layer = pc.field("layer")
+    wanted = (pc.field("what") == what) & (layer.is_valid() if layers else layer.is_null())
+    if measure is not None:
+        wanted &= pc.field("measure") == measure
+    grouped = results.connectivity.filter(wanted).group_by(
+        ["lineage", "iteration", "rewind", column], use_threads=False
+    )
+    found = grouped.aggregate([("test_error", "mean")]).to_pylist()
+    return [row | {"test_error": row["test_error_mean"]} for row in found]
