@@ -712,7 +712,9 @@ def test_lines_between_copies_are_drawn_as_the_mean_of_their_pairs(
     lines = [line for line in everything.record.lineages if "ablation" not in line.config]
     lineages = [line for line in lines if line.id.startswith(MEASURED_METHOD)]
     assert {row["lineage"] for row in rows} == {line.id for line in lineages}
-    assert {(row["iteration"], row["rewind"]) for row in rows} == {(t, k) for t in (1, 2) for k in (0, 5)}
+    assert {(row["iteration"], row["rewind"]) for row in rows} == {
+        (t, k) for t in (1, 2) for k in (0, 5)
+    }
     for name, layers in (("instability", 1), ("barriers", 1), ("layer-barriers", 2)):
         rows = rows_of(drawn, name)
         assert len(rows) == len(lineages) * 2 * 2 * layers
@@ -725,10 +727,8 @@ def test_ablations_stand_beside_what_they_are_of(everything: Results, drawn: Dra
     accuracy = {(row["lineage"], row["iteration"]): row["test_accuracy"] for row in iterations}
     rows = rows_of(drawn, "ablations")
     assert [(row["of"], row["what"], row["seed"], row["iteration"]) for row in rows] == [
-        ("one_shot scope=global", what, seed, 1)
-        for seed in (0, 1)
-        for what in ("original", "shuffle_layers")
-    ] or rows == []
+        ("one_shot", what, seed, 1) for seed in (0, 1) for what in ("original", "shuffle_layers")
+    ]
     assert {row["lineage"] for row in rows} > {line.id for line in shuffled}
     for row in rows:
         assert row["test_accuracy"] == accuracy[row["lineage"], row["iteration"]]
