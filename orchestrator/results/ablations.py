@@ -1,5 +1,6 @@
 """Ablations beside what they are of: accuracies, and whether they differ by more than noise."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,7 +34,7 @@ Row = tuple[str, int]
 @dataclass(frozen=True)
 class Pair:
     """An ablation of one seed, beside the iteration that it is of: the ids of both lineages, and a
-    metric without and with it."""
+    metric without and with it, None where it is not finite."""
 
     seed: int
     original: str
@@ -106,10 +107,12 @@ def ablated_cells(
     numbers.
     """
     require_metric(iterations, metric)
-    measured = {(row["lineage"], row["iteration"]): row for row in _rows(iterations, metric)}
+    pairs = [*_pairs(record)]
+    rows = _rows(iterations, metric) if pairs else ()
+    measured = {(row["lineage"], row["iteration"]): row for row in rows}
     names = labels(record)
     cells: dict[tuple[str, str, int], list[Pair]] = {}
-    for line, original in _pairs(record):
+    for line, original in pairs:
         (t,) = line.iterations
         one, other = measured.get((original.id, t)), measured.get((line.id, t))
         if one is None or other is None or t not in line.on_data:
@@ -117,10 +120,14 @@ def ablated_cells(
         if chosen is None or (line.id, t) in chosen:
             method = names[original.id]
             cell = (method, names[line.id].removeprefix(method).strip(), t)
-            values = (one[metric], other[metric])
+            values = (_finite(one[metric]), _finite(other[metric]))
             pair = Pair(line.config["seed"], original.id, line.id, other["density"], values)
             cells.setdefault(cell, []).append(pair)
-    return [Ablated(*cell, tuple(pairs)) for cell, pairs in cells.items()]
+    return [Ablated(*cell, tuple(found)) for cell, found in cells.items()]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _rows(iterations: pa.Table, metric: str) -> Iterator[Mapping[str, Any]]:
@@ -134,7 +141,10 @@ def _pairs(record: SweepRecord) -> Iterator[tuple[LineageRecord, LineageRecord]]
     def cell(line: LineageRecord) -> str:
         return canonical_json({n: each for n, each in line.config.items() if n != "ablation"})
 
+    ablated = [line for line in record.lineages if "ablation" in line.config]
+    if not ablated:
+        return
     originals = {cell(line): line for line in record.lineages if "ablation" not in line.config}
-    for line in record.lineages:
-        if "ablation" in line.config and (found := originals.get(cell(line))) is not None:
+    for line in ablated:
+        if (found := originals.get(cell(line))) is not None:
             yield line, found

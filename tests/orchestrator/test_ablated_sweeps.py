@@ -1,6 +1,7 @@
 """Ablations in a sweep: what is planned, trained once, named, told apart and set side by side."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.query import answer
+from orchestrator.results.report import report_payload
 from orchestrator.results.sweep_tables import QueryError
 from orchestrator.results.tickets import NoTicket
 from orchestrator.run.datasets import load_datasets, resolve_datasets
@@ -357,6 +359,16 @@ def test_a_difference_is_of_the_seeds_that_have_both(results: Results) -> None:
     assert shuffled["p_value"] == pytest.approx(0.00127, rel=0.01)
     assert (moved["seeds"], moved["original"]) == (2, pytest.approx(0.93))
     assert moved["difference"] == pytest.approx(-0.01)
+
+
+def test_what_is_not_finite_counts_for_neither(tmp_path: Path) -> None:
+    def odd(line: LineageRecord, t: int) -> dict[str, Any]:
+        return {"test_accuracy": math.nan if line.config["seed"] == 1 and t == 1 else 0.5}
+
+    sections = SECTIONS | {"methods": ["sap"], "ablations": [{"name": "reinit", "at": [1, 2]}]}
+    found = measured(tmp_path, sweep_file(tmp_path, **sections), odd)
+    assert [row["seeds"] for row in found.ablations().to_pylist()] == [1, 2]
+    json.dumps(report_payload(found), allow_nan=False)
 
 
 def test_conditions_choose_ablations_and_others_are_refused(results: Results) -> None:
