@@ -1,4 +1,4 @@
-// Beside the methods' results: ablations, barriers, effective weights, and lineages that ended early.
+// Beside methods' results: ablations, barriers, effective weights, lineages that ended early.
 
 const CLEARLY = 0.98; // of the kept weights are effective, or fewer: told from all of them
 
@@ -60,7 +60,8 @@ const endTable = dataTable({
 });
 
 function drawBeside(lineages, iterations, ids) {
-  show("ablations", ablationTable, data.ablations.map((cell) => ablationRow(cell, ids)).filter(Boolean));
+  const ablations = data.ablations.map((cell) => ablationRow(cell, ids));
+  show("ablations", ablationTable, ablations.filter(Boolean));
   show("effective", effectiveTable, effectiveRows(iterations));
   fill("barriers", barrierTable(data.barriers.filter((row) => ids.has(row.id))));
   const ends = endRows(lineages);
@@ -114,7 +115,7 @@ function barrierTable(rows) {
   if (!rows.length) return null;
   const iterations = distinct(rows.map((row) => row.iteration)).sort((a, b) => a - b);
   const titles = ["method", "between", ...iterations.map((t) => `t = ${t}`)];
-  const head = titles.map((title, i) => h("th", { scope: "col", class: i < 2 ? "text" : "" }, title));
+  const headed = (title, i) => h("th", { scope: "col", class: i < 2 ? "text" : "" }, title);
   const body = [...groupBy(rows, (row) => row.label)].map(([label, ofMethod]) => {
     const lines = [...groupBy(ofMethod, (row) => row.between)];
     return lines.map(([between, of], i) => {
@@ -124,8 +125,8 @@ function barrierTable(rows) {
       return h("tr", {}, first, h("th", { scope: "row", class: "text" }, between), cells);
     });
   });
-  const parts = body.map((each) => h("tbody", {}, each));
-  return h("table", { "data-table": "barriers" }, h("thead", {}, h("tr", {}, head)), parts);
+  const head = h("thead", {}, h("tr", {}, titles.map(headed)));
+  return h("table", { "data-table": "barriers" }, head, body.map((each) => h("tbody", {}, each)));
 }
 
 const barrierCell = (rows) =>
