@@ -86,8 +86,8 @@ class Rung:
                     continue
                 shown = "no value" if mean is None else f"{mean:.6g}"
                 why = (
-                    f"rank: {self.rank.measure} {shown} is number {place} of {len(cells)} cells, "
-                    f"of which {kept} {'goes' if kept == 1 else 'go'} on"
+                    f"rank: {self.rank.by} {shown}{self.rank.where} is number {place} of "
+                    f"{len(cells)} cells, of which {kept} {'goes' if kept == 1 else 'go'} on"
                 )
                 key = _until(lineage, self.iteration).keys[-1]
                 rules = rules_of(lineage.cell.prune)
@@ -199,5 +199,5 @@ def _until(lineage: Lineage, iteration: int) -> Lineage:
 def rung_line(rung: Rung) -> str:
     """What is decided next, in words."""
     cells, kept = len(rung.cells), rung.rank.kept(len(rung.cells))
-    by = rung.rank.measure
+    by = f"{rung.rank.by}{rung.rank.where}"
     return f"after iteration {rung.iteration} the best {kept} of {cells} cells by {by} go on"

@@ -156,10 +156,9 @@ class Rank(Config):
         return max(1, int(cells * Fraction(str(self.keep))))
 
     @property
-    def measure(self) -> str:
-        """What cells are compared by, in words."""
-        at = "" if self.at_density is None else f" at density {self.at_density:g}"
-        return f"{self.by}{at}"
+    def where(self) -> str:
+        """Where values are compared, in words that follow them: nothing, or at which density."""
+        return "" if self.at_density is None else f" at density {self.at_density:g}"
 
     @model_validator(mode="after")
     def _once_at_a_density(self) -> Self:

@@ -248,7 +248,7 @@ def test_cells_are_compared_at_one_density(lineages: tuple[Lineage, ...], store:
     assert ratios(by_iteration.decided(found.get), lineages) == [0.2, 0.4, 0.6, 0.8]
     ends = decide(rung, store, "halved", found.get)
     assert (
-        "rank: test_accuracy at density 0.3 no value is number 3 of 4 cells, of which 2 go on"
+        "rank: test_accuracy no value at density 0.3 is number 3 of 4 cells, of which 2 go on"
         in {end.why for end in ends.values()}
     )
     # Written once: whoever comes later goes on alike, whatever the rows say then.
