@@ -105,6 +105,7 @@ def report(
     wandb: Annotated[
         bool, Parameter(negative="", help="Draft a report in the sweep's W&B project instead.")
     ] = False,
+    weights: Weights = "kept",
     storage: Storage = DEFAULT_STORAGE,
 ) -> int:
     """Write one HTML file with figures, tables, failures, cost and provenance of sweeps."""
@@ -113,7 +114,7 @@ def report(
     from orchestrator.results.report import write_report
     from orchestrator.tracking.report import build_wandb_report
 
-    results = open_results(storage, *name)
+    results = open_results(storage, *name, weights=weights)
     if wandb and results.record.joined:
         raise ExportError("--wandb drafts the report of one sweep; give one name")
     if wandb:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.statistics import compare, require_metric, summarize
+from orchestrator.results.statistics import Comparison, compare, require_metric, summarize
 from trainables.config import canonical_json
 
 ABLATION_SCHEMA = pa.schema(
@@ -26,10 +27,55 @@ ABLATION_SCHEMA = pa.schema(
     ]
 )
 
-Values = dict[int, float | None]
-"""By seed."""
 Row = tuple[str, int]
 """A lineage, and an iteration of it."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An ablation of one seed, beside the iteration that it is of: the ids of both lineages, and a
+    metric without and with it, None where it is not finite."""
+
+    seed: int
+    original: str
+    ablated: str
+    density: float | None
+    values: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """An ablation of a cell: its method, what is changed, the iteration that it branches off, and a
+    pair for each seed."""
+
+    method: str
+    ablation: str
+    iteration: int
+    pairs: tuple[Pair, ...]
+
+    @property
+    def comparison(self) -> Comparison:
+        """With the ablation minus without, over the seeds that have both."""
+        return compare(self._of_both(1), self._of_both(0))
+
+    def _of_both(self, which: Literal[0, 1]) -> dict[int, float | None]:
+        return {each.seed: each.values[which] for each in self.pairs if None not in each.values}
+
+    def row(self) -> dict[str, Any]:
+        """The row of `ablation_table`."""
+        compared, original = self.comparison, self._of_both(0)
+        return {
+            "method": self.method,
+            "ablation": self.ablation,
+            "iteration": self.iteration,
+            "density": summarize(each.density for each in self.pairs).mean,
+            "original": summarize(original.values()).mean,
+            "ablated": summarize(self._of_both(1).values()).mean,
+            "difference": compared.difference,
+            "p_value": compared.p_value,
+            "test": compared.test,
+            "seeds": len(original),
+        }
 
 
 def ablation_table(
@@ -40,17 +86,33 @@ def ablation_table(
 ) -> pa.Table:
     """One row for each ablation of each cell and iteration, or of those that are `chosen`: the mean
     of `metric` without and with it, and their difference, second minus first, over the seeds that
-    have both, with the test of `compare`.
+    have both, with the test of `compare`. A seed that lacks one of the two counts for neither.
 
-    `iterations` has the columns of that table. A seed that lacks a number for one of the two counts
-    for neither, and what was trained on noise has no row. Raises ValueError when `metric` is no
-    column of numbers.
+    Raises as `ablated_cells` does.
+    """
+    cells = ablated_cells(record, iterations, metric, chosen)
+    return pa.Table.from_pylist([cell.row() for cell in cells], ABLATION_SCHEMA)
+
+
+def ablated_cells(
+    record: SweepRecord,
+    iterations: pa.Table,
+    metric: str = "test_accuracy",
+    chosen: Collection[Row] | None = None,
+) -> list[Ablated]:
+    """Each ablation of each cell and iteration, or of those that are `chosen`, of which both sides
+    were measured; none of what was trained on noise.
+
+    `iterations` has the columns of that table. Raises ValueError when `metric` is no column of
+    numbers.
     """
     require_metric(iterations, metric)
-    measured = {(row["lineage"], row["iteration"]): row for row in _rows(iterations, metric)}
+    pairs = [*_pairs(record)]
+    rows = _rows(iterations, metric) if pairs else ()
+    measured = {(row["lineage"], row["iteration"]): row for row in rows}
     names = labels(record)
-    cells: dict[tuple[str, str, int], list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for line, original in _pairs(record):
+    cells: dict[tuple[str, str, int], list[Pair]] = {}
+    for line, original in pairs:
         (t,) = line.iterations
         one, other = measured.get((original.id, t)), measured.get((line.id, t))
         if one is None or other is None or t not in line.on_data:
@@ -58,12 +120,14 @@ def ablation_table(
         if chosen is None or (line.id, t) in chosen:
             method = names[original.id]
             cell = (method, names[line.id].removeprefix(method).strip(), t)
-            cells.setdefault(cell, []).append((line.config["seed"], one, other))
-    return pa.Table.from_pylist(
-        [dict(zip(("method", "ablation", "iteration"), cell, strict=True)) | _told(found, metric)
-         for cell, found in cells.items()],
-        ABLATION_SCHEMA,
-    )  # fmt: skip
+            values = (_finite(one[metric]), _finite(other[metric]))
+            pair = Pair(line.config["seed"], original.id, line.id, other["density"], values)
+            cells.setdefault(cell, []).append(pair)
+    return [Ablated(*cell, tuple(found)) for cell, found in cells.items()]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _rows(iterations: pa.Table, metric: str) -> Iterator[Mapping[str, Any]]:
@@ -77,30 +141,10 @@ def _pairs(record: SweepRecord) -> Iterator[tuple[LineageRecord, LineageRecord]]
     def cell(line: LineageRecord) -> str:
         return canonical_json({n: each for n, each in line.config.items() if n != "ablation"})
 
+    ablated = [line for line in record.lineages if "ablation" in line.config]
+    if not ablated:
+        return
     originals = {cell(line): line for line in record.lineages if "ablation" not in line.config}
-    for line in record.lineages:
-        if "ablation" in line.config and (found := originals.get(cell(line))) is not None:
+    for line in ablated:
+        if (found := originals.get(cell(line))) is not None:
             yield line, found
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _told(
-    found: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]], metric: str
-) -> dict[str, Any]:
-    original: Values = {seed: row[metric] for seed, row, _ in found}
-    ablated: Values = {seed: row[metric] for seed, _, row in found}
-    both = [s for s in original if _is_number(original[s]) and _is_number(ablated[s])]
-    original, ablated = ({s: of[s] for s in both} for of in (original, ablated))
-    compared = compare(ablated, original)
-    return {
-        "density": summarize(row["density"] for *_, row in found).mean,
-        "original": summarize(original.values()).mean,
-        "ablated": summarize(ablated.values()).mean,
-        "difference": compared.difference,
-        "p_value": compared.p_value,
-        "test": compared.test,
-        "seeds": len(both),
-    }

@@ -13,7 +13,7 @@ from orchestrator.records.joined import join
 from orchestrator.records.labels import find_lineages
 from orchestrator.records.status import SweepStatus, signs_of, status_by
 from orchestrator.records.sweep import existing_sweep
-from orchestrator.results.ablations import ablation_table
+from orchestrator.results.ablations import Ablated, ablated_cells, ablation_table
 from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
@@ -65,6 +65,10 @@ class Results(SweepTables):
         """`metric` of every ablation beside that of the iteration that it is of, their difference
         and the test made of it. Raises ValueError when `metric` is no column of numbers."""
         return ablation_table(self.record, self.iterations, metric)
+
+    def ablated_cells(self) -> list[Ablated]:
+        """The test accuracies that `ablations` is made of, seed by seed."""
+        return ablated_cells(self.record, self.iterations)
 
     def paper_table(
         self,

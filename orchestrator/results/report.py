@@ -21,6 +21,7 @@ from orchestrator.records.runs import last_heard
 from orchestrator.records.status import LineageStatus, State, SweepStatus, lineage_statuses
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
+from orchestrator.results.figures.connectivity import barrier_rows
 from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
@@ -31,7 +32,7 @@ from orchestrator.version import VERSION
 from trainables.store import Store, iteration_path
 
 COLUMNS = (
-    "iteration", "density", "collapsed_layers", "train_loss", "train_accuracy",
+    "iteration", "density", "density_effective", "collapsed_layers", "train_loss", "train_accuracy",
     "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
     "pruned_test_loss", "pruned_test_accuracy", "pq_index", "gini", "macs_dense", "macs_kept",
     "train_seconds", "prune_seconds", "peak_memory_bytes", "attempt", "device", "host",
@@ -81,6 +82,9 @@ def report_payload(results: Results) -> Payload:
         "figures": figures,
         "datasets": datasets,
         "paper": _paper(results),
+        "density": results.density,
+        "ablations": _ablations(results),
+        "barriers": _barriers(results),
         "failures": [_failure(failure, results) for failure in failures.values()],
         "left_out": _left_out(results),
         "damage": [damage for each in statuses for damage in each.damage],
@@ -185,13 +189,33 @@ def _paper_row(line: LineageRecord, record: SweepRecord) -> str:
     return method_label(line, record, {"method.density", *columns})
 
 
+def _ablations(results: Results) -> list[dict[str, Any]]:
+    """The rows of `--layout ablations`, seed by seed, so that some of them can be left out."""
+    return [
+        {
+            "method": cell.method,
+            "ablation": cell.ablation,
+            "iteration": cell.iteration,
+            "p_value": cell.comparison.p_value,
+            "pairs": [asdict(pair) for pair in cell.pairs],
+        }
+        for cell in results.ablated_cells()
+    ]
+
+
+def _barriers(results: Results) -> Packed:
+    rows = barrier_rows(results)
+    columns = ("lineage", "iteration", "between", "test_error")
+    return pack({name: [row[name] for row in rows] for name in columns}, len(rows))
+
+
 def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
     cells = cell_columns(results)
     rows = [
         {name: cells[line.id][name] for name in CELL_COLUMNS}
         | asdict(line)
         | {name: record.config[name]["name"] for name in ("dataset", "model")}
-        | {"row": _paper_row(record, results.record)}
+        | {"row": _paper_row(record, results.record), "ablation": "ablation" in record.config}
         for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
     return pack(_columns(rows), len(rows), EVERY)

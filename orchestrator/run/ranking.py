@@ -35,7 +35,10 @@ class Rung:
     def name(self) -> str:
         """What a decision is called: of the same cells, compared in the same way."""
         ids = [[lineage.id for lineage in cell] for cell in self.cells]
-        told = canonical_json([self.iteration, self.rank.model_dump(mode="json"), ids])
+        rank = self.rank.model_dump(mode="json")
+        if self.rank.at_density is None:
+            del rank["at_density"]  # decisions from before there was any keep their names
+        told = canonical_json([self.iteration, rank, ids])
         return f"{self.iteration:04d}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
     @property
@@ -83,8 +86,8 @@ class Rung:
                     continue
                 shown = "no value" if mean is None else f"{mean:.6g}"
                 why = (
-                    f"rank: {self.rank.by} {shown} is number {place} of {len(cells)} cells, of "
-                    f"which {kept} {'goes' if kept == 1 else 'go'} on"
+                    f"rank: {self.rank.by} {shown}{self.rank.where} is number {place} of "
+                    f"{len(cells)} cells, of which {kept} {'goes' if kept == 1 else 'go'} on"
                 )
                 key = _until(lineage, self.iteration).keys[-1]
                 rules = rules_of(lineage.cell.prune)
@@ -95,10 +98,38 @@ class Rung:
             end = self.ends.get(lineage.id)
             ended = end is not None and end.iteration <= self.iteration
             at = _until(lineage, end.iteration if end is not None and ended else self.iteration)
-            row = row_of(at.keys[-1]) if at.steps[-1].inputs == "real" else None
-            value = None if row is None else row[self.rank.by]
+            value = self._value(at, row_of)
             if value is not None and math.isfinite(value):
                 yield value
+
+    def _value(self, lineage: Lineage, row_of: RowOf) -> float | None:
+        """That of a lineage up to its last iteration; None where that is not there, or is trained
+        on noise."""
+        last = row_of(lineage.keys[-1]) if lineage.steps[-1].inputs == "real" else None
+        if last is None or self.rank.at_density is None:
+            return None if last is None else last[self.rank.by]
+        real = zip(lineage.steps, lineage.keys, strict=True)
+        rows = [row_of(key) for step, key in real if step.inputs == "real"]
+        measured = [(row["density"], row[self.rank.by]) for row in rows if row is not None]
+        return at_density(measured, self.rank.at_density)
+
+
+def at_density(measured: Sequence[tuple[float, float | None]], density: float) -> float | None:
+    """The value at a density of a lineage with those densities and values by iteration: that of the
+    first iteration that has come to it, or between that and the one before on the line through
+    both, over the logarithm of the density, as figures draw it. None where none has come to it with
+    any weights left."""
+    there = next((i for i, (at, _) in enumerate(measured) if at <= density), None)
+    if there is None or measured[there][0] == 0:
+        return None
+    below, value = measured[there]
+    if there == 0 or below == density or value is None:
+        return value
+    above, before = measured[there - 1]
+    if before is None:
+        return None
+    share = math.log(above / density) / math.log(above / below)
+    return before + share * (value - before)
 
 
 def ranked(
@@ -168,6 +199,5 @@ def _until(lineage: Lineage, iteration: int) -> Lineage:
 def rung_line(rung: Rung) -> str:
     """What is decided next, in words."""
     cells, kept = len(rung.cells), rung.rank.kept(len(rung.cells))
-    return (
-        f"after iteration {rung.iteration} the best {kept} of {cells} cells by {rung.rank.by} go on"
-    )
+    by = f"{rung.rank.by}{rung.rank.where}"
+    return f"after iteration {rung.iteration} the best {kept} of {cells} cells by {by} go on"

@@ -141,17 +141,31 @@ class Rank(Config):
     """Successive halving: after each rung the best cells go on, and the rest has ended.
 
     The first rung is the iteration `after_iterations`; others follow `every` so many, if any do. At
-    a rung cells are compared by their mean over seeds.
+    a rung cells are compared by their mean over seeds, of the iteration, or `at_density`, where
+    lineages have come to it by then.
     """
 
     after_iterations: Annotated[int, Field(ge=1)]
     every: Annotated[int, Field(ge=1)] | None = None
     by: Literal["test_accuracy", "validation_accuracy"] = "test_accuracy"
+    at_density: Annotated[float, Field(gt=0, lt=1)] | None = None
     keep: Annotated[float | str, BeforeValidator(_fraction)] = "1/2"
 
     def kept(self, cells: int) -> int:
         """How many of so many cells go on: at least one."""
         return max(1, int(cells * Fraction(str(self.keep))))
+
+    @property
+    def where(self) -> str:
+        """Where values are compared, in words that follow them: nothing, or at which density."""
+        return "" if self.at_density is None else f" at density {self.at_density:g}"
+
+    @model_validator(mode="after")
+    def _once_at_a_density(self) -> Self:
+        if self.at_density is not None and self.every is not None:
+            message = "at_density compares by the same at every rung; leave out every"
+            raise PydanticCustomError("rungs_at_density", message)
+        return self
 
 
 class Budget(Config):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 from asking import ask, refused
@@ -22,10 +21,10 @@ from orchestrator.records.labels import labels
 from orchestrator.records.published import published_cell
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
-from orchestrator.results.ablations import ablation_table
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.query import answer
+from orchestrator.results.report import report_payload
 from orchestrator.results.sweep_tables import QueryError
 from orchestrator.results.tickets import NoTicket
 from orchestrator.run.datasets import load_datasets, resolve_datasets
@@ -229,23 +228,6 @@ def test_what_may_never_be_trained_has_no_ablations(what: str, options: dict[str
     assert error.value.field == ("ablations",)
 
 
-@pytest.mark.parametrize("absent", [None, math.nan, math.inf])
-def test_a_seed_that_lacks_a_number_counts_for_neither(absent: float | None) -> None:
-    spec = spec_of(methods=["one_shot"], ablations=["reinit"], seeds=[0, 1, 2])
-    lineages = sweep_lineages(spec, resolve_datasets(spec, ROOTS))
-    losses = {(0, False): 1.0, (1, False): 2.0, (2, False): absent,
-              (0, True): 1.5, (1, True): 2.75, (2, True): 9.0}  # fmt: skip
-    rows = [
-        {"lineage": line.id, "iteration": 2, "density": 0.5,
-         "test_loss": losses[line.cell.seed, line.cell.ablation is not None]}
-        for line in lineages
-    ]  # fmt: skip
-    table = ablation_table(record_sweep(spec, lineages), pa.Table.from_pylist(rows), "test_loss")
-    (row,) = table.to_pylist()
-    assert (row["original"], row["ablated"], row["difference"]) == (1.5, 2.125, 0.625)
-    assert row["seeds"] == 2
-
-
 def test_a_mask_that_does_not_fit_a_dataset_is_refused(tmp_path: Path) -> None:
     ablations = [{"name": "transport", "dataset": "mnist"}]
     sweep_file(tmp_path, ablations=ablations, prune={"iterations": 1}, methods=["one_shot"])
@@ -439,6 +421,18 @@ def test_a_difference_is_of_the_seeds_that_have_both(results: Results) -> None:
     assert shuffled["p_value"] == pytest.approx(0.00127, rel=0.01)
     assert (moved["seeds"], moved["original"]) == (2, pytest.approx(0.93))
     assert moved["difference"] == pytest.approx(-0.01)
+
+
+def test_what_is_not_finite_counts_for_neither(tmp_path: Path) -> None:
+    def odd(line: LineageRecord, t: int) -> dict[str, Any]:
+        return {"test_accuracy": math.nan if line.config["seed"] == 1 and t == 1 else 0.5}
+
+    sections = SECTIONS | {"methods": ["sap"], "ablations": [{"name": "reinit", "at": [1, 2]}]}
+    found = measured(tmp_path, sweep_file(tmp_path, **sections), odd)
+    first, second = found.ablations().to_pylist()
+    assert (first["seeds"], first["original"], first["ablated"]) == (1, 0.5, 0.5)
+    assert second["seeds"] == 2
+    json.dumps(report_payload(found), allow_nan=False)
 
 
 def test_conditions_choose_ablations_and_others_are_refused(results: Results) -> None:

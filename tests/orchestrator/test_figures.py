@@ -68,10 +68,15 @@ EVERYTHING: dict[str, Any] = {
         {"name": "sap", "p": 0.5, "eta": 0.1},
         {"name": "magnitude", "density": [0.2, 0.05]},
     ],
-    "exclude": [{"method": "magnitude", "scope": "layer"}],
+    "ablations": [{"name": "shuffle_layers", "at": 1}],
+    "exclude": [
+        {"method": "magnitude", "scope": "layer"},
+        {"method": ["sap", "magnitude"], "ablation": "shuffle_layers"},
+        {"scope": "layer", "ablation": "shuffle_layers"},
+    ],
     "store": {"keep_scores": SCORES},
     "measures": [
-        {"name": "lmc", "rewind": [0, 5], "iterations": [1]},
+        {"name": "lmc", "rewind": [0, 5], "iterations": [1, 2]},
         {"name": "intrinsic_dimension", "dimensions": [10, 100], "iterations": [1]},
         {"name": "representations", "iterations": [1]},
         {"name": "lmc_methods", "iterations": [1]},
@@ -82,6 +87,7 @@ AT_INIT = EVERYTHING | {
     "prune": {"scope": "global"},
     "methods": [{"name": "magnitude", "density": 0.2}],
     "exclude": [],
+    "ablations": [],
     "measures": [],
 }
 DENSE = AT_INIT | {"name": "dense", "prune": {"iterations": 0}, "methods": ["one_shot"]}
@@ -455,7 +461,8 @@ def test_what_is_damaged_is_left_out(everything: Results, folder: Path, tmp_path
     commit = Path(store.absolute(iteration_path(lineage.keys[-1])))
     flip(next(commit.rglob(MASK)))
     rows = rows_of({"": draw(open_results(store, "everything"), "kept-weights").to_dict()}, "")
-    every = {line.id for line in everything.record.lineages}
+    lines = everything.record.lineages
+    every = {line.id for line in lines if "ablation" not in line.config}
     assert {row["lineage"] for row in rows} == every - {lineage.id}
     for snapshot in (tmp_path / "store" / "snapshots").rglob(WEIGHTS):
         flip(snapshot)
@@ -583,11 +590,13 @@ def test_the_chart_averages_the_rows_it_has(
     page.evaluate(DRAW, drawn["scope-trade-off"])
     page.evaluate(LEAVE_OUT, wanted)
     marks = page.evaluate(MARKS, "mean")
-    # Pruning at initialization has a single iteration, and no place in this figure.
+    # Pruning at initialization and ablations have one iteration, and no place in this figure.
     rows = [
         row
         for row in rows_of(drawn, "scope-trade-off")
-        if wanted.items() <= row.items() and not row["label"].startswith("magnitude")
+        if wanted.items() <= row.items()
+        and not row["label"].startswith("magnitude")
+        and "shuffle_layers" not in row["label"]
     ]
     expected = means(rows, "label", "iteration")
     assert expected
@@ -686,7 +695,7 @@ def test_a_colour_is_a_methods_in_all_figures(drawn: Drawn, everything: Results)
         if name not in OTHER_COLOURS:
             for value, colour in colours_of(drawn[name]):
                 found.setdefault(colour, set()).add(curves.get(value, value))
-    assert len(found) == len(set(curves.values())) == 5
+    assert len(found) == len(set(curves.values())) == 6
     assert all(len(methods) == 1 for methods in found.values())
 
 
@@ -740,12 +749,15 @@ def test_lines_between_copies_are_drawn_as_the_mean_of_their_pairs(
     rows = rows_of(drawn, "connectivity")
     found = {(row["alpha"], round(row["test_error"], 9)) for row in rows}
     assert found == {(alpha, round(error * mean, 9)) for alpha, error in wanted}
-    lineages = [line for line in everything.record.lineages if line.id.startswith(MEASURED_METHOD)]
+    lines = [line for line in everything.record.lineages if "ablation" not in line.config]
+    lineages = [line for line in lines if line.id.startswith(MEASURED_METHOD)]
     assert {row["lineage"] for row in rows} == {line.id for line in lineages}
-    assert {(row["iteration"], row["rewind"]) for row in rows} == {(1, 0), (1, 5)}
-    for name, layers in (("instability", 1), ("layer-barriers", 2)):
+    assert {(row["iteration"], row["rewind"]) for row in rows} == {
+        (t, k) for t in (1, 2) for k in (0, 5)
+    }
+    for name, layers in (("instability", 1), ("barriers", 1), ("layer-barriers", 2)):
         rows = rows_of(drawn, name)
-        assert len(rows) == len(lineages) * 2 * layers
+        assert len(rows) == len(lineages) * 2 * 2 * layers
         assert {round(row["test_error"], 9) for row in rows} == {round(0.2 * mean, 9)}
 
 
@@ -778,3 +790,16 @@ def test_barriers_between_methods_are_drawn_for_each_two_at_their_density(
     density = {each["lineage"]: each["density"]
                for each in everything.iterations.to_pylist() if each["iteration"] == 1}  # fmt: skip
     assert all(row["density"] == density[row["lineage"]] < 1 for row in rows)
+
+
+def test_ablations_stand_beside_what_they_are_of(everything: Results, drawn: Drawn) -> None:
+    shuffled = [line for line in everything.record.lineages if "ablation" in line.config]
+    iterations = everything.iterations.to_pylist()
+    accuracy = {(row["lineage"], row["iteration"]): row["test_accuracy"] for row in iterations}
+    rows = rows_of(drawn, "ablations")
+    assert [(row["of"], row["what"], row["seed"], row["iteration"]) for row in rows] == [
+        ("one_shot", what, seed, 1) for seed in (0, 1) for what in ("original", "shuffle_layers")
+    ]
+    assert {row["lineage"] for row in rows} > {line.id for line in shuffled}
+    for row in rows:
+        assert row["test_accuracy"] == accuracy[row["lineage"], row["iteration"]]

@@ -1,6 +1,9 @@
 """Successive halving: which cells go on, by rows and by what was written down once."""
 
+import hashlib
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from orchestrator.records.ends import read_ends, until_ends
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.rungs import RUNG, Ranked, read_rung
 from orchestrator.run.planning import make_plan
-from orchestrator.run.ranking import Rung, decide, ranked
+from orchestrator.run.ranking import Rung, at_density, decide, ranked
 from orchestrator.sweepfile.spec import Rank, SweepSpec
 from trainables.lineage.ending import End, rules_of
 from trainables.lineage.keys import Lineage
@@ -201,7 +204,82 @@ def test_a_plan_counts_at_most_and_a_stage_ends_at_its_rung(
     assert rung.waits_for({key: [WEIGHTS] for key in stage.to_train}.get) == []
 
 
+@pytest.mark.parametrize(
+    ("measured", "value"),
+    [
+        ([(1.0, 0.9), (0.5, 0.8), (0.2, 0.7), (0.1, 0.1)], 0.7),  # measured there
+        ([(1.0, 0.9), (0.4, 0.8), (0.1, 0.6)], 0.7),  # 0.2 is half-way, by ratios
+        ([(1.0, 0.9), (0.4, 0.8), (0.1, 0.6), (0.3, 0.1)], 0.7),  # the first to come to it
+        ([(0.15, 0.5), (0.1, 0.4)], 0.5),  # nothing is known of before
+        ([(1.0, 0.9), (0.4, 0.8)], None),  # not there yet
+        ([(1.0, 0.9), (0.4, 0.8), (0.0, 0.1)], None),  # collapsed
+        ([(1.0, 0.9), (0.4, None), (0.1, 0.6)], None),
+        ([(1.0, 0.9), (0.4, 0.8), (0.1, None)], None),
+        ([], None),
+    ],
+)
+def test_the_value_at_a_density_is_on_the_line_through_the_iterations(
+    measured: list[tuple[float, float | None]], value: float | None
+) -> None:
+    found = at_density(measured, 0.2)
+    assert found == (value if value is None else pytest.approx(value))
+
+
+def test_cells_are_compared_at_one_density(lineages: tuple[Lineage, ...], store: Store) -> None:
+    """At the rung each has another density; what prunes most is not the worst for that."""
+    rank = Rank(after_iterations=2, by="test_accuracy", at_density=0.3, keep="1/2")
+    _, rung = ranked(rank, lineages, {}, store, "halved")
+    assert rung is not None
+    found: Rows = {}
+    for line in lineages:
+        ratio = line.cell.method.model_dump()["ratio"]
+        for t, key in enumerate(line.keys[:3]):
+            kept = (1 - ratio) ** t
+            # All lie on one line, but that 0.8 is better by a point, and 0.6 worse.
+            found[key] = {"density": kept, "test_accuracy": 0.9 + 0.1 * math.log(kept)
+                          + {0.8: 0.01, 0.6: -0.01}.get(ratio, 0.0)}  # fmt: skip
+    cells = rung.decided(found.get)
+    # 0.2 has 64 % left at the rung, and no value at 30 %; 0.4 has 36 %.
+    assert ratios(cells, lineages) == [0.8, 0.6, 0.2, 0.4]
+    line = 0.9 + 0.1 * math.log(0.3)
+    assert [cell.mean for cell in cells] == [
+        pytest.approx(line + 0.01), pytest.approx(line - 0.01), None, None,
+    ]  # fmt: skip
+    by_iteration = replace(rung, rank=Rank(after_iterations=2, keep="1/2"))
+    assert ratios(by_iteration.decided(found.get), lineages) == [0.2, 0.4, 0.6, 0.8]
+    ends = decide(rung, store, "halved", found.get)
+    assert (
+        "rank: test_accuracy no value at density 0.3 is number 3 of 4 cells, of which 2 go on"
+        in {end.why for end in ends.values()}
+    )
+    # Written once: whoever comes later goes on alike, whatever the rows say then.
+    assert ranked(rank, lineages, {}, store, "halved") == (ends, None)
+    other = Rank(after_iterations=2, at_density=0.2, keep="1/2")
+    assert ranked(other, lineages, {}, store, "halved")[0] == {}
+
+
+def test_what_has_failed_after_the_density_has_no_value(
+    lineages: tuple[Lineage, ...], store: Store
+) -> None:
+    rank = Rank(after_iterations=2, at_density=0.3, keep="1/2")
+    _, rung = ranked(rank, lineages, {}, store, "halved")
+    assert rung is not None
+    keys = {key for line in lineages for key in line.keys[:2]}
+    found = {key: {"density": 0.2, "test_accuracy": 0.9} for key in keys}
+    assert [cell.values for cell in rung.decided(found.get)] == [()] * 4
+
+
+def test_decisions_without_a_density_are_called_as_ever(lineages: tuple[Lineage, ...]) -> None:
+    rung = Rung(1, RANK, (lineages[:2],), {})
+    ids = [[line.id for line in lineages[:2]]]
+    told = '[1,{"after_iterations":1,"by":"test_accuracy","every":2,"keep":"1/2"},'
+    digest = hashlib.sha256(f"{told}{json.dumps(ids, separators=(',', ':'))}]".encode())
+    assert rung.name == f"0001-{digest.hexdigest()[:16]}"
+
+
 @pytest.mark.parametrize(("rank", "more", "said"), [
+    ({"after_iterations": 1, "at_density": 1}, {}, "budget.rank.at_density: 1 is out of range"),
+    ({"after_iterations": 1, "at_density": 0.2, "every": 1}, {}, "leave out every"),
     ({"after_iterations": 0}, {}, "budget.rank.after_iterations: 0 is out of range"),
     ({"keep": "1/2"}, {}, "budget.rank.after_iterations: is missing"),
     ({"after_iterations": 1, "keep": "3/2"}, {}, "must be greater than 0 and less than 1"),

@@ -271,7 +271,7 @@ def test_tables_are_filtered(page: Page, query: str, left: int) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("acuracy>80", "no column acuracy; there are method, seed, t, remaining, accuracy,"),
+        ("acuracy>80", "no column acuracy; there are method, seed, t, remaining, effective,"),
         ("seed=0 rate=1e-3", "no column rate; there are"),
         ("method>sap", "method is text: method=… finds it"),
         ("t>=", "t>= needs a number"),

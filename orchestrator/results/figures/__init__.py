@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import altair as alt
 
 from orchestrator.results.figures import (
+    ablations,
     connectivity,
+    effective,
     heat_maps,
     initialization,
     intrinsic_dimension,
@@ -182,6 +184,25 @@ _FIGURES = (
         scores.scores,
     ),
     Figure(
+        "effective",
+        "Effective weights",
+        "Weights on a path of kept ones from an input to an output, against all that are kept; on "
+        f"the dashed line all of them are. {BANDS}",
+        "",
+        "an iteration of which fewer weights are effective than kept",
+        effective.effective,
+    ),
+    Figure(
+        "ablations",
+        "Ablations",
+        "Accuracy of each method as it is, through which the dashed line goes, and with each "
+        "ablation, at the iterations that they branch off. Means over seeds ± one sample standard "
+        "deviation.",
+        "",
+        "a sweep with ablations",
+        ablations.ablations,
+    ),
+    Figure(
         "connectivity",
         "Linear mode connectivity",
         "Test error along the straight lines between copies of an iteration that are trained from "
@@ -198,6 +219,16 @@ _FIGURES = (
         "Frankle et al. (2020)",
         "a sweep that measures lmc",
         connectivity.instability,
+    ),
+    Figure(
+        "barriers",
+        "Barriers along the iterations",
+        "Largest test error, above the mean of the ends, along the lines between copies that are "
+        "trained from step k on, and between an iteration and the one before it, against the "
+        f"iteration. {BANDS}",
+        "Frankle et al. (2020)",
+        "lmc or lmc_consecutive of two iterations or more",
+        connectivity.barriers,
     ),
     Figure(
         "layer-barriers",

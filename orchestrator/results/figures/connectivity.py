@@ -8,6 +8,7 @@ import altair as alt
 import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
+    ITERATION,
     Chart,
     Measure,
     block,
@@ -18,7 +19,14 @@ from orchestrator.results.figures.curves import (
     side_by_side,
 )
 from orchestrator.results.figures.methods import method_look
-from orchestrator.results.figures.rows import Row, cell_columns, distinct, measured_rows
+from orchestrator.results.figures.rows import (
+    Row,
+    cell_columns,
+    distinct,
+    iterative,
+    mean_rows,
+    measured_rows,
+)
 from orchestrator.results.figures.style import ORDERED, Look, heading
 from orchestrator.results.opening import Results
 
@@ -31,6 +39,7 @@ ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
 WHOLE_BARRIER = (pc.field("what") == "barrier") & pc.field("layer").is_null()
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
+CONSECUTIVE = "consecutive iterations"
 
 
 def connectivity(results: Results) -> alt.TopLevelMixin | None:
@@ -94,6 +103,24 @@ def method_barriers(results: Results) -> alt.TopLevelMixin | None:
     return blocks(rows, charts)
 
 
+def barriers(results: Results) -> alt.TopLevelMixin | None:
+    """The error barrier against the iteration, a curve for each method: between copies, for each
+    step k, and between an iteration and the one before it."""
+    rows = iterative(barrier_rows(results))
+    if not rows:
+        return None
+    look = method_look(results, "variant", rows)
+    charts: list[alt.ConcatChart] = []
+    for setting in distinct(rows, "setting"):
+        panel = mean_curves(ITERATION, BARRIER, look, ("label", "iteration", "between"))
+        if not charts:
+            panel = panel.add_params(look.chosen())
+        column = alt.Column("between:N", title=None, sort=distinct(rows, "between"))
+        curves = side_by_side(panel, column)
+        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
+    return blocks(rows, charts)
+
+
 def layer_barriers(results: Results) -> alt.TopLevelMixin | None:
     """The error barrier of each layer that alone goes to the other copy, a map for each step k."""
     rows = _rows(results, "barrier", "layer", layers=True)
@@ -136,6 +163,23 @@ def _maps(order: list[str]) -> alt.FacetChart:
     )
     header = alt.Header(labelExpr="'k = ' + (datum.label)")
     return side_by_side(panel, alt.Column("rewind:O", title=None, header=header))
+
+
+def barrier_rows(results: Results) -> list[Row]:
+    """One row for each barrier of whole networks in each lineage, at every iteration that was
+    measured; of several pairs of copies, the mean. `between` says what lies between: copies trained
+    from step k, or an iteration and the one before it."""
+    cells = cell_columns(results)
+    within = (pc.field("measure") == "lmc") | (pc.field("measure") == "lmc_consecutive")
+    found = results.connectivity.filter(WHOLE_BARRIER & within)
+    rows = mean_rows(found, ["rewind", "measure"], "test_error")
+    rows = [cells[row["lineage"]] | row | {"between": _between(row)} for row in rows]
+    # In order of the steps, and what has none last.
+    return sorted(rows, key=lambda row: (row["rewind"] is None, row["rewind"] or 0))
+
+
+def _between(row: Row) -> str:
+    return CONSECUTIVE if row["rewind"] is None else f"k = {row['rewind']}"
 
 
 def _rows(

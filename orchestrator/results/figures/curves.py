@@ -62,10 +62,10 @@ GINI = Measure("gini", "Gini Index", fraction=True)
 DENSITIES = {"density": "Remaining weights", "density_effective": "Effective weights"}
 
 
-def density(rows: Sequence[Row]) -> Measure:
-    """The remaining weights, kept or effective as `rows` have them, on a log axis with ticks for
-    their densities."""
-    field = next((name for name in DENSITIES if rows and name in rows[0]), "density")
+def density(rows: Sequence[Row], field: str | None = None) -> Measure:
+    """The remaining weights, kept or effective as `rows` have them or `field` says, on a log axis
+    with ticks for their densities."""
+    field = field or next((name for name in DENSITIES if rows and name in rows[0]), "density")
     means = _mean_densities(rows, field)
     decades = math.ceil(-math.log10(min(means, default=0.1)))
     digits = DIGITS.get(max(1, decades), (1,))
@@ -131,13 +131,13 @@ def mean_curves(
             base.mark_line().encode(mean, look.colour(), look.dash(), opacity=opacity),
             points,
         ],
-        transform=[{"filter": {"field": look.field, "oneOf": look.values}}, *_means(x, y, groups)],
+        transform=[{"filter": {"field": look.field, "oneOf": look.values}}, *means(x, y, groups)],
         width=size[0],
         height=size[1],
     )
 
 
-def _means(x: Measure, y: Measure, groups: Sequence[str]) -> list[dict[str, Any]]:
+def means(x: Measure, y: Measure, groups: Sequence[str]) -> list[dict[str, Any]]:
     """The transforms from rows to `x`, `mean`, `deviation`, `seeds`, `low` and `high`."""
     given = " && ".join(f"isValid(datum['{each.field}'])" for each in (x, y))
     positive = [f"datum.{name} > 0" for name, each in (("x", x), ("mean", y)) if each.log]

@@ -130,8 +130,7 @@ def measured_rows(
     """One row for each value of the columns `by` in the table of a measure, which has the mean of
     `value` over all that it has there: of at most as many `iterations`, evenly spread, of each
     lineage."""
-    grouped = table.group_by(["lineage", "iteration", *by], use_threads=False)
-    found = grouped.aggregate([(value, "mean")]).to_pylist()
+    found = mean_rows(table, by, value)
     lineages = {row["lineage"] for row in found}
     if not lineages:
         return []
@@ -139,10 +138,18 @@ def measured_rows(
     shown = spread(sorted({row["iteration"] for row in found}), iterations)
     cells = cell_columns(results)
     return [
-        cells[row["lineage"]] | row | {value: row[f"{value}_mean"]}
+        cells[row["lineage"]] | row
         for row in found
         if row["lineage"] in some and row["iteration"] in shown
     ]
+
+
+def mean_rows(table: pa.Table, by: Sequence[str], value: str) -> list[Row]:
+    """One row for each lineage, iteration and value of the columns `by` in the table of a measure,
+    with the mean of `value`."""
+    grouped = table.group_by(["lineage", "iteration", *by], use_threads=False)
+    found = grouped.aggregate([(value, "mean")]).to_pylist()
+    return [row | {value: row[f"{value}_mean"]} for row in found]
 
 
 def some_seeds(results: Results, lineages: Collection[str], rows_each: float) -> set[str]:

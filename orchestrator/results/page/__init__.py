@@ -19,12 +19,15 @@ from markupsafe import Markup
 
 SCRIPTS = (
     "data.js", "format.js", "table.js", "figures.js", "glance.js", "paper.js", "state.js",
-    "header.js", "controls.js", "selected.js", "nodes.js", "live.js", "page.js",
+    "header.js", "controls.js", "selected.js", "beside.js", "nodes.js", "live.js", "page.js",
 )  # fmt: skip
 """The page's own JavaScript, in the order in which it runs."""
 
 Payload: TypeAlias = dict[str, Any]
 """All that a page shows, as JSON values; made by `orchestrator.results.report`."""
+
+WEIGHTS = {"density": "remaining weights", "density_effective": "effective weights"}
+"""Which weights a density on the page is of."""
 
 INDEX_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
@@ -37,6 +40,7 @@ def render(payload: Payload, *, live: bool = False) -> str:
     return _template("page.html").render(
         sweep=payload["sweep"],
         live=live,
+        weights=WEIGHTS[payload["density"]],
         policy=content_policy(live=live),
         style=Markup(_asset("page.css")),
         payload=Markup(safe_json(payload)),

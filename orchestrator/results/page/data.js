@@ -46,7 +46,9 @@ function unpackPayload(payload) {
     line.last = line.rows.at(-1);
     line.result = line.rows.findLast((row) => row.inputs === "real");
   }
-  return { ...payload, lineages, iterations };
+  const of = new Map(lineages.map((line) => [line.id, line]));
+  const barriers = unpack(payload.barriers).map((row) => ({ ...of.get(row.lineage), ...row }));
+  return { ...payload, lineages, iterations, barriers };
 }
 
 const distinct = (values) => [...new Set(values)];

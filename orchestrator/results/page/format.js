@@ -7,6 +7,9 @@ const formats = {
   count: (v) => v.toLocaleString("en"),
   number: (v) => (Number.isNaN(v) ? "NaN" : Number(v.toPrecision(4)).toString()),
   percent: (v) => (Number.isNaN(v) ? "NaN" : decimals(100 * v)),
+  // Differences of percentages, with their sign.
+  points: (v) => (v > 0 ? "+" : "") + decimals(100 * v),
+  probability: (v) => decimals(v, 3),
   // Densities span decades: 100, 10.7, 1.07, 0.107.
   density: (v) => (v >= 0.1 ? rounded(100 * v, 1).toFixed(1) : (100 * v).toPrecision(3)),
   seconds: (v) => duration(v),
@@ -75,12 +78,12 @@ const h = (tag, attributes = {}, ...children) => {
 
 const $ = (id) => document.getElementById(id);
 
-/** Show `id` with these children, or hide it when there are none. */
+/** Show `id` with these children; a section is hidden when there are none in all of it. */
 const fill = (id, ...children) => {
-  const found = children.flat().filter((child) => !isMissing(child));
-  $(id).replaceChildren(...found);
+  $(id).replaceChildren(...children.flat().filter((child) => !isMissing(child)));
   const section = $(id).closest("[data-optional]");
-  if (section) section.hidden = found.length === 0;
+  const places = section ? [...section.querySelectorAll("div[id]")] : [];
+  if (section) section.hidden = places.every((each) => !each.childElementCount);
 };
 
 const download = (name, href) => h("a", { href, download: name }).click();

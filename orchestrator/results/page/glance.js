@@ -3,6 +3,9 @@
 const LEVELS = [0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
 const SLACK = 1.005; // a density of 5.0004 % counts as 5 %
 
+/** Of the weights that the page shows densities of: kept, or effective ones. */
+const densityOf = (row) => row[data.density];
+
 const DENSE = { title: "dense", below: 2, above: 0.995 };
 const columnsOfDensity = [
   DENSE,
@@ -16,8 +19,8 @@ const columnsOfDensity = [
 /** Of one lineage group's rows of one seed, the densest within a column's densities. */
 const densestWithin = (rows, { above, below }) =>
   rows
-    .filter((row) => row.density > above && row.density <= below)
-    .reduce((best, row) => (best && best.density >= row.density ? best : row), undefined);
+    .filter((row) => densityOf(row) > above && densityOf(row) <= below)
+    .reduce((best, row) => (best && densityOf(best) >= densityOf(row) ? best : row), undefined);
 
 /** Mean accuracy, its deviation and mean density over seeds; null where no seed has any. */
 function glanceCell(rows, column) {
@@ -29,7 +32,7 @@ function glanceCell(rows, column) {
   return {
     accuracy: mean(accuracies),
     deviation: deviation(accuracies),
-    density: mean(found.map((row) => row.density)),
+    density: mean(found.map(densityOf)),
     seeds: found.length,
   };
 }
@@ -100,10 +103,12 @@ function accuracyCell(cell, best, seeds) {
 function ranCell(lineages) {
   const count = (state) => lineages.filter((line) => line.state === state).length;
   const rest = ["failed", "running", "partial", "not begun"].filter(count);
+  const early = lineages.filter((line) => line.stopped).length;
   return [
     `${count("done")}/${lineages.length}`,
     ...rest.map((state) =>
       h("small", { class: `where ${stateClass(state)}` }, `${count(state)} ${state}`),
     ),
+    early ? h("small", { class: "where" }, `${early} ended early`) : null,
   ];
 }

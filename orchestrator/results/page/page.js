@@ -1,6 +1,15 @@
 // The page: figures, theme, and everything drawn from the state.
 
-const HERO = "figure-trade-off"; // says which method is best at which density
+/** Figures that have a place beside a table, in this order; the others are among all figures. */
+const PLACES = {
+  "trade-off": "glance-figure", // says which method is best at which density
+  ablations: "ablation-figures",
+  effective: "effective-figures",
+  instability: "connectivity-figures",
+  barriers: "connectivity-figures",
+  connectivity: "connectivity-figures",
+  "layer-barriers": "connectivity-figures",
+};
 
 /** The selected rows of a dataset. Vega writes into what it is given, so they are fresh. */
 function rowsOf(name) {
@@ -22,9 +31,12 @@ function drawFigures(reusable = () => null) {
     card?.refresh();
     return card ?? figureCard(figure, data.datasets, rowsOf, emphasize);
   });
-  const elements = cards.map((card) => card.element);
-  place("glance-figure", elements.filter(({ id }) => id === HERO));
-  place("figures", elements.filter(({ id }) => id !== HERO));
+  const placeOf = (card) => PLACES[card.figure.name] ?? "figures";
+  const rank = (card) => Object.keys(PLACES).indexOf(card.figure.name);
+  for (const id of new Set(["figures", ...Object.values(PLACES)])) {
+    const here = cards.filter((card) => placeOf(card) === id).sort((a, b) => rank(a) - rank(b));
+    place(id, here.map((card) => card.element));
+  }
   drawWhenSeen(cards);
 }
 

@@ -33,6 +33,7 @@ const iterationTable = dataTable({
     { name: "seed", title: "seed", format: "count" },
     { name: "iteration", title: "t", format: "count", alias: "t" },
     { name: "density", title: "remaining %", format: "density", alias: "remaining" },
+    { name: "density_effective", title: "effective %", format: "density", alias: "effective" },
     { name: "test_accuracy", title: "accuracy %", format: "percent", alias: "accuracy" },
     { name: "pruned_test_accuracy", title: "pruned acc. %", format: "percent", alias: "pruned" },
     { name: "validation_accuracy", title: "validation acc. %", format: "percent" },
@@ -89,7 +90,9 @@ function drawTables() {
   const lineages = data.lineages.filter(isSelected);
   const ids = selectedIds();
   const iterations = data.iterations.filter((row) => ids.has(row.id));
-  $("glance").replaceChildren(glanceTable(lineages, iterations, swatch));
+  const methods = lineages.filter((line) => !line.ablation); // ablations have a table of their own
+  $("glance").replaceChildren(glanceTable(methods, iterations, swatch));
+  drawBeside(lineages, iterations, ids);
   fill("paper", paperTable(data.paper, lineages));
   lineageTable.update(lineages.map(lineageRow));
   iterationTable.update(iterations);
