@@ -47,11 +47,11 @@ LAYERS = {"hidden1.weight": 8192, "hidden2.weight": 8192, "classifier.weight": 6
 GRID = [(round(0.1 * p, 1), round(1 + 0.1 * q, 1)) for p in range(1, 11) for q in range(11)]
 
 
-def synthetic_results(folder: Path, seeds: int = SEEDS) -> Results:
+def synthetic_results(folder: Path, seeds: int = SEEDS, sweep: str = SWEEP) -> Results:
     """The sweep `large` in a store of its own: its record, its tables, and commits of no files."""
     store = Store(str(folder / "store"))
     file = folder / "large.yaml"
-    file.write_text(SWEEP % list(range(seeds)))
+    file.write_text(sweep % list(range(seeds)))
     spec = load_sweep(file)
     datasets = resolve_datasets(spec, data_roots(None, {}))
     record = record_sweep(spec, sweep_lineages(spec, datasets))

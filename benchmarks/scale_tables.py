@@ -120,6 +120,7 @@ def files(key: str, number: int, t: int) -> dict[str, bytes]:
         "key": key,
         "iteration": t,
         "density": 0.8**t,
+        "density_target": None,
         "params_kept": round(592 * 0.8**t),
         "finished_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number * 16 + t),
     }

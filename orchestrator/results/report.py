@@ -22,10 +22,10 @@ from orchestrator.records.status import LineageStatus, State, SweepStatus, linea
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.connectivity import barrier_rows
-from orchestrator.results.figures.rows import Row, cell_columns, is_outcome
+from orchestrator.results.figures.rows import MOST, Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
-from orchestrator.results.page.packing import EVERY, Packed, pack
+from orchestrator.results.page.packing import DIGITS, EVERY, Packed, pack
 from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.version import VERSION
@@ -42,6 +42,11 @@ COLUMNS = (
 
 STATES: tuple[State, ...] = ("running", "died", "incomplete", "finished")
 """Of several sweeps, the page tells the state that comes first."""
+
+SHORTENED = (
+    f"Of more than {MOST:,} iterations, numbers have {DIGITS} digits here; prunesweep results has "
+    "all of them."
+)
 
 CELL_COLUMNS = ("label", "curve", "setting", "network", "scope", "seed")
 
@@ -79,6 +84,7 @@ def report_payload(results: Results) -> Payload:
         "run": status.run and status.run.model_dump(),
         "lineages": _lineages(results, lineages),
         "iterations": _iterations(results),
+        "iterations_note": SHORTENED if _is_shortened(results) else "",
         "figures": figures,
         "datasets": datasets,
         "paper": _paper(results),
@@ -222,7 +228,8 @@ def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
 
 
 def _iterations(results: Results) -> Packed:
-    """The rows of `iterations`; `lineage` and `key` as numbers, `finished_at` in seconds."""
+    """The rows of `iterations`; `lineage` and `key` as numbers, `finished_at` in seconds. Of very
+    many, numbers have the digits that figures have."""
     table = results.iterations
     place = {line.id: number for number, line in enumerate(results.record.lineages)}
     lines = {line.id: line for line in results.record.lineages}
@@ -237,7 +244,11 @@ def _iterations(results: Results) -> Packed:
     columns |= {name: table[name].to_pylist() for name in COLUMNS}
     columns["outcome"] = [is_outcome(lines[name], t) for name, t in whose]
     columns["inputs"] = ["real" if t in lines[name].on_data else "random" for name, t in whose]
-    return pack(columns, len(table), EVERY)
+    return pack(columns, len(table), DIGITS if _is_shortened(results) else EVERY)
+
+
+def _is_shortened(results: Results) -> bool:
+    return len(results.iterations) > MOST
 
 
 def _failure(failure: Failure, results: Results) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas
     import polars
+    import pyarrow.compute as pc
 
 
 LABELS = """
@@ -112,10 +113,19 @@ class SweepTables:
         found = (recorded_published(self.store, part.name) for part in self.record.parts)
         return tuple(value for values in found for value in values)
 
-    def table(self, name: str) -> pa.Table:
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
         """`iterations`, `layers`, `epochs`, `sparsity`, `scores`, or one of a measure, such as
-        `connectivity`."""
-        return read_rows(self.store, self.record, name)
+        `connectivity`.
+
+        Of a large one, `columns` and `where` read a part: these columns, of which `lineage` is one,
+        and the rows for which an expression of them holds.
+        """
+        return read_rows(self.store, self.record, name, columns, where)
 
     def pandas(self, name: str = "iterations") -> pandas.DataFrame:
         return self.table(name).to_pandas()

@@ -178,14 +178,24 @@ def plain(value: Any) -> Any:
     return str([*value] if isinstance(value, tuple) else value)  # as a record that was read has it
 
 
-def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
+def read_rows(
+    store: Store,
+    sweep: SweepRecord,
+    table: str,
+    columns: Sequence[str] | None = None,
+    where: pc.Expression | None = None,
+) -> pa.Table:
     """The rows of a table of `sweep`; of one that is joined, those of its parts' lineages, with a
-    column for each parameter that is swept in the whole."""
+    column for each parameter that is swept in the whole.
+
+    With `columns`, these alone, of which `lineage` has to be one; and of all rows those for which
+    `where` holds, an expression of these columns. The others are not in memory all at once.
+    """
     if not sweep.joined:
-        return _checked(store, table, sweep.name)
-    schema = SCHEMAS[table]
+        return _checked(store, table, sweep.name, columns, where)
+    names = columns or SCHEMAS[table].names
     whole = pa.concat_tables(
-        _checked(store, table, part.name).select(schema.names).filter(_of(part))
+        _checked(store, table, part.name, names, _of(part) if where is None else _of(part) & where)
         for part in sweep.joined
     )
     if table != "iterations":
@@ -195,20 +205,37 @@ def read_rows(store: Store, sweep: SweepRecord, table: str) -> pa.Table:
     return with_swept(whole, swept_types(sweep), found)
 
 
-def _checked(store: Store, table: str, sweep: str) -> pa.Table:
+def _checked(
+    store: Store,
+    table: str,
+    sweep: str,
+    columns: Sequence[str] | None,
+    where: pc.Expression | None,
+) -> pa.Table:
     paths = table_paths(store, table, sweep)
     if not paths and table not in TABLES:
         return pa.Table.from_batches([], SCHEMAS[table])
     return pa.concat_tables(
-        read_parquet(store, path) for path in paths or [table_path(table, sweep)]
+        read_parquet(store, path, columns, where) for path in paths or [table_path(table, sweep)]
     )
 
 
-def read_parquet(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(
+    store: Store,
+    path: str,
+    columns: Sequence[str] | None = None,
+    where: pc.Expression | None = None,
+) -> pa.Table:
     """The table in a file that is no commit's; raises OSError and ArrowException."""
     # `pq.read_table` makes a data set of the one file, and importing those imports pandas.
     with store.open(path) as file:
-        return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
+        whole = pq.ParquetFile(file, page_checksum_verification=True)
+        names = None if columns is None else [*columns]
+        if where is None or whole.num_row_groups == 0:
+            return whole.read(names)
+        return pa.concat_tables(
+            whole.read_row_group(i, names).filter(where) for i in range(whole.num_row_groups)
+        )
 
 
 def _of(part: SweepRecord) -> pc.Expression:

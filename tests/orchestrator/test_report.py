@@ -1,6 +1,8 @@
 """The report: what its page says, and that it says it in a real browser without a network."""
 
+import base64
 import csv
+import gzip
 import importlib.util
 import io
 import json
@@ -22,8 +24,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.sweep import LineageRecord
+from orchestrator.results import report as reports
+from orchestrator.results.figures import rows as figure_rows
 from orchestrator.results.opening import Results, open_results
-from orchestrator.results.page import safe_json
+from orchestrator.results.page import compressed
 from orchestrator.results.page.packing import pack
 from orchestrator.results.query import answer
 from orchestrator.results.rendering import decimals
@@ -517,14 +521,14 @@ def test_losses_that_are_not_numbers(tmp_path: Path, open_page: Callable[[str], 
     odd = measured(tmp_path, sweep_file(tmp_path, **SECTIONS), diverged)
     file = tmp_path / "odd.html"
     write_report(odd, file)
-    payload = re.search(r'<script type="application/json" id="payload">(.*)</script>',
+    payload = re.search(r'<script type="application/gzip" id="payload">(.*)</script>',
                         file.read_text())  # fmt: skip
     assert payload is not None
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    json.loads(payload[1], parse_constant=refuse)
+    json.loads(inflated(payload[1]), parse_constant=refuse)
     page = open_page(file.as_uri())
     head = page.locator('[data-table="iterations"] thead th').all_inner_texts()
     row = dict(zip(head, rows(page, "iterations")[0], strict=True))
@@ -556,7 +560,7 @@ def test_columns_are_packed_by_what_repeats() -> None:
 
 def test_the_page_unpacks_what_was_packed(browser: Browser) -> None:
     page = browser.new_page()
-    packed = json.loads(safe_json(pack(COLUMNS, 4)))
+    packed = json.loads(json.dumps(pack(COLUMNS, 4)))
     script = (ASSETS / "data.js").read_text()
     rows = page.evaluate(f"packed => {{ {script}; return unpack(packed); }}", packed)
     page.close()
@@ -569,11 +573,19 @@ def test_the_page_unpacks_what_was_packed(browser: Browser) -> None:
     assert rows[1]["list"] == [2]
 
 
-def test_safe_json_says_the_same_and_has_no_markup() -> None:
+def inflated(text: str) -> bytes:
+    return gzip.decompress(base64.b64decode(text))
+
+
+def test_what_is_compressed_is_the_same_and_has_no_markup(browser: Browser) -> None:
     value = {"a": "</script><!-- & >", "b": [1.5, None, "\u2028é"]}
-    text = safe_json(value)
-    assert json.loads(text) == value
+    text = compressed(value)
+    assert json.loads(inflated(text)) == value
     assert not set("<>&\u2028") & set(text)
+    page = browser.new_page()
+    script = (ASSETS / "data.js").read_text()
+    assert page.evaluate(f"async text => {{ {script}; return inflate(text); }}", text) == value
+    page.close()
 
 
 # --- size, and the command
@@ -589,6 +601,65 @@ def test_ten_thousand_iterations_open(tmp_path: Path, open_page: Callable[[str],
     assert page.locator("#iterations .count").inner_text() == "1–15 of 15 rows"
     page.locator("#figure-trade-off").scroll_into_view_if_needed()
     expect(page.locator("#figure-trade-off")).to_have_attribute("data-drawn", "")
+
+
+SMALL = """\
+name: large
+dataset: digits
+model: {name: mlp, hidden: [128, 64]}
+seeds: %s
+train: {epochs: 10, batch_size: 50}
+prune: {iterations: 14}
+methods: [one_shot, lottery_ticket]
+"""
+
+
+def test_a_page_grows_by_little_with_every_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many bytes that 3,000 lineages are less than ten megabytes with what all pages have."""
+    most = 1_000
+    monkeypatch.setattr(figure_rows, "MOST", most)
+    monkeypatch.setattr(reports, "MOST", most)
+    benchmark = load_benchmark()
+    sizes = []
+    for seeds in (50, 150):
+        (tmp_path / str(seeds)).mkdir()
+        results = benchmark.synthetic_results(tmp_path / str(seeds), seeds, SMALL)
+        assert len(results.iterations) > most
+        file = tmp_path / f"{seeds}.html"
+        write_report(results, file)
+        sizes.append(file.stat().st_size)
+    assert (sizes[1] - sizes[0]) / 200 < 2_000
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from orchestrator.records.status import sweep_status
+from orchestrator.records.sweep import existing_sweep
+from orchestrator.results.opening import Results
+from orchestrator.results.report import write_report
+from trainables.store import Store
+
+store = Store(sys.argv[1])
+record, status = existing_sweep(store, "large"), sweep_status(store, "large")
+write_report(Results(store, record, (status,), store.committed("iterations")), Path(sys.argv[2]))
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.long
+def test_a_report_of_three_thousand_lineages_is_small_and_made_in_little_memory(
+    tmp_path: Path,
+) -> None:
+    load_benchmark().synthetic_results(tmp_path, 1_500, SMALL)
+    file = tmp_path / "large.html"
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "store"), str(file)]
+    # Of the process's own memory: `ru_maxrss` has that of the process which started it in it.
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert file.stat().st_size < 10e6
+    assert int(done.stdout) < 800_000
 
 
 def load_benchmark() -> ModuleType:

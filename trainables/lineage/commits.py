@@ -64,6 +64,8 @@ def commit_iteration(
     if not committed and WEIGHTS not in store.manifest(path)["files"]:
         # They were not kept and are needed after all. A commit that has them is another run's.
         store.replace(path, files)
+    if claim is not None:
+        claim.is_spent = True
     if iteration.bench.keeping.checkpoint_minutes is not None or store.local_root is not None:
         store.remove(f"checkpoints/{iteration.key}")
     return metrics

@@ -121,6 +121,8 @@ class MeasurementRun(IterationRun):
             claim.require()
         files = {measured_file(measure.table): self._encoded(rows), ABOUT: json_bytes(about)}
         self.bench.store.commit(iteration_path(self.measurement.key), files)
+        if claim is not None:
+            claim.is_spent = True
         self.bench.store.remove(f"checkpoints/{self.measurement.key}")
 
     def _encoded(self, rows: Sequence[Row]) -> bytes:

@@ -75,6 +75,9 @@ class Stored:
         """The index of the step to train next; None when nothing is missing. Raises Damaged."""
         self.end = end_of(self._lineage, self._measured)
         lineage = until(self._lineage, self.end)
+        first = next((t for t, key in enumerate(lineage.keys) if not self._is_stored(key)), None)
+        if first is not None and self._supposed(lineage, first)[0] == first:
+            return first
         return next(iter(missing_iterations(lineage, self._files_of)), None)
 
     def look_again(self, index: int) -> None:
@@ -82,13 +85,25 @@ class Stored:
         self._files.pop(self._lineage.keys[index], None)
 
     def committed(self, index: int) -> None:
-        """This one was committed here, with its weights: nobody has to be asked."""
+        """This one was committed here, with its weights: nobody has to be asked. The next one is
+        most likely missing: it is asked for once it is claimed."""
         self._files[self._lineage.keys[index]] = {WEIGHTS}
+        for key in self._lineage.keys[index + 1 : index + 2]:
+            self._files.setdefault(key, None)
 
     def forget(self) -> None:
         """Ask for everything once more: something was not as it seemed."""
         self._files.clear()
         self._measured.forget()
+
+    def _supposed(self, lineage: Lineage, first: int) -> list[int]:
+        """What is missing if all after the first that is not stored is: so much at the most, and
+        nobody is asked for it."""
+        after = {*lineage.keys[first:]}
+        return missing_iterations(lineage, lambda k: None if k in after else self._files_of(k))
+
+    def _is_stored(self, key: str) -> bool:
+        return self._files_of(key) is not None
 
     def _files_of(self, key: str) -> Collection[str] | None:
         if key not in self._files:

@@ -195,6 +195,8 @@ class Claim:
     store: Store
     path: str
     ticket: dict[str, Any]
+    is_spent: bool = False
+    """Whether what it is of has been committed, so that nobody needs it any more."""
     _beat: int = 0
     _done: threading.Event = field(default_factory=threading.Event)
     _renewal: threading.Thread | None = None
@@ -250,11 +252,18 @@ class VersionedClaim(Claim):
     version: Version | None = None
     _lost: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _heard_at: tuple[float, float] | None = None
+    _every: float = 0.0
+
+    def renew_every(self, seconds: float) -> None:
+        self._every = seconds
+        super().renew_every(seconds)
 
     def beat(self) -> bool:
         with self._lock:
             if not self._lost:
                 self._beat += 1
+                self._heard_at = _now()
                 version = self.store.files.write_version(self.path, self._bytes(), self.version)
                 self._lost = version is None
                 self.version = version
@@ -268,9 +277,21 @@ class VersionedClaim(Claim):
         self._done.set()
         if self._renewal:
             self._renewal.join()
-        # A file is deleted whatever it holds: only while nobody can think its holder dead.
-        if self.beat():
+        # A file is deleted whatever it holds: only while nobody can think its holder dead. Who has
+        # taken over one that is spent finds the commit.
+        if (self.is_spent and self._is_just_heard_of()) or self.beat():
             self.store.delete_file(self.path)
+
+    def _is_just_heard_of(self) -> bool:
+        if self._lost or self._heard_at is None:
+            return False
+        since = [now - then for now, then in zip(_now(), self._heard_at, strict=True)]
+        return all(0 <= seconds < self._every for seconds in since)
+
+
+def _now() -> tuple[float, float]:
+    """Two clocks: one stands still with its machine, and the other may be set."""
+    return time.monotonic(), time.time()
 
 
 def _folder(key: str) -> str:

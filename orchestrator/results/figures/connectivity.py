@@ -126,7 +126,7 @@ def layer_barriers(results: Results) -> alt.TopLevelMixin | None:
     rows = _rows(results, "barrier", "layer", layers=True)
     if not rows:
         return None
-    of_network = results.layers["layer"].unique().to_pylist()
+    of_network = results.table("layers", ["lineage", "layer"])["layer"].unique().to_pylist()
     order = [layer for layer in of_network if layer in {row["layer"] for row in rows}]
     charts = []
     for setting in distinct(rows, "setting"):

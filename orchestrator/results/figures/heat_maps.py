@@ -3,7 +3,14 @@
 import altair as alt
 
 from orchestrator.results.figures.curves import block, blocks, by_iteration, side_by_side
-from orchestrator.results.figures.rows import Row, State, distinct, sparsity_rows
+from orchestrator.results.figures.rows import (
+    PANELS,
+    Row,
+    State,
+    distinct,
+    sparsity_rows,
+    spread,
+)
 from orchestrator.results.figures.style import ORDERED, heading
 from orchestrator.results.opening import Results
 
@@ -34,7 +41,7 @@ def _block(rows: list[Row], setting: str) -> alt.ConcatChart:
     there = [row for row in rows if row["setting"] == setting]
     maps = [
         block([_maps()], variant, alt.datum.variant == variant)
-        for variant in distinct(there, "variant")
+        for variant in spread(distinct(there, "variant"), PANELS)
     ]
     return block(maps, heading(setting), alt.datum.setting == setting)
 

@@ -3,9 +3,11 @@
 What is damaged is left out, as in the tables; `prunesweep verify` names it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.figures.rows import (
@@ -44,13 +46,13 @@ def histogram_rows(results: Results) -> list[Row]:
     some = some_seeds(results, last, BINS)
     last = {lineage: row for lineage, row in last.items() if lineage in some}
     largest: dict[str, float] = {}
-    for weights, lines in _beginnings(results):
+    for weights, lines in _beginnings(results, last):
         network = cells[lines[0].id]["network"]
         there = max(float(np.abs(each).max()) for each in weights.values())
         largest[network] = max(largest.get(network, 0.0), there)
     rows: list[Row] = []
-    for weights, lines in _beginnings(results):
-        for line in (each for each in lines if each.id in last):
+    for weights, lines in _beginnings(results, last):
+        for line in lines:
             cell, end = cells[line.id], last[line.id]
             masks = _masks(results, end["key"])
             if masks is not None:
@@ -67,11 +69,12 @@ def norm_rows(results: Results) -> list[Row]:
     many weights of the layer, `uniform_low` and `uniform_high` are two standard deviations from it.
     """
     moments: dict[str, dict[str, tuple[float, float]]] = {}
-    for weights, lines in _beginnings(results):
+    there = layer_rows(results)
+    for weights, lines in _beginnings(results, {row["lineage"] for row in there}):
         sums = {name: (float((w**2).sum()), float((w**4).sum())) for name, w in weights.items()}
         moments |= {line.id: sums for line in lines}
     rows: list[Row] = []
-    for row in layer_rows(results):
+    for row in there:
         if row["lineage"] in moments and 0 < row["kept"] < row["total"]:
             sums = moments[row["lineage"]][row["layer"]]
             norm, deviation = uniform_norm(row["kept"], row["total"], *sums)
@@ -113,8 +116,8 @@ def random_norm_rows(results: Results) -> list[Row]:
         if row["iteration"] == last[row["lineage"]] and 0 < row["kept"] < row["total"]:
             ends.setdefault(row["lineage"], []).append(row)
     sampled: dict[tuple[str, str], list[tuple[Row, np.ndarray]]] = {}
-    for weights, lines in _beginnings(results):
-        for row in (row for line in lines for row in ends.get(line.id, ())):
+    for weights, lines in _beginnings(results, ends):
+        for row in (row for line in lines for row in ends[line.id]):
             norms = random_norms(weights[row["layer"]], row["kept"])
             sampled.setdefault((row["label"], row["layer"]), []).append((row, norms))
     return [row for each in sampled.values() for row in _norm_histograms(each)]
@@ -151,11 +154,15 @@ def _norm_histograms(sampled: Sequence[tuple[Row, np.ndarray]]) -> Iterator[Row]
             yield row | {"norm": float(norm), "share": float(share)}
 
 
-def _beginnings(results: Results) -> Iterator[tuple[Weights, list[LineageRecord]]]:
-    """The prunable weights at initialization, with the lineages that begin with them; not those of
-    ablations, which may begin with others."""
+def _beginnings(
+    results: Results, of: Collection[str]
+) -> Iterator[tuple[Weights, list[LineageRecord]]]:
+    """The prunable weights at initialization, with the lineages `of` these ids that begin with
+    them; not those of ablations, which may begin with others."""
     layers: dict[str, set[str]] = {}
-    for row in results.layers.select(["lineage", "layer"]).to_pylist():
+    these = pc.field("lineage").isin(pa.array(sorted(of), pa.string()))
+    found = results.table("layers", ["lineage", "layer"], these)
+    for row in found.group_by(["lineage", "layer"]).aggregate([]).to_pylist():
         layers.setdefault(row["lineage"], set()).add(row["layer"])
     lines: dict[str, list[LineageRecord]] = {}
     for line in results.record.lineages:

@@ -25,6 +25,10 @@ State = Literal["retrained", "pruned"]
 LAYERS = 6
 MOST = 40_000
 """About as many rows of one kind are drawn; of more there are those of some of the seeds."""
+CELLS = 264
+"""Of more cells, some are drawn: as many curves as can be told apart."""
+PANELS = 48
+"""Of more methods that would each have a panel, some have."""
 P_AND_Q = 110
 """Pairs of p and q that the PQ Index is measured for."""
 SAP_PARAMETERS = ("p", "q", "eta", "gamma")
@@ -65,7 +69,8 @@ def layer_rows(results: Results) -> list[Row]:
     """
     cells = cell_columns(results)
     columns = ["lineage", "iteration", "layer", "kept", "total", "pq_index", "init_norm_kept"]
-    found = _of_some_seeds(results, results.layers.select(columns))
+    count = len(results.table("layers", ["lineage"]))
+    found = _of_some_seeds(results, "layers", columns, count)
     rows = [
         cells[row["lineage"]] | row | {"density": row["kept"] / row["total"]}
         for row in _listed(found)
@@ -80,12 +85,13 @@ def layer_rows(results: Results) -> list[Row]:
 def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list[Row]:
     """One row for each epoch of `iterations`; of a long training, `epochs` evenly spread ones."""
     cells = cell_columns(results)
-    table = results.epochs
     measures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    there = spread(sorted(table["epoch"].unique().to_pylist()), epochs)
-    wanted = (pc.field("iteration").isin(iterations)) & (pc.field("epoch").isin(there))
-    chosen = table.filter(wanted).select(["lineage", "iteration", "epoch", *measures])
-    chosen = _of_some_seeds(results, chosen)
+    known = results.table("epochs", ["lineage", "epoch"])["epoch"].unique().to_pylist()
+    there = spread(sorted(known), epochs)
+    wanted = pc.field("iteration").isin(iterations) & pc.field("epoch").isin(there)
+    drawn = results.iterations.filter(pc.field("iteration").isin(iterations))
+    columns = ["lineage", "iteration", "epoch", *measures]
+    chosen = _of_some_seeds(results, "epochs", columns, len(drawn) * len(there), wanted)
     return [cells[row["lineage"]] | row for row in _listed(chosen)]
 
 
@@ -154,22 +160,32 @@ def mean_rows(table: pa.Table, by: Sequence[str], value: str) -> list[Row]:
 
 def some_seeds(results: Results, lineages: Collection[str], rows_each: float) -> set[str]:
     """Those of `lineages`, by their ids, that are drawn when each has so many rows: all of them, or
-    of every label a few, evenly spread."""
+    of every label a few, evenly spread; of very many labels, of some."""
     by_label: dict[str, list[str]] = {}
     for line in results.record.lineages:
         if line.id in lineages:
             by_label.setdefault(results.labels[line.id], []).append(line.id)
-    seeds = max(1, int(MOST / rows_each / max(1, len(by_label))))
-    chosen = {label: spread(ids, seeds) for label, ids in by_label.items()}
-    return {id for ids in chosen.values() for id in ids}
+    most = MOST / max(1, rows_each)
+    labels = spread([*by_label], max(1, min(CELLS, int(most))))
+    seeds = max(1, int(most / max(1, len(labels))))
+    return {id for label in labels for id in spread(by_label[label], seeds)}
 
 
-def _of_some_seeds(results: Results, table: pa.Table) -> pa.Table:
-    lineages = table["lineage"].unique().to_pylist()
-    if len(table) <= MOST:
-        return table
-    some = some_seeds(results, {*lineages}, len(table) / len(lineages))
-    return table.filter(pc.field("lineage").isin(pa.array(sorted(some), pa.string())))
+def _of_some_seeds(
+    results: Results,
+    table: str,
+    columns: Sequence[str],
+    count: int,
+    where: pc.Expression | None = None,
+) -> pa.Table:
+    """The rows of a table for which `where` holds; of more than MOST, those of some seeds. They are
+    about `count`."""
+    if count <= MOST:
+        return results.table(table, columns, where)
+    lineages = {*results.iterations["lineage"].unique().to_pylist()}
+    some = pa.array(sorted(some_seeds(results, lineages, count / len(lineages))), pa.string())
+    drawn = pc.field("lineage").isin(some)
+    return results.table(table, columns, drawn if where is None else drawn & where)
 
 
 def cell_columns(results: Results) -> dict[str, Row]:

@@ -19,11 +19,13 @@ from orchestrator.results.figures.curves import (
 )
 from orchestrator.results.figures.methods import method_look
 from orchestrator.results.figures.rows import (
+    PANELS,
     Row,
     distinct,
     iteration_rows,
     iterative,
     layer_rows,
+    spread,
 )
 from orchestrator.results.figures.style import Look, heading
 from orchestrator.results.opening import Results
@@ -84,7 +86,7 @@ def _layer_block(
     if len(values) > 1:
         measure = replace(measure, domain=(min(values), max(values)))
     charts = []
-    for variant in distinct(shown, "variant"):
+    for variant in spread(distinct(shown, "variant"), PANELS):
         panel = mean_curves(ITERATION, measure, look, size=(118, 90))
         if not charts:
             panel = panel.add_params(look.chosen())

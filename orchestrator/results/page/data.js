@@ -1,5 +1,14 @@
 // Data: columns as they come from Python, and what of them is shown.
 
+/** What Python has compressed: JSON, gzip, base64. */
+async function inflate(text) {
+  const decoded = atob(text);
+  const bytes = new Uint8Array(decoded.length);
+  for (let i = 0; i < bytes.length; i += 1) bytes[i] = decoded.charCodeAt(i);
+  const json = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(json).json();
+}
+
 const FLOATS = { nan: NaN, inf: Infinity, "-inf": -Infinity };
 
 /** A value, which may be a number that JSON lacks. */

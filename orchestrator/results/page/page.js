@@ -71,6 +71,7 @@ function drawPage() {
   drawTables();
   drawNodes();
   runTable.update(data.runs.map(runRow));
+  $("iterations-note").textContent = data.iterations_note;
   $("yaml").textContent = data.yaml;
   $("footer").textContent = `prunesweep ${data.version} · ${data.storage}`;
 }
@@ -82,6 +83,12 @@ async function print() {
   await Promise.all(cards.map((card) => card.draw()));
   window.print();
   setTheme(theme);
+}
+
+/** What needs the library. */
+function begin() {
+  drawFigures();
+  if ("live" in document.documentElement.dataset) follow();
 }
 
 function start() {
@@ -103,10 +110,8 @@ function start() {
     cards.forEach((card) => card.redraw()),
   );
   // The charts' library comes after this script, so that the page is readable before it is there.
-  document.addEventListener("DOMContentLoaded", () => {
-    drawFigures();
-    if ("live" in document.documentElement.dataset) follow();
-  });
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
 }
 
 start();

@@ -5,7 +5,7 @@ const unpackAll = (payload) => ({
   colours: coloursOf(payload.figures),
 });
 
-let data = unpackAll(JSON.parse($("payload").textContent));
+let data = unpackAll(await inflate($("payload").textContent));
 let cards = [];
 
 /** What is left out, by dimension. New values of a sweep that runs are in. */
