@@ -66,19 +66,20 @@ def _panel(colour: alt.Color, order: list[str]) -> alt.LayerChart:
 
 
 def _rows(results: Results) -> list[Row]:
-    """One row for each ablation of each seed, and one for what it is of; `of` is the method of
-    both, with the iteration where ablations branch off several, and `what` the ablation."""
+    """One row for each ablation of each seed, and one for what it is of; `curve` and `of` are the
+    method of both, `of` with the iteration where ablations branch off several, and `what` is the
+    ablation."""
     cells, lines = cell_columns(results), {line.id: line for line in results.record.lineages}
     rows: dict[tuple[str, int], Row] = {}
     branched: dict[str, set[int]] = {}
     for cell in results.ablated_cells():
         for pair in cell.pairs:
-            method = cells[pair.original]["variant"]
+            method, curve = (cells[pair.original][name] for name in ("variant", "curve"))
             branched.setdefault(method, set()).add(cell.iteration)
             whats = (ORIGINAL, _what(results, lines[pair.ablated], method))
             of_both = zip((pair.original, pair.ablated), whats, pair.values, strict=True)
             for id, what, value in of_both:
-                told = {"of": method, "what": what, "iteration": cell.iteration}
+                told = {"curve": curve, "of": method, "what": what, "iteration": cell.iteration}
                 rows[id, cell.iteration] = cells[id] | told | {ACCURACY.field: value}
     # As in the sweep, method by method and iteration by iteration, the original first.
     order = [(method, t) for method in branched for t in sorted(branched[method])]
