@@ -51,8 +51,8 @@ def results(
     sql: Annotated[
         str | None,
         Parameter(
-            help="A query over iterations, layers, epochs, sparsity, scores, connectivity instead "
-            "of a layout."
+            help="A query over iterations, layers, epochs, sparsity, scores, tables of measures "
+            "such as connectivity, and labels, instead of a layout."
         ),
     ] = None,
     format: Annotated[

@@ -296,7 +296,7 @@ class SweepSpec(Config):
         for each in self.measures:
             if each.reads(1) and self.store.keep_weights != "all":
                 raise axis_error(
-                    f"{each.name} reads the weights of several iterations; set "
+                    f"{each.name} reads the trained weights of iterations; set "
                     "store.keep_weights: all",
                     ("measures",),
                 )
