@@ -49,7 +49,9 @@ def costs(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> tuple[int, in
             per_image[cell.model, known] = multiply_adds(model, known.shape)
         operations = per_image[cell.model, known] * PASSES * FLOPS_PER_MULTIPLY_ADD
         images = cell.train.epochs * known.train_examples
-        steps = cell.train.epochs * steps_per_epoch(known.train_examples, cell.train.batch_size)
+        steps = cell.train.epochs * steps_per_epoch(
+            known.train_examples, cell.train.batch_size, cell.train.accumulate
+        )
         training = max(images * operations / TERAFLOPS / 1e12, steps * STEP_SECONDS)
         seconds += len(set(line.keys) - counted) * training
         counted.update(line.keys)

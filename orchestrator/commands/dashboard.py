@@ -149,7 +149,7 @@ class _Sweep:
 
 def _version(record: SweepRecord, stored: Collection[str], status: SweepStatus) -> str:
     """Equal for equal data: what was committed, what failed, and whether a run is in flight."""
-    committed = [[key in stored for key in line.keys] for line in record.lineages]
+    committed = [[key in stored for key in line.committed_keys] for line in record.lineages]
     failures = [asdict(failure) for failure in status.failures]
     running = sorted(status.run.running) if status.run else []
     text = json.dumps([asdict(record), committed, failures, status.state, running])

@@ -48,7 +48,9 @@ def _with_both(line: LineageRecord, lines: Mapping[str, LineageRecord]) -> Linea
     """`line` without measurements that compare it with what another lineage has ended before."""
 
     def can_be(each: MeasurementRecord) -> bool:
-        return each.with_ is None or each.with_[1] in lines[each.with_[0]].iterations
+        # Of several sweeps as one, the other lineage may be in another part.
+        other = None if each.with_ is None else lines.get(each.with_[0])
+        return each.with_ is None or other is None or each.with_[1] in other.iterations
 
     measured = tuple(filter(can_be, line.measurements or ())) or None
     return line if measured == line.measurements else replace(line, measurements=measured)

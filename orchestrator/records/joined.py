@@ -54,10 +54,11 @@ def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:
 
 
 def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
-    """`records`, each lineage in one of them alone: where it is longest, else in the first."""
+    """`records`, each lineage in one of them alone: where it is longest, where most is measured of
+    it, else in the first."""
     longest: dict[str, LineageRecord] = {}
     for line in (line for record in records for line in record.lineages):
-        if line.id not in longest or len(line.keys) > len(longest[line.id].keys):
+        if line.id not in longest or _extent(line) > _extent(longest[line.id]):
             longest[line.id] = line
     # What a method makes nothing of, such as the scope, is in ids and in no key. Where lineages
     # have ended, methods may differ in what did not come to be.
@@ -70,6 +71,10 @@ def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
         replace(record, lineages=tuple(line for line in record.lineages if id(line) in kept))
         for record in records
     ]
+
+
+def _extent(line: LineageRecord) -> tuple[int, int]:
+    return len(line.keys), len(line.measurements or ())
 
 
 def _joined(parts: Sequence[SweepRecord], values: Values) -> SweepRecord:

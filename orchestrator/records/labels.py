@@ -9,6 +9,9 @@ from trainables.config import CODE, default
 from trainables.plugins.entry import built_in
 from trainables.pruning import METHOD, Pruning
 
+CONTENT, SHOWN_DIGITS = "sha256:", 12
+"""Of the content of a file, so many digits are shown."""
+
 
 def labels(record: SweepRecord) -> dict[str, str]:
     """For each lineage id, its method with what tells it from the sweep's other methods, such as
@@ -127,4 +130,6 @@ def _short_names(swept: Sequence[str]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and value.startswith(CONTENT):
+        return value[: len(CONTENT) + SHOWN_DIGITS]
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -214,7 +214,8 @@ def _checked(
 ) -> pa.Table:
     paths = table_paths(store, table, sweep)
     if not paths and table not in TABLES:
-        return pa.Table.from_batches([], SCHEMAS[table])
+        nothing = pa.Table.from_batches([], SCHEMAS[table])
+        return nothing if columns is None else nothing.select([*columns])
     return pa.concat_tables(
         read_parquet(store, path, columns, where) for path in paths or [table_path(table, sweep)]
     )

@@ -16,6 +16,7 @@ from trainables.lineage.identity import trunk_key
 from trainables.lineage.keys import (
     Cell,
     Lineage,
+    Measurement,
     ablated,
     lineage_id,
     lineage_keys,
@@ -25,6 +26,7 @@ from trainables.lineage.keys import (
 from trainables.lineage.pairs import measurable, with_pairs
 from trainables.lineage.stored import FilesOf, missing_iterations, missing_measurements
 from trainables.pruning import Step
+from trainables.store.artifacts import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ def make_plan(
         if not (missing or ready):
             continue
         if lineage.id in leaving:
-            left.append(lineage)
+            # What it is compared in, the other lineage of the pair measures as well.
+            if missing or any(_is_of_those(leaving, each) for each in ready):
+                left.append(lineage)
             continue
         to_measure.update(each.key for each in unmeasured)
         keys = (lineage.keys[t] for t in missing)
@@ -198,7 +202,12 @@ def _with_both_tickets(
     if not any(each.pair for lineage in lineages for each in lineage.measurements):
         return [*lineages]
     to_come = {key for line in lineages if line.id not in leaving for key in line.keys}
-    return measurable(lineages, lambda key: key in to_come or files_of(key) is not None)
+    return measurable(lineages, lambda key: key in to_come or WEIGHTS in (files_of(key) or ()))
+
+
+def _is_of_those(leaving: Collection[str], measurement: Measurement) -> bool:
+    """Whether nobody but lineages that are `leaving` has a measurement that one of them has."""
+    return all(ticket.lineage in leaving for ticket in measurement.pair or ())
 
 
 def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:

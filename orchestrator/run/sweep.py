@@ -287,6 +287,9 @@ def _to_check(plan: Plan, index: StoreIndex) -> list[str]:
     local = index.store.local_root is not None
     lineages = [task.lineage for task in plan.tasks] if local else []
     parents = {key for line in lineages for key in stored_parents(line, index.files_of)}
+    pairs = (each.pair or () for line in lineages for each in line.measurements)
+    compared = {ticket.key for pair in pairs for ticket in pair}
+    parents |= {key for key in compared if index.files_of(key) is not None}
     paths = [iteration_path(key) for key in sorted(parents)]
     paths += _stored_snapshots(lineages, index)
     if noted := noted_damage(index.store):
@@ -321,6 +324,7 @@ def _train_in_stages(
             cluster = _waited(ready.planned, cluster, progress)
     spec, plan, occupancy = ready.planned.spec, ready.planned.plan, Occupancy()
     failures: tuple[Failure, ...] = ()
+    again = False
     while True:
         rung, outcome = plan.rung, Outcome((), interrupted=False)
         stage = plan if rung is None else _up_to(rung, plan, spec, index)
@@ -328,12 +332,19 @@ def _train_in_stages(
             staged = replace(ready, planned=replace(ready.planned, plan=stage))
             outcome = _train(train_plan, staged, cluster, progress, ending, allowance, occupancy)
         failures += outcome.failures
-        if rung is None or outcome.interrupted:
+        is_over = rung is None and (again or not _compares(plan))
+        if is_over or outcome.interrupted:
             return replace(outcome, failures=failures)
         index.refresh()
         given_up = plan.leaving | {failure.lineage for failure in failures}
         plan = plan_again(spec, index, plan.lineages, given_up)
-        if plan.rung is not None and plan.rung.iteration == rung.iteration:
+        if rung is None:
+            # Who compares tickets has set aside one of another lineage that is damaged, or it was
+            # not there yet, and its lineage has failed since.
+            again = True
+            if not plan.tasks:
+                return replace(outcome, failures=failures)
+        elif plan.rung is not None and plan.rung.iteration == rung.iteration:
             # No other run has decided it meanwhile.
             absent = {*plan.rung.waits_for(index.files_of)} - (given_up - ready.skipped)
             if absent:
@@ -343,6 +354,10 @@ def _train_in_stages(
             progress.ranked(decide(plan.rung, ready.store, spec.name, measured).values())
             plan = plan_again(spec, index, plan.lineages, given_up)
         progress.goes_on(plan)
+
+
+def _compares(plan: Plan) -> bool:
+    return any(each.pair for line in plan.lineages for each in line.measurements)
 
 
 def _up_to(rung: Rung, plan: Plan, spec: SweepSpec, index: StoreIndex) -> Plan:

@@ -11,9 +11,11 @@ from measured import measured, sweep_file
 from stored import lineages_of, store_sweep
 from sweeping import ONE_AT_A_TIME, run
 
+from orchestrator.commands.dashboard import _version
 from orchestrator.commands.verify import verify_store
 from orchestrator.records.damage import noted_damage
 from orchestrator.records.ends import until_ends
+from orchestrator.records.joined import join
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
@@ -23,6 +25,7 @@ from orchestrator.run.estimates import estimate_seconds, training_group
 from orchestrator.run.planned_sweep import _left
 from orchestrator.run.planning import make_plan, wanted_snapshots
 from orchestrator.run.queue import EXCUSED, Queue
+from orchestrator.run.sweep import _to_check
 from orchestrator.storage.collecting import collect
 from orchestrator.storage.naming import named_by
 from orchestrator.sweepfile.spec import SweepSpec, cells
@@ -31,7 +34,8 @@ from trainables.lineage.ending import End, rules_of
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Measurement
 from trainables.store import Store, iteration_path
-from trainables.store.artifacts import WEIGHTS, encode_table, measured_file
+from trainables.store.artifacts import MASK, WEIGHTS, encode_table, measured_file
+from trainables.store.index import StoreIndex
 
 WHOLE = frozenset({WEIGHTS})
 SWEEP: dict[str, Any] = {
@@ -169,6 +173,51 @@ def test_a_pair_of_which_one_is_not_trained_is_not_planned_and_that_is_told() ->
     assert "1 of the measurements that compare two tickets" in notice
 
 
+def test_a_ticket_whose_weights_are_gone_is_trained_again_only_by_whom_it_is_of() -> None:
+    one, other = lineages_of(spec(**PAIRS))
+    without = dict.fromkeys({*one.keys, *other.keys}, frozenset({MASK})).get
+    assert make_plan([one, other], without).to_train == {*one.keys, *other.keys}
+    planned = make_plan([one, other], without, leaving={other.id})
+    assert (planned.to_train, planned.to_measure, len(planned.alone)) == (set(), set(), 2)
+
+
+def test_who_is_left_has_left_nothing_that_others_measure() -> None:
+    one, other = lineages_of(spec(**PAIRS))
+    there = dict.fromkeys({*one.keys, *other.keys}, WHOLE).get
+    planned = make_plan([one, other], there, leaving={other.id})
+    assert ([each.lineage.id for each in planned.tasks], planned.left) == ([one.id], ())
+    assert make_plan([one, other], there, leaving={one.id, other.id}).left == (one.id, other.id)
+
+
+def test_tickets_that_are_compared_are_checked_before(tmp_path: Path) -> None:
+    one, other = lineages_of(spec(**PAIRS))
+    store = Store(str(tmp_path))
+    for key in {*one.keys, *other.keys}:
+        store.commit(iteration_path(key), {WEIGHTS: b"weights"})
+    index = StoreIndex(store)
+    planned = make_plan([one, other], index.files_of, leaving={other.id})
+    assert {iteration_path(key) for line in (one, other) for key in line.keys[1:]} <= {
+        *_to_check(planned, index)
+    }
+
+
+def test_what_is_measured_of_several_sweeps_as_one_is_all_there() -> None:
+    """Whichever comes first, and whoever has what a pair is compared with."""
+    names = {"dataset": "digits", "model": "mlp", "seeds": [0], "prune": {"iterations": 1}}
+    sap, snip = {"name": "sap"}, {"name": "lottery_ticket"}
+    alone = spec(name="alone", **names, methods=[sap], measures=[])
+    both = spec(name="both", **names, methods=[sap, snip], measures=["lmc_methods"])
+    records = [record_sweep(each, lineages_of(each)) for each in (alone, both)]
+    for order in (records, records[::-1]):
+        joined = join(order)
+        assert {line.config["method"]["name"] for line in joined.lineages} == {
+            "sap", "lottery_ticket"
+        }  # fmt: skip
+        assert [len(line.measurements) for line in joined.lineages if line.measurements] == [1]
+        for part in joined.joined:
+            assert until_ends(part, {}) == part
+
+
 def test_a_pair_of_which_one_has_ended_before_is_not_measured_and_no_part_of_the_record() -> None:
     sweep = spec(
         **PAIRS, prune={"iterations": 2, "stop": [{"when": "density_below", "value": 0.1}]}
@@ -279,6 +328,18 @@ def test_without_measurements_there_is_an_empty_table_and_no_file(results: Resul
     assert results.connectivity.equals(SCHEMAS["connectivity"].empty_table())
     assert results.sql("SELECT * FROM connectivity").num_rows == 0
     assert not results.store.exists(table_path("connectivity", "s"))
+
+
+def test_a_table_that_is_not_there_has_the_columns_that_are_asked_for(results: Results) -> None:
+    assert results.table("connectivity", ["lineage", "test_error"]).column_names == [
+        "lineage", "test_error"
+    ]  # fmt: skip
+
+
+def test_a_page_is_drawn_anew_for_a_measurement(results: Results) -> None:
+    status, stored = sweep_status(results.store, "s"), {*results.store.committed("iterations")}
+    before = _version(results.record, stored, status)
+    assert _version(results.record, stored | {measurements(results)[0].key}, status) != before
 
 
 def test_a_measurement_is_rows_of_every_lineage_that_has_it(results: Results) -> None:

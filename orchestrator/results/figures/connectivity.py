@@ -90,7 +90,9 @@ def method_barriers(results: Results) -> alt.TopLevelMixin | None:
     iterations = results.iterations.select(["lineage", "iteration", results.density]).to_pylist()
     remaining = {(each["lineage"], each["iteration"]): each[results.density] for each in iterations}
     for row in rows:
-        row["pair"] = f"{curves[row['with_lineage']]} – {row['curve']}"
+        other = row["with_lineage"]
+        # Of several sweeps as one, a lineage of the same keys may be there in its place.
+        row["pair"] = f"{curves.get(other, other)} – {row['curve']}"
         row[results.density] = remaining.get((row["lineage"], row["iteration"]))
     look = Look("pair", tuple(distinct(rows, "pair")))
     charts: list[Chart] = []
