@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainables.data import load_dataset
 from trainables.errors import Interrupted
+from trainables.lineage.bundle import Finished, run_bundle
 from trainables.lineage.keys import Lineage
 from trainables.lineage.measurement_run import MeasurementRun
 from trainables.measurements import MeasureConfig
@@ -21,6 +22,7 @@ from trainables.models import build_model, prunable
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import decode_table, measured_file
 from trainables.training.batches import DeviceData, Randomness
+from trainables.training.progress import Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training
 
@@ -214,6 +216,30 @@ def test_who_is_told_to_go_in_a_dimension_goes_on_from_there_and_ends_with_the_s
         assert found is None or training.recipe.epochs - found.epoch == left
     assert bits(one, root) == bits(one, tmp_path / "undisturbed")
     assert not Store(str(root)).names("checkpoints")
+
+
+@pytest.mark.parametrize("in_a_bundle", [False, True])
+def test_a_dimension_in_which_training_diverges_is_a_point_that_is_not_reached(
+    data: DeviceData, tmp_path: Path, in_a_bundle: bool
+) -> None:
+    one = measured(lineage(iterations=0), measure(dimensions=[5, 40, 60], share=0.01))
+    going = trainings(one, data, tmp_path)
+    training = next(each for each in going if isinstance(each.model, Subspace))
+    assert training.checkpoint is not None
+    training.model.z.data.fill_(1e30)
+    training.checkpoint.save(training.model, Progress())
+    going.close()
+    if in_a_bundle:
+        *_, last = run_bundle([(one, bench(data, tmp_path))])
+        assert isinstance(last[one.id], Finished)
+    else:
+        run(one, data, tmp_path)
+    *points, least = rows(one, tmp_path)
+    assert [row["dimension"] for row in points] == [5, 40, 60]
+    for name in ("test_loss", "test_accuracy"):
+        assert [row[name] is None for row in points] == [True, False, False]
+    assert (least["what"], least["dimension"]) == ("intrinsic", 40)
+    assert not Store(str(tmp_path)).names("checkpoints")
 
 
 def test_the_dense_network_is_a_baseline_where_there_is_one(
