@@ -69,6 +69,9 @@ def test_a_measure_that_another_has_in_it_is_no_mistake() -> None:
     assert [line.measurements for line in more] == [line.measurements for line in all_]
 
 
+MANY_METHODS = {
+    "methods": [{"name": "lottery_ticket", "ratio": [n / 2000 for n in range(1, 1002)]}]
+}
 MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewind": 10**6}, {}, "measures.0.rewind: digits: step 1000000 is past"),
     ({"name": "lmc", "rewind": [0, 10**6]}, {}, "measures.0.rewind.1: digits: step 1000000"),
@@ -79,6 +82,15 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
     (["lmc", {"name": "lmc", "rewind": 0}], {}, "measures.1: means the same as measures.0"),
     ("representations", {}, "representations compares lineages that differ in the seed alone"),
+    (
+        "representations", {"seeds": [*range(1500)], "methods": ["one_shot"]},
+        "measures.0: representations would compare 3,372,750 pairs of tickets, more than "
+        "1,000,000; give fewer seeds, or the measure fewer iterations",
+    ),
+    (
+        ["lmc", {"name": "lmc_methods", "iterations": [1, 2], "points": 3}], MANY_METHODS,
+        "measures.1: lmc_methods would compare 1,001,000 pairs of tickets",
+    ),
     (
         "representations", {"seeds": [0, 1], "store": {"keep_weights": "last"}},
         "set store.keep_weights: all",
