@@ -140,6 +140,18 @@ def test_the_trunk_leaves_the_weights_that_copies_start_from() -> None:
     assert wanted_snapshots(lineages_of(spec())) == {trunk: frozenset({0, 100, 500})}
 
 
+@pytest.mark.parametrize("rewound", ["weights", "learning_rate", "nothing"])
+@pytest.mark.parametrize(("iterations", "more"), [([0], set()), ([0, 2], {7})])
+def test_the_trunk_leaves_the_weights_that_dimensions_are_of_whatever_is_rewound(
+    rewound: str, iterations: list[int], more: set[int]
+) -> None:
+    method = {"name": "lottery_ticket", "rewind": {"step": 7, "rewound": rewound}}
+    dimension = {"name": "intrinsic_dimension", "dimensions": [5], "iterations": iterations}
+    (one,) = lineages_of(spec(methods=[method], measures=[dimension]))
+    own = {7} if rewound == "weights" else {0}
+    assert wanted_snapshots([one]) == {one.trunk: own | more}
+
+
 def test_a_plan_says_how_much_there_is_to_measure(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, **SWEEP)
     assert json.loads(ask(tmp_path, "plan", str(file), "--json"))["to_measure"] == 15

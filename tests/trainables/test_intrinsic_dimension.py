@@ -11,6 +11,7 @@ from test_connectivity import measured, trainings
 from test_lineage import CNN, CPU, DIGITS, MLP, ROOTS, bench, held, lineage, method, run
 from torch import Tensor, nn
 
+from orchestrator.run.planning import wanted_snapshots
 from trainables.data import load_dataset
 from trainables.errors import Interrupted
 from trainables.lineage.bundle import Finished, run_bundle
@@ -189,6 +190,19 @@ def test_a_ticket_is_trained_in_each_dimension_from_what_it_was_rewound_to(
     masks = held(one, tmp_path).masks
     free = [sum(int(mask.sum()) for mask in masks[t].values()) + 16 + 10 for t in (0, 1)]
     assert [found[0]["free"], found[3]["free"]] == free
+
+
+@pytest.mark.parametrize("rewound", ["weights", "learning_rate", "nothing"])
+def test_no_step_of_the_dense_network_is_trained_again_for_a_dimension(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewound: str
+) -> None:
+    again: list[int] = []
+    monkeypatch.setattr(Training, "until", lambda self, step: again.append(step))
+    how = method("lottery_ticket", ratio=0.3, rewind={"step": 3, "rewound": rewound})
+    one = measured(lineage(how, iterations=1), measure(dimensions=[5], iterations=[1]))
+    run(one, data, tmp_path, snapshots=wanted_snapshots([one]))
+    assert rows(one, tmp_path)
+    assert not again
 
 
 def test_who_is_told_to_go_in_a_dimension_goes_on_from_there_and_ends_with_the_same_bits(

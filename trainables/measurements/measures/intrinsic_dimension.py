@@ -43,6 +43,7 @@ class IntrinsicDimension(Measure):
     """
 
     table: ClassVar[str] = "intrinsic_dimension"
+    starts_rewound: ClassVar[bool] = True
 
     name: Literal["intrinsic_dimension"]
     dimensions: Dimensions = (100, 200, 400, 800, 1600)
