@@ -239,8 +239,9 @@ def test_a_dimension_in_which_training_diverges_is_a_point_that_is_not_reached(
     one = measured(lineage(iterations=0), measure(dimensions=[5, 40, 60], share=0.01))
     going = trainings(one, data, tmp_path)
     training = next(each for each in going if isinstance(each.model, Subspace))
+    assert isinstance(training.model, Subspace)
     assert training.checkpoint is not None
-    training.model.z.data.fill_(1e30)
+    nn.init.constant_(training.model.z, 1e30)
     training.checkpoint.save(training.model, Progress())
     going.close()
     if in_a_bundle:
