@@ -219,8 +219,11 @@ def wanted_snapshots(lineages: Iterable[Lineage]) -> dict[str, frozenset[int]]:
         for trunk in {lineage.trunk, lineage.keys[0]}:
             steps.setdefault(trunk, set()).add(step)
         for each in lineage.measurements:
-            trunk = lineage.trunk_on(lineage.steps[each.index].inputs)
-            steps.setdefault(trunk, set()).update(each.measure.snapshots)
+            measured = lineage.steps[each.index]
+            wanted = steps.setdefault(lineage.trunk_on(measured.inputs), set())
+            wanted.update(each.measure.snapshots)
+            if each.measure.starts_rewound and measured.kind != "train":
+                wanted.add(method.rewind_step)
     return {trunk: frozenset(found) for trunk, found in steps.items()}
 
 

@@ -8,13 +8,15 @@ from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lineage.keys import Cell, Lineage
-from trainables.lineage.pairs import compared
+from trainables.lineage.pairs import compared, count_compared
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import steps_per_epoch
 from trainables.training.recipe import Recipe
 
 MAX_ROWS = 10_000_000
 """Iterations of all lineages of a sweep: more would take minutes and many gigabytes to plan."""
+MAX_PAIRS = 1_000_000
+"""Of tickets that a measure compares, for the same reason."""
 
 Field = tuple[str | int, ...]
 
@@ -193,6 +195,13 @@ def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
 
 def _check_pairs(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
     for number, measure in enumerate(spec.measures):
+        if (pairs := count_compared(lineages, measure)) > MAX_PAIRS:
+            raise PlanError(
+                f"{measure.name} would compare {pairs:,} pairs of tickets, more than "
+                f"{MAX_PAIRS:,}; give fewer {measure.across}s, or the measure fewer iterations: "
+                "iterations: [0, 5]",
+                ("measures", number),
+            )
         if measure.across is not None and next(compared(lineages, measure), None) is None:
             raise PlanError(
                 f"{measure.name} compares lineages that differ in the {measure.across} alone, at "

@@ -118,6 +118,7 @@ def dimensions(of: Measurement) -> list[dict[str, Any]]:
     return [
         {"what": "point", "dimension": 10, "test_accuracy": 0.4},
         {"what": "point", "dimension": 100, "test_accuracy": 0.9},
+        {"what": "point", "dimension": 200, "test_accuracy": None},
         {"what": "intrinsic", "dimension": 100},
     ]
 

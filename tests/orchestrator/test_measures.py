@@ -73,6 +73,9 @@ def test_a_measure_that_another_has_in_it_is_no_mistake() -> None:
     assert [line.measurements for line in more] == [line.measurements for line in all_]
 
 
+MANY_METHODS = {
+    "methods": [{"name": "lottery_ticket", "ratio": [n / 2000 for n in range(1, 1002)]}]
+}
 MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewind": 10**6}, {}, "measures.0.rewind: digits: step 1000000 is past"),
     ({"name": "lmc", "rewind": [0, 10**6]}, {}, "measures.0.rewind.1: digits: step 1000000"),
@@ -83,6 +86,15 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
     (["lmc", {"name": "lmc", "rewind": 0}], {}, "measures.1: means the same as measures.0"),
     ("representations", {}, "representations compares lineages that differ in the seed alone"),
+    (
+        "representations", {"seeds": [*range(1500)], "methods": ["one_shot"]},
+        "measures.0: representations would compare 3,372,750 pairs of tickets, more than "
+        "1,000,000; give fewer seeds, or the measure fewer iterations",
+    ),
+    (
+        ["lmc", {"name": "lmc_methods", "iterations": [1, 2], "points": 3}], MANY_METHODS,
+        "measures.1: lmc_methods would compare 1,001,000 pairs of tickets",
+    ),
     (
         "representations", {"seeds": [0, 1], "store": {"keep_weights": "last"}},
         "set store.keep_weights: all",
@@ -130,6 +142,18 @@ def test_a_copy_is_expected_to_take_as_long_as_an_iteration() -> None:
 def test_the_trunk_leaves_the_weights_that_copies_start_from() -> None:
     (trunk,) = {line.trunk for line in lineages_of(spec())}
     assert wanted_snapshots(lineages_of(spec())) == {trunk: frozenset({0, 100, 500})}
+
+
+@pytest.mark.parametrize("rewound", ["weights", "learning_rate", "nothing"])
+@pytest.mark.parametrize(("iterations", "more"), [([0], set()), ([0, 2], {7})])
+def test_the_trunk_leaves_the_weights_that_dimensions_are_of_whatever_is_rewound(
+    rewound: str, iterations: list[int], more: set[int]
+) -> None:
+    method = {"name": "lottery_ticket", "rewind": {"step": 7, "rewound": rewound}}
+    dimension = {"name": "intrinsic_dimension", "dimensions": [5], "iterations": iterations}
+    (one,) = lineages_of(spec(methods=[method], measures=[dimension]))
+    own = {7} if rewound == "weights" else {0}
+    assert wanted_snapshots([one]) == {one.trunk: own | more}
 
 
 def test_a_plan_says_how_much_there_is_to_measure(tmp_path: Path) -> None:

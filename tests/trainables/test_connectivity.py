@@ -3,7 +3,7 @@ measured."""
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -328,7 +328,7 @@ def undisturbed(data: DeviceData, tmp_path_factory: pytest.TempPathFactory) -> l
     return bits(one, root)
 
 
-def trainings(of: Lineage, data: DeviceData, root: Path, **options: Any) -> Iterator[Training]:
+def trainings(of: Lineage, data: DeviceData, root: Path, **options: Any) -> Generator[Training]:
     """Each training of a lineage, before it is done."""
     events = lineage_events(of, bench(data, root, **options))
     progress = None

@@ -11,8 +11,10 @@ from test_connectivity import measured, trainings
 from test_lineage import CNN, CPU, DIGITS, MLP, ROOTS, bench, held, lineage, method, run
 from torch import Tensor, nn
 
+from orchestrator.run.planning import wanted_snapshots
 from trainables.data import load_dataset
 from trainables.errors import Interrupted
+from trainables.lineage.bundle import Finished, run_bundle
 from trainables.lineage.keys import Lineage
 from trainables.lineage.measurement_run import MeasurementRun
 from trainables.measurements import MeasureConfig
@@ -21,6 +23,7 @@ from trainables.models import build_model, prunable
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import decode_table, measured_file
 from trainables.training.batches import DeviceData, Randomness
+from trainables.training.progress import Progress
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training
 
@@ -189,6 +192,19 @@ def test_a_ticket_is_trained_in_each_dimension_from_what_it_was_rewound_to(
     assert [found[0]["free"], found[3]["free"]] == free
 
 
+@pytest.mark.parametrize("rewound", ["weights", "learning_rate", "nothing"])
+def test_no_step_of_the_dense_network_is_trained_again_for_a_dimension(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewound: str
+) -> None:
+    again: list[int] = []
+    monkeypatch.setattr(Training, "until", lambda self, step: again.append(step))
+    how = method("lottery_ticket", ratio=0.3, rewind={"step": 3, "rewound": rewound})
+    one = measured(lineage(how, iterations=1), measure(dimensions=[5], iterations=[1]))
+    run(one, data, tmp_path, snapshots=wanted_snapshots([one]))
+    assert rows(one, tmp_path)
+    assert not again
+
+
 def test_who_is_told_to_go_in_a_dimension_goes_on_from_there_and_ends_with_the_same_bits(
     data: DeviceData, tmp_path: Path
 ) -> None:
@@ -214,6 +230,31 @@ def test_who_is_told_to_go_in_a_dimension_goes_on_from_there_and_ends_with_the_s
         assert found is None or training.recipe.epochs - found.epoch == left
     assert bits(one, root) == bits(one, tmp_path / "undisturbed")
     assert not Store(str(root)).names("checkpoints")
+
+
+@pytest.mark.parametrize("in_a_bundle", [False, True])
+def test_a_dimension_in_which_training_diverges_is_a_point_that_is_not_reached(
+    data: DeviceData, tmp_path: Path, in_a_bundle: bool
+) -> None:
+    one = measured(lineage(iterations=0), measure(dimensions=[5, 40, 60], share=0.01))
+    going = trainings(one, data, tmp_path)
+    training = next(each for each in going if isinstance(each.model, Subspace))
+    assert isinstance(training.model, Subspace)
+    assert training.checkpoint is not None
+    nn.init.constant_(training.model.z, 1e30)
+    training.checkpoint.save(training.model, Progress())
+    going.close()
+    if in_a_bundle:
+        *_, last = run_bundle([(one, bench(data, tmp_path))])
+        assert isinstance(last[one.id], Finished)
+    else:
+        run(one, data, tmp_path)
+    *points, least = rows(one, tmp_path)
+    assert [row["dimension"] for row in points] == [5, 40, 60]
+    for name in ("test_loss", "test_accuracy"):
+        assert [row[name] is None for row in points] == [True, False, False]
+    assert (least["what"], least["dimension"]) == ("intrinsic", 40)
+    assert not Store(str(tmp_path)).names("checkpoints")
 
 
 def test_the_dense_network_is_a_baseline_where_there_is_one(

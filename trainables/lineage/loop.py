@@ -38,18 +38,27 @@ def run_lineage(lineage: Lineage, bench: Bench) -> Generator[Metrics | None]:
     this process is told to go; what was committed before stays.
     """
     events = lineage_events(lineage, bench)
-    progress: Progress | None = None
     with closing(events), suppress(StopIteration):
+        event = next(events)
         while True:
-            event, progress = events.send(progress), None
             if isinstance(event, Training):
-                progress = event.finish()
+                event = _trained(event, events)
                 continue
-            if isinstance(event, Measurement):
-                continue
-            if event is None:
-                pause()
-            yield event
+            if not isinstance(event, Measurement):
+                if event is None:
+                    pause()
+                yield event
+            event = next(events)
+
+
+def _trained(training: Training, events: Generator[Event, Progress | None, End | None]) -> Event:
+    """What comes after a training. What that raises is raised in the lineage, of which a measure
+    may go on."""
+    try:
+        progress = training.finish()
+    except Exception as error:
+        return events.throw(error)
+    return events.send(progress)
 
 
 def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress | None, End | None]:

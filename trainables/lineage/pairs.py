@@ -5,9 +5,11 @@ has all of its own iterations looks whether the other's ticket is there, and lea
 to the other when it is not. Of two who have each committed before they looked, one has seen both.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
+from math import comb
 
 from trainables.config import canonical, canonical_json
 from trainables.lineage.identity import next_key
@@ -35,15 +37,19 @@ def compared(
     lineages: Iterable[Lineage], measure: Measure
 ) -> Iterator[tuple[Lineage, Measurement]]:
     """What `measure` measures of pairs, with each of the two lineages that have it."""
-    if measure.across is None:
-        return
-    alike: dict[Hashable, list[Lineage]] = {}
-    for line in lineages:
-        if line.cell.ablation is None:
-            alike.setdefault(_in_common(line.cell, measure.across), []).append(line)
-    for group in alike.values():
+    for group in _alike(lineages, measure):
         for one, other in combinations(sorted(group, key=_order), 2):
             yield from _of_two(measure, one, other)
+
+
+def count_compared(lineages: Iterable[Lineage], measure: Measure) -> int:
+    """How many pairs of tickets `measure` compares, those of one network among them; counted
+    without making them, which is quadratic."""
+    pairs = 0
+    for group in _alike(lineages, measure):
+        there = Counter(place for line in group for place in _places(measure, line))
+        pairs += sum(comb(count, 2) for count in there.values())
+    return pairs
 
 
 def measurable(lineages: Sequence[Lineage], is_coming: Callable[[str], bool]) -> list[Lineage]:
@@ -58,6 +64,15 @@ def measurable(lineages: Sequence[Lineage], is_coming: Callable[[str], bool]) ->
         else line
         for line in lineages
     ]
+
+
+def _alike(lineages: Iterable[Lineage], measure: Measure) -> Iterable[list[Lineage]]:
+    """The groups of lineages of which `measure` compares each two."""
+    alike: dict[Hashable, list[Lineage]] = {}
+    for line in lineages:
+        if measure.across is not None and line.cell.ablation is None:
+            alike.setdefault(_in_common(line.cell, measure.across), []).append(line)
+    return alike.values()
 
 
 def _in_common(cell: Cell, across: Across) -> Hashable:
@@ -75,11 +90,7 @@ def _order(line: Lineage) -> tuple[int, str, str]:
 def _of_two(
     measure: Measure, one: Lineage, other: Lineage
 ) -> Iterator[tuple[Lineage, Measurement]]:
-    there = {
-        _place(step): index
-        for index, step in enumerate(one.steps)
-        if measure.measures(one.steps, index)
-    }
+    there = _places(measure, one)
     for index, step in enumerate(other.steps):
         at = there.get(_place(step))
         if at is None or not measure.measures(other.steps, index):
@@ -91,6 +102,15 @@ def _of_two(
         key = next_key(pair[1].key, adds)
         yield one, Measurement(measure, at, key, pair)
         yield other, Measurement(measure, index, key, pair)
+
+
+def _places(measure: Measure, line: Lineage) -> dict[tuple[str, float], int]:
+    """The indexes of the steps of `line` that are measured, by their places."""
+    return {
+        _place(step): index
+        for index, step in enumerate(line.steps)
+        if measure.measures(line.steps, index)
+    }
 
 
 def _place(step: Step) -> tuple[str, float]:

@@ -134,6 +134,10 @@ class Measure(Entry):
     densities that are aimed at, or else at equal iterations; None when it is of one lineage. The
     column `with_lineage` of its table says whose the first of a pair is."""
 
+    starts_rewound: ClassVar[bool] = False
+    """Whether it starts from the weights of the step that the method rewinds to, which the dense
+    network then leaves behind also where the method itself rewinds no weights."""
+
     iterations: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Listed] | None = None
 
     @classmethod
@@ -148,7 +152,7 @@ class Measure(Entry):
 
     @property
     def snapshots(self) -> frozenset[int]:
-        """The training steps k whose weights w_k it starts from."""
+        """The training steps k whose weights w_k it starts from, whatever the method rewinds to."""
         return frozenset()
 
     @property

@@ -26,7 +26,8 @@ ITERATIONS = 4
 
 def intrinsic_dimension(results: Results) -> alt.TopLevelMixin | None:
     """Test accuracy against the dimension, a curve for each method, for some iterations."""
-    points = results.table("intrinsic_dimension").filter(pc.field("what") == "point")
+    is_point = (pc.field("what") == "point") & pc.field("test_accuracy").is_valid()
+    points = results.table("intrinsic_dimension").filter(is_point)
     rows = measured_rows(results, points, ["dimension"], "test_accuracy", ITERATIONS)
     if not rows:
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from trainables.config import Choice, Listed
+from trainables.errors import Diverged
 from trainables.measurements.measure import Measure, Row, Tickets, measure
 from trainables.pruning import Step
 from trainables.training.randomness import stream
@@ -38,9 +39,11 @@ class IntrinsicDimension(Measure):
 
     The free weights are θ_0 + P z, of which z, d numbers, is trained by the recipe; P is a sparse
     random projection. The accuracy is that of the iteration itself, or of the `dense` network.
+    A d in which training diverges has neither loss nor accuracy, and does not reach it.
     """
 
     table: ClassVar[str] = "intrinsic_dimension"
+    starts_rewound: ClassVar[bool] = True
 
     name: Literal["intrinsic_dimension"]
     dimensions: Dimensions = (100, 200, 400, 800, 1600)
@@ -77,7 +80,7 @@ class IntrinsicDimension(Measure):
 
         start, masks = tickets.rewound(tickets.start_step), tickets.masks(tickets.index)
         free = len(free_weights(tickets.model(start), masks))
-        points: dict[int, Evaluation] = {}
+        points: dict[int, Evaluation | None] = {}
         for dimension in (d for d in self.dimensions if d <= free):
             points[dimension] = yield from self._reached(tickets, dimension, free)
         accuracy = tickets.accuracy(tickets.index if self.baseline == "ticket" else 0)
@@ -88,21 +91,22 @@ class IntrinsicDimension(Measure):
             "share": self.share,
         }
         goal = self.share * accuracy
-        least = next((d for d, found in points.items() if found.accuracy >= goal), None)
+        enough = (d for d, found in points.items() if found and found.accuracy >= goal)
         return [
             *(
                 of_all
                 | {"what": "point", "dimension": dimension}
-                | {"test_loss": found.loss, "test_accuracy": found.accuracy}
+                | {"test_loss": found and found.loss, "test_accuracy": found and found.accuracy}
                 for dimension, found in points.items()
             ),
-            of_all | {"what": "intrinsic", "dimension": least},
+            of_all | {"what": "intrinsic", "dimension": next(enough, None)},
         ]
 
     def _reached(
         self, tickets: Tickets, dimension: int, free: int
-    ) -> Generator[Training, Any, Evaluation]:
-        """What training reaches in `dimension` directions of the `free` weights."""
+    ) -> Generator[Training, Any, Evaluation | None]:
+        """What training reaches in `dimension` directions of the `free` weights; None where it
+        diverges."""
         from trainables.measurements.projection import Projection, Subspace
         from trainables.training.evaluation import evaluate
 
@@ -112,5 +116,8 @@ class IntrinsicDimension(Measure):
         network = tickets.model(tickets.rewound(tickets.start_step))
         subspace = Subspace(network, tickets.masks(tickets.index), projection)
         name = f"dimension-{dimension}"
-        trained = yield from tickets.train(name, subspace, tickets.start_step)
+        try:
+            trained = yield from tickets.train(name, subspace, tickets.start_step)
+        except Diverged:
+            return None
         return evaluate(trained, tickets.data.test, recipe.loss, recipe.precision)
