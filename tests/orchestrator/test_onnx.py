@@ -117,6 +117,7 @@ def odd(shape: Shape, classes: int) -> nn.Module:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("odd", "message"),
     [

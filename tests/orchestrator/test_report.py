@@ -591,6 +591,7 @@ def test_what_is_compressed_is_the_same_and_has_no_markup(browser: Browser) -> N
 # --- size, and the command
 
 
+@pytest.mark.long
 def test_ten_thousand_iterations_open(tmp_path: Path, open_page: Callable[[str], Page]) -> None:
     benchmark = load_benchmark()
     file = tmp_path / "large.html"
