@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,11 @@ BATCHES = (1, 3)
 
 def require_onnx() -> None:
     """Raise ExportError where the packages are not installed that this takes."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"ONNX needs {error.name}, which is not installed: pip install 'prunesweep[onnx]'"
-        ) from error
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(package) is None:
+            raise ExportError(
+                f"ONNX needs {package}, which is not installed: pip install 'prunesweep[onnx]'"
+            )
 
 
 def onnx_network(ticket: Ticket, told: dict[str, str]) -> bytes:
