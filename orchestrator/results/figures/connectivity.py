@@ -14,6 +14,7 @@ from orchestrator.results.figures.curves import (
     block,
     blocks,
     by_iteration,
+    by_setting,
     density,
     mean_curves,
     side_by_side,
@@ -69,14 +70,8 @@ def instability(results: Results) -> alt.TopLevelMixin | None:
     if not rows:
         return None
     look = method_look(results, "variant", rows)
-    charts: list[alt.ConcatChart] = []
-    for setting in distinct(rows, "setting"):
-        panel = mean_curves(REWIND, BARRIER, look, ("label", "iteration", "rewind"))
-        if not charts:
-            panel = panel.add_params(look.chosen())
-        curves = side_by_side(panel, by_iteration())
-        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
-    return blocks(rows, charts)
+    panel = mean_curves(REWIND, BARRIER, look, ("label", "iteration", "rewind"))
+    return by_setting(rows, look, panel, by_iteration())
 
 
 def method_barriers(results: Results) -> alt.TopLevelMixin | None:
@@ -112,15 +107,9 @@ def barriers(results: Results) -> alt.TopLevelMixin | None:
     if not rows:
         return None
     look = method_look(results, "variant", rows)
-    charts: list[alt.ConcatChart] = []
-    for setting in distinct(rows, "setting"):
-        panel = mean_curves(ITERATION, BARRIER, look, ("label", "iteration", "between"))
-        if not charts:
-            panel = panel.add_params(look.chosen())
-        column = alt.Column("between:N", title=None, sort=distinct(rows, "between"))
-        curves = side_by_side(panel, column)
-        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
-    return blocks(rows, charts)
+    panel = mean_curves(ITERATION, BARRIER, look, ("label", "iteration", "between"))
+    column = alt.Column("between:N", title=None, sort=distinct(rows, "between"))
+    return by_setting(rows, look, panel, column)
 
 
 def layer_barriers(results: Results) -> alt.TopLevelMixin | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from orchestrator.results.figures.rows import Row
-from orchestrator.results.figures.style import Look, theme
+from orchestrator.results.figures.rows import Row, distinct
+from orchestrator.results.figures.style import Look, heading, theme
 
 PANEL = (165, 125)
 """Width and height: two panels side by side are readable in one column of print."""
@@ -199,6 +199,19 @@ def blocks(rows: list[Row], charts: Sequence[Chart], shared: bool = True) -> alt
         resolve=alt.Resolve(scale=scales),
         config=alt.Config(**theme()),
     )
+
+
+def by_setting(
+    rows: list[Row], look: Look, panel: alt.LayerChart, column: alt.Column
+) -> alt.VConcatChart:
+    """For each setting in `rows`, a panel for each value of `column`; the first listens to the
+    legend."""
+    charts: list[Chart] = []
+    for setting in distinct(rows, "setting"):
+        own = panel if charts else panel.add_params(look.chosen())
+        curves = side_by_side(own, column)
+        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
+    return blocks(rows, charts)
 
 
 def _low(y: Measure) -> str:

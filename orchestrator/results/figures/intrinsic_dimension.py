@@ -7,17 +7,13 @@ import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
     ACCURACY,
-    Chart,
     Measure,
-    block,
-    blocks,
     by_iteration,
+    by_setting,
     mean_curves,
-    side_by_side,
 )
 from orchestrator.results.figures.methods import method_look
-from orchestrator.results.figures.rows import distinct, measured_rows
-from orchestrator.results.figures.style import heading
+from orchestrator.results.figures.rows import measured_rows
 from orchestrator.results.opening import Results
 
 ITERATIONS = 4
@@ -34,11 +30,5 @@ def intrinsic_dimension(results: Results) -> alt.TopLevelMixin | None:
     ticks = tuple(sorted({row["dimension"] for row in rows}))
     dimension = Measure("dimension", "Dimension d", "~s", log=True, ticks=ticks)
     look = method_look(results, "variant", rows)
-    charts: list[Chart] = []
-    for setting in distinct(rows, "setting"):
-        panel = mean_curves(dimension, ACCURACY, look, ("label", "iteration", "dimension"))
-        if not charts:
-            panel = panel.add_params(look.chosen())
-        curves = side_by_side(panel, by_iteration())
-        charts.append(block([curves], heading(setting), alt.datum.setting == setting))
-    return blocks(rows, charts)
+    panel = mean_curves(dimension, ACCURACY, look, ("label", "iteration", "dimension"))
+    return by_setting(rows, look, panel, by_iteration())
