@@ -108,15 +108,17 @@ def test_the_plan_says_which_seeds_were_understood(tmp_path: Path) -> None:
     assert json.loads(ask(tmp_path, "plan", "s.yaml", "--json"))["seeds"] == [*range(1, 21)]
 
 
+def listed(folder: Path, kind: str, name: str) -> dict[str, Any]:
+    entries = json.loads(ask(folder, "list", kind, "--json"))
+    (entry,) = (entry for entry in entries if entry["name"] == name)
+    return entry
+
+
 def test_the_list_has_what_an_option_can_be(tmp_path: Path) -> None:
-    (snip,) = (
-        entry
-        for entry in json.loads(ask(tmp_path, "list", "methods", "--json"))
-        if entry["name"] == "snip"
-    )
+    snip = listed(tmp_path, "methods", "snip")
     assert snip["values"]["data"] == "real, normal, sparse"
     assert snip["values"]["density"] == "0 < … <= 1"
     assert "data=real" in snip["options"]
     assert "data=real (real, normal, sparse)" in ask(tmp_path, "list", "methods")
-    (sgd, _) = json.loads(ask(tmp_path, "list", "optimizers", "--json"))
+    sgd = listed(tmp_path, "optimizers", "sgd")
     assert sgd["values"]["nesterov"] == "true, false"
