@@ -17,7 +17,7 @@ from orchestrator.commands.streams import complain
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.run.sweep import PlannedSweep
+    from orchestrator.run.planned_sweep import PlannedSweep
     from trainables.store import Store
 
 WARNED_SECONDS = 120

@@ -9,7 +9,7 @@ from orchestrator.commands.verify import verify_store
 from orchestrator.records.damage import noted_damage
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planning import make_plan
-from orchestrator.run.sweep import _to_check
+from orchestrator.run.preparing import to_check
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
@@ -23,10 +23,10 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
 
 
-def to_check(store: Store) -> list[str]:
+def checked(store: Store) -> list[str]:
     lineages = lineages_of(SweepSpec.model_validate(SWEEP | {"name": "s"} | SECTIONS))
     index = StoreIndex(store)
-    return _to_check(make_plan(lineages, index.files_of), index)
+    return to_check(make_plan(lineages, index.files_of), index)
 
 
 def spoil(store: Store, path: str) -> None:
@@ -35,13 +35,13 @@ def spoil(store: Store, path: str) -> None:
 
 def test_what_verify_has_found_is_set_aside_and_nothing_else_is_read(store: Store) -> None:
     record = store_sweep(store, "s", **SECTIONS)
-    assert to_check(store) == []
+    assert checked(store) == []
     spoilt = iteration_path(record.lineages[0].keys[2])
     spoil(store, spoilt)
-    assert to_check(store) == []
+    assert checked(store) == []
     verify_store(store)
-    assert to_check(store) == [spoilt]
-    (damage,) = set_damaged_aside(store, to_check(store))
+    assert checked(store) == [spoilt]
+    (damage,) = set_damaged_aside(store, checked(store))
     assert damage.path == spoilt
     assert not store.is_committed(spoilt)
     assert len(store.names("quarantine")) == 1
@@ -56,7 +56,7 @@ def test_a_note_of_what_is_sound_again_is_dropped(store: Store) -> None:
     spoil(store, path)
     verify_store(store)
     store.files.write(f"{path}/metrics", sound)
-    assert set_damaged_aside(store, to_check(store)) == []
+    assert set_damaged_aside(store, checked(store)) == []
     assert noted_damage(store) == set()
 
 
@@ -69,6 +69,6 @@ def test_what_the_training_builds_on_is_looked_at(store: Store) -> None:
     store.discard(iteration_path(first.keys[3]))
     store.discard(iteration_path(second.keys[2]))
     parents = {iteration_path(first.keys[2]), iteration_path(second.keys[1])}
-    looked_at = to_check(store)
+    looked_at = checked(store)
     assert parents == {path for path in looked_at if path.startswith("iterations/")}
     assert len(looked_at) == 2 + 2  # and what the two rewind to

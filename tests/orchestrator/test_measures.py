@@ -24,8 +24,8 @@ from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
 from orchestrator.run.estimates import estimate_seconds, training_group
 from orchestrator.run.planned_sweep import _left
 from orchestrator.run.planning import make_plan, wanted_snapshots
+from orchestrator.run.preparing import to_check
 from orchestrator.run.queue import EXCUSED, Queue
-from orchestrator.run.sweep import _to_check
 from orchestrator.storage.collecting import collect
 from orchestrator.storage.naming import named_by
 from orchestrator.sweepfile.spec import SweepSpec, cells
@@ -221,7 +221,7 @@ def test_tickets_that_are_compared_are_checked_before(tmp_path: Path) -> None:
     index = StoreIndex(store)
     planned = make_plan([one, other], index.files_of, leaving={other.id})
     assert {iteration_path(key) for line in (one, other) for key in line.keys[1:]} <= {
-        *_to_check(planned, index)
+        *to_check(planned, index)
     }
 
 

@@ -23,7 +23,7 @@ from orchestrator.commands.verify import verify_store
 from orchestrator.results.opening import open_results
 from orchestrator.run.healing import set_damaged_aside
 from orchestrator.run.planned_sweep import PlannedSweep, plan_sweep
-from orchestrator.run.sweep import _to_check, _write_records
+from orchestrator.run.preparing import to_check, write_records
 from orchestrator.storage.collecting import collect
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots, load_dataset
@@ -65,7 +65,7 @@ def begun(folder: Path, of: dict[str, Any]) -> PlannedSweep:
         )
         for found in planned.datasets
     }
-    _write_records(planned, store_of(folder), arrays)
+    write_records(planned, store_of(folder), arrays)
     return planned
 
 
@@ -243,7 +243,7 @@ def test_damaged_weights_are_put_there_again(folder: Path) -> None:
     (path,) = map(kept_path, files_of(planned.plan.lineages))
     store.files.write(f"{path}/{WEIGHTS}", b"damaged")
     assert [each.path for each in verify_store(store).damage] == [path]
-    (damage,) = set_damaged_aside(store, _to_check(planned.plan, StoreIndex(store)))
+    (damage,) = set_damaged_aside(store, to_check(planned.plan, StoreIndex(store)))
     assert damage.path == path
     begun(folder, of)
     assert read_tensors(store, path).keys() == state().keys()

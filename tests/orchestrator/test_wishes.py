@@ -24,8 +24,8 @@ from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
 from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import sweep_lineages
+from orchestrator.run.preparing import to_check
 from orchestrator.run.queue import Queue
-from orchestrator.run.sweep import _to_check
 from orchestrator.run.wishes import WishError, Wishes, failures_of, ranks
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import SweepFileError
@@ -173,7 +173,7 @@ def test_what_is_urgent_does_not_wait_for_what_it_shares_with_others(tmp_path: P
 def test_what_is_left_out_is_no_damage(tmp_path: Path) -> None:
     index = StoreIndex(Store(str(tmp_path)))
     plan = plan_sweep(spec_of(), index.store, ROOTS, Wishes(only={"seed": 0})).plan
-    assert _to_check(plan, index) == []
+    assert to_check(plan, index) == []
 
 
 def test_a_run_ends_after_its_time(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ class Lineage:
         return self.keys[self.first_own :]
 
     @property
+    def committed_keys(self) -> tuple[str, ...]:
+        """The keys of all that is committed of it: its iterations and its measurements."""
+        return (*self.keys, *(each.key for each in self.measurements))
+
+    @property
     def pruned_at(self) -> int:
         """Of an ablation, the index of the step that found its mask."""
         return pruning_index(self.steps[: self.first_own])
