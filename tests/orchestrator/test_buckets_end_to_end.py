@@ -48,13 +48,13 @@ def trained(object_server: ObjectServer, tmp_path_factory: pytest.TempPathFactor
     return location
 
 
-def train_at_once(count: int, file: str, location: str, folder: Path) -> None:
-    """So many runs of one sweep, which train each iteration once."""
+def train_at_once(count: int, file: str, location: str, folder: Path, stored: int = 0) -> None:
+    """So many runs of one sweep, which train each iteration once but for those `stored`."""
     runs = [start(folder, "run", file, "--storage", location, *ONE_AT_A_TIME) for _ in range(count)]
     told = [run.communicate(timeout=1200)[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * count, told
     trained = sum(text.count(" iteration ") for text in told)
-    assert trained == len(Store(location).committed("iterations"))
+    assert stored + trained == len(Store(location).committed("iterations"))
 
 
 def test_two_runs_at_once_train_each_iteration_once(trained: str, tmp_path: Path) -> None:
