@@ -31,7 +31,10 @@ def measurements(results: Results, store: Store) -> Iterator[Took]:
     """The measure of each measurement, and its seconds."""
     found = {each.key: each for line in results.record.lineages for each in line.measurements or ()}
     for key, each in found.items():
-        yield f"measure {each.measure}", store.read_json(f"{iteration_path(key)}/{ABOUT}")["seconds"]
+        yield (
+            f"measure {each.measure}",
+            store.read_json(f"{iteration_path(key)}/{ABOUT}")["seconds"],
+        )
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 `python benchmarks/scale_tables.py 1000 10000 150000` makes a storage of about so many iterations,
 one after the other, and prints a table. Its commits are written by the store's own code, with a
 small network's weights and measures that are made up; what is synced to the disk otherwise is not,
-as it may be lost. `--folder` is where they are made and deleted (about 50 kB an iteration).
+as it may be lost. `--folder` is where they are made and deleted (about 50 kB an iteration), and
+`--plot FILE.png` draws the table.
 """
 
 import argparse
@@ -18,8 +19,9 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import altair as alt
 import numpy as np
 import pyarrow as pa
 
@@ -48,6 +50,9 @@ from trainables.store.artifacts import (
     encode_tensors,
 )
 from trainables.store.storage_format import mark
+
+Measurements: TypeAlias = dict[str, dict[int, tuple[float, float]]]
+"""CPU seconds and megabytes of each command, by the number of iterations."""
 
 METHODS, ITERATIONS, EPOCHS_EACH = 10, 15, 10
 GRID = [(round(0.1 * p, 1), round(1 + 0.1 * q, 1)) for p in range(1, 11) for q in range(11)]
@@ -272,8 +277,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    found: dict[str, dict[int, tuple[float, float]]] = {}
+    found: Measurements = {}
     for iterations in given.iterations:
         lineages = max(METHODS, round(iterations / ITERATIONS / METHODS) * METHODS)
         folder = Path(tempfile.mkdtemp(prefix="prunesweep-scale-", dir=given.folder)) / "sweep"
@@ -287,9 +293,11 @@ def main() -> None:
             if not given.keep:
                 shutil.rmtree(folder.parent)
     print(markdown(given.iterations, found))
+    if given.plot:
+        drawn(found).save(given.plot, ppi=150)
 
 
-def markdown(sizes: Sequence[int], found: dict[str, dict[int, tuple[float, float]]]) -> str:
+def markdown(sizes: Sequence[int], found: Measurements) -> str:
     lines = [
         "| command | " + " | ".join(f"{size:,} iterations" for size in sizes) + " |",
         "|---|" + "---:|" * len(sizes),
@@ -298,6 +306,38 @@ def markdown(sizes: Sequence[int], found: dict[str, dict[int, tuple[float, float
         cells = [f"{each[s][0]:.1f} s, {each[s][1]:,.0f} MB" for s in sizes]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def drawn(found: Measurements) -> alt.HConcatChart:
+    """CPU seconds and megabytes of each command over the number of iterations."""
+    rows = [
+        {"command": _plain(name), "iterations": size, "seconds": took[0], "MB": took[1]}
+        for name, each in found.items()
+        for size, took in each.items()
+    ]
+    lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+
+    def axis(what: str, title: str, places: Sequence[float]) -> dict[str, Any]:
+        logarithmic = alt.Scale(type="log", nice=False)
+        return {"shorthand": what, "scale": logarithmic, "title": title,
+                "axis": alt.Axis(values=[*places])}  # fmt: skip
+
+    iterations = alt.X(**axis("iterations:Q", "iterations stored", [1e3, 1e4, 1e5]))
+    names = [_plain(name) for name in COMMANDS]
+    colour = alt.Color("command:N", sort=names, title=None, legend=alt.Legend(labelLimit=300))
+    panels = {
+        "CPU seconds": ("seconds:Q", [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]),
+        "peak memory, MB": ("MB:Q", [100, 200, 300, 500, 700, 1000]),
+    }
+    drawn = (
+        lines.encode(iterations, alt.Y(**axis(what, title, places)), colour)
+        for title, (what, places) in panels.items()
+    )
+    return alt.hconcat(*(panel.properties(width=300, height=260) for panel in drawn))
+
+
+def _plain(name: str) -> str:
+    return name.replace("`", "")
 
 
 if __name__ == "__main__":
