@@ -2,7 +2,8 @@
 
 The sweep is SAP's Figure 2 on Fashion-MNIST in short: its mlp, one-shot, lottery ticket and SAP
 with (p, q) = (0.5, 1) and (1, 2), four seeds, three iterations, three epochs, batch 250. It is run
-by `prunesweep run`, from the command to its tables, as it is and with fused lineages.
+by `prunesweep run`, from the command to its tables, as it is and with fused lineages; and of the
+core-seconds of its processes, what is neither training nor evaluation.
 
 *Bare loops*: its trainings, each once (trunks are shared), as a bare PyTorch loop over resident
 tensors with one thread, as many at a time as there are cores; no process start, no pruning, no
@@ -21,20 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from training import bare_epoch, fashion_mnist
 
+from orchestrator.results.opening import open_results
 from trainables.data import Dataset
 from trainables.models.perceptrons import mlp
 
+LOOK_SECONDS = 0.1
 SEEDS, ITERATIONS, EPOCHS = 4, 3, 3
 METHODS: list[Any] = [
     "one_shot",
@@ -56,16 +62,50 @@ SWEEP = {
 }
 
 
-def sweep_seconds(fuse: int | str) -> float:
-    """The wall-clock time of the command, everything included."""
+@dataclass(frozen=True)
+class Swept:
+    """Seconds of the command on the clock, everything included; from the first training on, of all
+    its processes' cores; and of those the ones in trainings with their evaluations."""
+
+    clock: float
+    cores: float
+    trained: float
+
+    @property
+    def beside(self) -> float:
+        return 1 - self.trained / self.cores
+
+
+def swept(fuse: int | str) -> Swept:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "grid.yaml"
+        file, store = Path(folder) / "grid.yaml", Path(folder) / "store"
         file.write_text(json.dumps(SWEEP | {"resources": {"fuse": fuse}}))
-        command = [Path(sys.executable).with_name("prunesweep"), "run", file,
-                   "--storage", Path(folder) / "store"]  # fmt: skip
+        command = [Path(sys.executable).with_name("prunesweep"), "run", file, "--storage", store]
         started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - started
+        with psutil.Popen(command, stdout=subprocess.DEVNULL) as driver:
+            used = core_seconds(driver)
+        clock = time.perf_counter() - started
+        if driver.returncode:
+            sys.exit(f"the run ended with {driver.returncode}")
+        rows = open_results(store, "grid").iterations.to_pylist()
+    first = min(row["finished_at"].timestamp() - row["train_seconds"] for row in rows)
+    trainings = {row["key"]: row["train_seconds"] for row in rows}
+    before = max(seconds for at, seconds in used.items() if at <= first)
+    return Swept(clock, max(used.values()) - before, sum(trainings.values()))
+
+
+def core_seconds(driver: psutil.Process) -> dict[float, float]:
+    """What a process and all below it have taken of the cores until it ends, by the time."""
+    taken: dict[tuple[int, float], float] = {}
+    used: dict[float, float] = {}
+    while driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE:
+        for process in (driver, *driver.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                taken[process.pid, process.create_time()] = times.user + times.system
+        used[time.time()] = sum(taken.values())
+        time.sleep(LOOK_SECONDS)
+    return used
 
 
 @cache
@@ -141,12 +181,14 @@ def main() -> None:
     for _ in range(options.rounds):
         print(f"load before: {os.getloadavg()[0]:.1f}")
         loops = loop_seconds(cores)
-        alone, fused = sweep_seconds("off"), sweep_seconds(options.fuse)
+        alone, fused = swept("off"), swept(options.fuse)
         habit = habit_seconds(cores)
         print(f"bare loops {loops:.1f} s")
-        for name, seconds in (("sweep", alone), (f"sweep, fuse: {options.fuse}", fused)):
+        for name, sweep in (("sweep", alone), (f"sweep, fuse: {options.fuse}", fused)):
+            seconds = sweep.clock
             ratios = f"{seconds / loops:.2f} of the loops, {habit / seconds:.1f} times the habit"
-            print(f"{name} {seconds:.1f} s, {ratios}")
+            beside = f"{sweep.beside:.1%} of its {sweep.cores:.1f} core-seconds beside training"
+            print(f"{name} {seconds:.1f} s, {ratios}; {beside}")
         print(f"the habit {habit:.1f} s", flush=True)
 
 

@@ -5,6 +5,7 @@ modules that a sweep file's entries are found in, and for what those import; the
 annotation (`from __future__ import annotations`), and derive no class from torch's.
 """
 
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,12 @@ else:
         def __init__(self, name: str) -> None:
             self._name = name
 
+        @cached_property
+        def _module(self) -> Any:
+            return import_module(self._name)
+
         def __getattr__(self, attribute: str) -> Any:
-            return getattr(import_module(self._name), attribute)
+            return getattr(self._module, attribute)
 
     torch, nn, F = _Module("torch"), _Module("torch.nn"), _Module("torch.nn.functional")
     Tensor = "Tensor"
