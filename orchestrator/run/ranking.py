@@ -192,8 +192,7 @@ def _has_ended(lineage: Lineage, iteration: int, ends: Mapping[str, End]) -> boo
 def _until(lineage: Lineage, iteration: int) -> Lineage:
     length = sum(step.iteration <= iteration for step in lineage.steps)
     # What is to be measured is known when all rungs are decided.
-    steps, keys = lineage.steps[:length], lineage.keys[:length]
-    return replace(lineage, steps=steps, keys=keys, measurements=())
+    return replace(lineage.upto(length), measurements=())
 
 
 def rung_line(rung: Rung) -> str:

@@ -5,7 +5,7 @@ Rules are in no key, so that what a lineage has up to its end is what it would h
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -58,12 +58,7 @@ def end_of(lineage: Lineage, row_of: RowOf) -> End | None:
 
 def until(lineage: Lineage, end: End | None) -> Lineage:
     """The lineage as long as it is when it ends there."""
-    if end is None:
-        return lineage
-    length = lineage.keys.index(end.key) + 1
-    measured = tuple(each for each in lineage.measurements if each.index < length)
-    return replace(lineage, steps=lineage.steps[:length], keys=lineage.keys[:length],
-                   measurements=measured)  # fmt: skip
+    return lineage if end is None else lineage.upto(lineage.keys.index(end.key) + 1)
 
 
 def rules_of(prune: Pruning) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainables.config import Config, canonical, canonical_json, raised
@@ -131,6 +131,12 @@ class Lineage:
         """The identities of its datasets as JSON, that of an ablation that goes elsewhere last."""
         elsewhere = () if self.elsewhere is None else (self.elsewhere,)
         return tuple(map(canonical_json, (self.dataset, *elsewhere)))
+
+    def upto(self, length: int) -> Lineage:
+        """Its first iterations, so many, with what is measured of them."""
+        measured = tuple(each for each in self.measurements if each.index < length)
+        steps, keys = self.steps[:length], self.keys[:length]
+        return replace(self, steps=steps, keys=keys, measurements=measured)
 
     def weights_read(self, index: int) -> set[int]:
         """The indexes of the steps whose final weights the step at `index` reads."""
