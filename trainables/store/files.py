@@ -54,6 +54,10 @@ class Files(Protocol):
         """The files in `folder` and in its folders, relative to it, from one listing."""
         ...
 
+    def files_by_folder(self, folder: str) -> dict[str, frozenset[str]]:
+        """The files within each of its folders, relative to that, by its name; from one listing."""
+        ...
+
     def sizes_within(self, folder: str) -> dict[str, int]:
         """The same files, each with its bytes."""
         ...

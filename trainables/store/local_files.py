@@ -60,6 +60,16 @@ class LocalFiles:
         base = self.absolute(folder).rstrip("/")
         return [path[len(base) + 1 :] for path in _files_within(base)]
 
+    def files_by_folder(self, folder: str) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+        alike: dict[frozenset[str], frozenset[str]] = {}
+        for entry in filter(os.DirEntry.is_dir, _entries(self.absolute(folder))):
+            start = len(entry.path) + 1
+            held = frozenset(path[start:] for path in _files_within(entry.path))
+            # Most have files of the same names, which are kept once.
+            found[entry.name] = alike.setdefault(held, held)
+        return found
+
     def sizes_within(self, folder: str) -> dict[str, int]:
         sizes: dict[str, int] = {}
         for path in self.files_within(folder):
@@ -250,12 +260,14 @@ def _version(data: bytes) -> Mapping[str, str]:
     return {"sha256": hashlib.sha256(data).hexdigest()}
 
 
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with suppress(FileNotFoundError):  # moved or deleted meanwhile, as it might be before
+        return list(os.scandir(folder))
+    return []
+
+
 def _files_within(folder: str) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:  # moved or deleted during the listing, as it might be before
-        return
-    for entry in entries:
+    for entry in _entries(folder):
         if entry.is_dir():
             yield from _files_within(entry.path)
         elif entry.is_file():

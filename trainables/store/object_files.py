@@ -6,7 +6,9 @@ publish one folder, one has done it. Requests that need not wait for each other 
 """
 
 import re
+import sys
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -75,6 +77,13 @@ class ObjectFiles:
 
     def files_within(self, folder: str) -> list[str]:
         return [*self.sizes_within(folder)]
+
+    def files_by_folder(self, folder: str) -> dict[str, frozenset[str]]:
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for path in self.files_within(folder):
+            name, _, file = path.partition("/")
+            found[name].add(sys.intern(file))
+        return {name: frozenset(files) for name, files in found.items()}
 
     def sizes_within(self, folder: str) -> dict[str, int]:
         found = self._listing(lambda: self.objects.list(folder or None).collect())

@@ -10,7 +10,6 @@ cannot mix their files.
 import errno
 import hashlib
 import json
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -108,17 +107,14 @@ class Store:
 
     def committed(self, folder: str) -> dict[str, frozenset[str]]:
         """The names of the commits in `folder`, each with its files, from one listing."""
-        files: dict[str, list[str]] = {}
-        for path in self._files_within(folder):
-            name, _, file = path.partition("/")
-            # Most commits have files of the same names.
-            files.setdefault(name, []).append(sys.intern(file))
-        known: dict[frozenset[str], frozenset[str]] = {}
+        with self._listing():
+            found = self.files.files_by_folder(folder)
+        alike: dict[frozenset[str], frozenset[str]] = {}
         commits: dict[str, frozenset[str]] = {}
-        for name, held in files.items():
+        for name, held in found.items():
             if MANIFEST in held:
-                found = self._files_of(f"{folder}/{name}", frozenset(held))
-                commits[name] = known.setdefault(found, found)
+                files = self._files_of(f"{folder}/{name}", held)
+                commits[name] = alike.setdefault(files, files)
         return commits
 
     def commit(self, path: str, files: Mapping[str, bytes]) -> bool:
