@@ -61,6 +61,7 @@ class Cost:
 class PlannedSweep:
     """A sweep with its plan, and what the plan is expected to take.
 
+    `record` is what the storage keeps of the sweep: its lineages at their longest.
     `bytes` is what the commits to come will hold, `spent` what runs have of a budget. `estimates`
     knows times. `notices` are what the user should know of it, and `leaving` is what would leave
     the stored sweep.
@@ -69,16 +70,12 @@ class PlannedSweep:
     spec: SweepSpec
     datasets: tuple[ResolvedDataset, ...]
     plan: Plan
+    record: SweepRecord
     bytes: int
     notices: tuple[str, ...] = ()
     estimates: Estimates = field(default_factory=Estimates)
     leaving: str | None = None
     spent: Spent = field(default_factory=Spent)
-
-    @cached_property
-    def record(self) -> SweepRecord:
-        """What the storage keeps of the sweep: its lineages at their longest."""
-        return record_sweep(self.spec, self.plan.lineages)
 
     @property
     def dataset_lines(self) -> list[str]:
@@ -228,12 +225,13 @@ def with_costs(
     if plan.tasks:
         # Of models that can be built: that they can, the size has shown.
         check_fit(spec, datasets)
-    record = until_ends(record_sweep(spec, plan.lineages), plan.ends)
-    gone = leaving(index.store, record, index.iterations)
+    record = record_sweep(spec, plan.lineages)
+    gone = leaving(index.store, until_ends(record, plan.ends), index.iterations)
     return PlannedSweep(
         spec=spec,
         datasets=datasets,
         plan=plan,
+        record=record,
         bytes=size,
         estimates=Estimates(probes=probes_here(index.store, spec.resources) if plan.tasks else ()),
         notices=(
