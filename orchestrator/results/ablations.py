@@ -11,6 +11,7 @@ from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.statistics import Comparison, compare, require_metric, summarize
 from trainables.config import canonical_json
+from trainables.pruning.config import LENGTH
 
 ABLATION_SCHEMA = pa.schema(
     [
@@ -107,13 +108,13 @@ def ablated_cells(
     numbers.
     """
     require_metric(iterations, metric)
-    pairs = [*_pairs(record)]
-    rows = _rows(iterations, metric) if pairs else ()
+    of = originals(record)
+    rows = _rows(iterations, metric) if of else ()
     measured = {(row["lineage"], row["iteration"]): row for row in rows}
     names = labels(record)
     cells: dict[tuple[str, str, int], list[Pair]] = {}
-    for line, original in pairs:
-        (t,) = line.iterations
+    for line in (line for line in record.lineages if line.id in of):
+        original, (t,) = of[line.id], line.iterations
         one, other = measured.get((original.id, t)), measured.get((line.id, t))
         if one is None or other is None or t not in line.on_data:
             continue
@@ -135,16 +136,18 @@ def _rows(iterations: pa.Table, metric: str) -> Iterator[Mapping[str, Any]]:
     yield from iterations.select([*columns]).to_pylist()
 
 
-def _pairs(record: SweepRecord) -> Iterator[tuple[LineageRecord, LineageRecord]]:
-    """Every ablation, with the lineage that it is of."""
+def originals(record: SweepRecord) -> dict[str, LineageRecord]:
+    """By the id of every ablation, the lineage that it is of, where the record has that: in several
+    sweeps as one, the longest, whatever its length in the sweep of the ablation."""
 
     def cell(line: LineageRecord) -> str:
-        return canonical_json({n: each for n, each in line.config.items() if n != "ablation"})
+        config = {n: each for n, each in line.config.items() if n != "ablation"}
+        prune = {n: each for n, each in config["prune"].items() if n not in LENGTH}
+        return canonical_json(config | {"prune": prune})
 
     ablated = [line for line in record.lineages if "ablation" in line.config]
     if not ablated:
-        return
-    originals = {cell(line): line for line in record.lineages if "ablation" not in line.config}
-    for line in ablated:
-        if (found := originals.get(cell(line))) is not None:
-            yield line, found
+        return {}
+    whole = {cell(line): line for line in record.lineages if "ablation" not in line.config}
+    of_each = {line.id: whole.get(cell(line)) for line in ablated}
+    return {id: line for id, line in of_each.items() if line is not None}

@@ -2,8 +2,8 @@
 
 Columns are what lineages have in common before they are pruned (dataset, model, training recipe)
 and the density they are pruned to; rows are how they are pruned. Methods that aim at no density
-are shown at their last iteration, with the weights that remain. Iterations trained on random data
-are no results, and in no table.
+are shown at their last iteration, with the weights that remain, and so is what is on the way to a
+density. Iterations trained on random data are no results, and in no table.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from orchestrator.records.labels import common_options, method_label, options
 from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.results.ablations import originals
 from orchestrator.results.statistics import LEVEL, ROUNDING, compare, summarize
 from orchestrator.results.sweep_tables import SweepTables, query_errors
 from orchestrator.results.tables import SCHEMAS, Weights, planned_iterations
@@ -110,10 +111,12 @@ class PaperTable:
 @dataclass(frozen=True)
 class _Value:
     """The metric of one lineage at one iteration; `key` is None when the tables have no such row,
-    and the metric is None when it has no finite value."""
+    and the metric is None when it has no finite value. `target` is the density that the method aims
+    at, with this iteration; None for those on the way."""
 
     line: LineageRecord
     iteration: int
+    target: float | None
     key: str | None
     density: float | None
     metric: float | None
@@ -172,36 +175,61 @@ def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value
         columns = f"lineage, iteration, key, {results.density}, {metric} AS metric"
         found = rows.project(columns).fetchall()
     chosen = {(lineage, t): (key, density, value) for lineage, t, key, density, value in found}
+    of = originals(results.record)
     return [
-        _Value(line, t, key, density, value if value is not None and isfinite(value) else None)
+        _Value(line, t, target, key, density, value if _is_finite(value) else None)
         for line in results.record.lineages
         for t in line.iterations
         if (line.id, t) in chosen and t in line.on_data
-        for key, density, value in [chosen[line.id, t]]
+        for target, (key, density, value) in [(_target(line, t, of), chosen[line.id, t])]
     ]
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and isfinite(value)
+
+
+def _target(line: LineageRecord, t: int, of: Mapping[str, LineageRecord]) -> float | None:
+    """The density that the method of `line` aims at with iteration t; None for those on the way, of
+    which an ablation may be too. `of` are the `originals`."""
+    whole = of.get(line.id, line)
+    return line.config["method"].get("density") if t == whole.iterations[-1] else None
 
 
 def _reached(value: _Value) -> _Value:
     """What was measured above the density that a lineage aims at is no value of that."""
-    return replace(value, metric=None) if _missed(value.line) else value
+    return replace(value, metric=None) if _missed(value) else value
 
 
-def _missed(line: LineageRecord) -> bool:
-    return line.stopped is not None and line.config["method"].get("density") is not None
+def _missed(value: _Value) -> bool:
+    return value.line.stopped is not None and value.target is not None
 
 
 def _last_iteration(values: Iterable[_Value]) -> str:
-    """The heading of a column for methods that aim at no density."""
-    found = {v.iteration for v in values if v.line.config["method"].get("density") is None}
+    """The heading of a column for what aims at no density."""
+    found = {value.iteration for value in values if value.target is None}
     return f"iteration {found.pop()}" if len(found) == 1 else "last iteration"
 
 
+def rows_of(record: SweepRecord) -> dict[str, str]:
+    """By the id of each lineage, the row that its last iteration is in."""
+    of = originals(record)
+    return {
+        line.id: _row(line, record, _target(line, line.iterations[-1], of))
+        for line in record.lineages
+    }
+
+
+def _row(line: LineageRecord, record: SweepRecord, target: float | None) -> str:
+    swept = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)}
+    # A density that is no column's tells rows apart.
+    return method_label(line, record, swept if target is None else swept | {"method.density"})
+
+
 def _paper_place(value: _Value, record: SweepRecord, last: str) -> _Place:
-    density = value.line.config["method"].get("density")
-    elsewhere = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)} | {"method.density"}
-    at = last if density is None else f"{_percent(density)} %"
-    column = PaperColumn((*_trunk_names(value.line, record), at), density)
-    return _Place(method_label(value.line, record, elsewhere), column)
+    at = last if value.target is None else f"{_percent(value.target)} %"
+    column = PaperColumn((*_trunk_names(value.line, record), at), value.target)
+    return _Place(_row(value.line, record, value.target), column)
 
 
 def _percent(density: float) -> str:
@@ -262,7 +290,7 @@ def _note(values: Sequence[_Value], results: SweepTables) -> str | None:
 
 def _reason(value: _Value, results: SweepTables) -> str:
     if value.key is not None:
-        return "stopped" if _missed(value.line) else "no value"
+        return "stopped" if _missed(value) else "no value"
     if value.line.id in results.failed:
         return "failed"
     keys = dict(zip(value.line.iterations, value.line.keys, strict=True))
@@ -278,7 +306,10 @@ def _with_published(
     first: dict[PublishedCell | None, PublishedValue] = {}
     for value in results.published:
         first.setdefault(cell_of(value), value)
-    about = {place: published_cell(values[0].line) for place, values in groups.items()}
+    about = {
+        place: published_cell(values[0].line) if place.column.density is not None else None
+        for place, values in groups.items()
+    }
     return {
         place: replace(cell, published=first.get(about[place])) for place, cell in cells.items()
     }

@@ -15,18 +15,17 @@ from ruamel.yaml import YAML
 
 from orchestrator.errors import ExportError
 from orchestrator.records.failures import Failure
-from orchestrator.records.labels import method_label
 from orchestrator.records.provenance import Provenance, read_provenance
 from orchestrator.records.runs import last_heard
 from orchestrator.records.status import LineageStatus, State, SweepStatus, lineage_statuses
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import SweepRecord
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.figures.connectivity import barrier_rows
 from orchestrator.results.figures.rows import MOST, Row, cell_columns, is_outcome
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import DIGITS, EVERY, Packed, pack
-from orchestrator.results.paper_tables import COLUMN_SECTIONS, PaperCell, paper_table
+from orchestrator.results.paper_tables import PaperCell, paper_table, rows_of
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.version import VERSION
 from trainables.store import Store, iteration_path
@@ -189,12 +188,6 @@ def _paper_cell(cell: PaperCell) -> dict[str, Any]:
     }
 
 
-def _paper_row(line: LineageRecord, record: SweepRecord) -> str:
-    """The row of the paper's table that a lineage is in."""
-    columns = {name for name in record.swept if name.startswith(COLUMN_SECTIONS)}
-    return method_label(line, record, {"method.density", *columns})
-
-
 def _ablations(results: Results) -> list[dict[str, Any]]:
     """The rows of `--layout ablations`, seed by seed, so that some of them can be left out."""
     return [
@@ -216,12 +209,12 @@ def _barriers(results: Results) -> Packed:
 
 
 def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
-    cells = cell_columns(results)
+    cells, in_paper = cell_columns(results), rows_of(results.record)
     rows = [
         {name: cells[line.id][name] for name in CELL_COLUMNS}
         | asdict(line)
         | {name: record.config[name]["name"] for name in ("dataset", "model")}
-        | {"row": _paper_row(record, results.record), "ablation": "ablation" in record.config}
+        | {"row": in_paper[line.id], "ablation": "ablation" in record.config}
         for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
     return pack(_columns(rows), len(rows), EVERY)

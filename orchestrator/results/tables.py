@@ -186,13 +186,15 @@ def read_rows(
     where: pc.Expression | None = None,
 ) -> pa.Table:
     """The rows of a table of `sweep`; of one that is joined, those of its parts' lineages, with a
-    column for each parameter that is swept in the whole.
+    column for each parameter that is swept in the whole, and all that any part has measured of one.
 
     With `columns`, these alone, of which `lineage` has to be one; and of all rows those for which
     `where` holds, an expression of these columns. The others are not in memory all at once.
     """
     if not sweep.joined:
         return _checked(store, table, sweep.name, columns, where)
+    if table in MEASURED:
+        return _measured_in_any(store, sweep, table, columns, where)
     names = columns or SCHEMAS[table].names
     whole = pa.concat_tables(
         _checked(store, table, part.name, names, _of(part) if where is None else _of(part) & where)
@@ -203,6 +205,24 @@ def read_rows(
     lines = {line.id: line for line in sweep.lineages}
     found = [lines[id] for id in whole["lineage"].to_pylist()]
     return with_swept(whole, swept_types(sweep), found)
+
+
+def _measured_in_any(
+    store: Store,
+    sweep: SweepRecord,
+    table: str,
+    columns: Sequence[str] | None,
+    where: pc.Expression | None,
+) -> pa.Table:
+    """What is measured of the lineages in any part, each row once: sweeps that share a lineage may
+    measure other things of it, or the same."""
+    wanted = _of(sweep) if where is None else _of(sweep) & where
+    names = SCHEMAS[table].names
+    whole = pa.concat_tables(
+        _checked(store, table, part.name, names, wanted) for part in sweep.joined
+    )
+    once = whole.group_by(names, use_threads=False).aggregate([])
+    return once if columns is None else once.select([*columns])
 
 
 def _checked(
@@ -239,11 +259,11 @@ def read_parquet(
         )
 
 
-def _of(part: SweepRecord) -> pc.Expression:
-    """Whether a row is of a lineage of `part`."""
+def _of(sweep: SweepRecord) -> pc.Expression:
+    """Whether a row is of a lineage of `sweep`."""
     import pyarrow.compute as pc
 
-    return pc.field("lineage").isin(pa.array([line.id for line in part.lineages], pa.string()))
+    return pc.field("lineage").isin(pa.array([line.id for line in sweep.lineages], pa.string()))
 
 
 def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:

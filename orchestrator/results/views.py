@@ -31,7 +31,7 @@ def open_tables(store: Store, sweep: SweepRecord) -> duckdb.DuckDBPyConnection:
     for table in (*FILES, *MEASURED):
         if not sweep.joined:
             _table(connection, store, table, sweep.name).create_view(table)
-        elif table == "iterations":
+        elif table == "iterations" or table in MEASURED:
             connection.register(table, read_rows(store, sweep, table))
         else:
             _join(connection, store, table, sweep.joined)

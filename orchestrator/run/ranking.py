@@ -20,6 +20,9 @@ from trainables.lineage.ending import End, RowOf, rules_of
 from trainables.lineage.keys import Lineage
 from trainables.store import Store
 
+SAME_DENSITY = 1.005
+"""A density of 20.01 % counts as 20 %: of whole weights, some more are left than a share says."""
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -119,11 +122,12 @@ def at_density(measured: Sequence[tuple[float, float | None]], density: float) -
     first iteration that has come to it, or between that and the one before on the line through
     both, over the logarithm of the density, as figures draw it. None where none has come to it with
     any weights left."""
-    there = next((i for i, (at, _) in enumerate(measured) if at <= density), None)
+    reached = density * SAME_DENSITY
+    there = next((i for i, (at, _) in enumerate(measured) if at <= reached), None)
     if there is None or measured[there][0] == 0:
         return None
     below, value = measured[there]
-    if there == 0 or below == density or value is None:
+    if there == 0 or below >= density or value is None:
         return value
     above, before = measured[there - 1]
     if before is None:

@@ -23,6 +23,7 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.opening import Results, open_results
+from orchestrator.results.paper_tables import rows_of
 from orchestrator.results.query import answer
 from orchestrator.results.report import report_payload
 from orchestrator.results.sweep_tables import QueryError
@@ -448,6 +449,51 @@ def test_any_metric_is_compared(results: Results) -> None:
     assert results.ablations("density").to_pylist()[0]["difference"] == 0
     with pytest.raises(ValueError, match="no metric 'nothing'"):
         results.ablations("nothing")
+
+
+@pytest.mark.parametrize(
+    "prune", [{"iterations": 3}, {"iterations": 2, "stop": {"when": "density_below", "value": 0.1}}]
+)
+@pytest.mark.parametrize("order", [("s", "other"), ("other", "s")])
+def test_in_several_sweeps_as_one_ablations_stand_beside_the_longest_of_what_they_are_of(
+    prune: dict[str, Any], order: tuple[str, str], tmp_path: Path
+) -> None:
+    """Whose length, and stop rules, are those of another sweep."""
+    sections = SECTIONS | {"methods": ["sap"], "ablations": ["shuffle_layers"]}
+    alone = measured(tmp_path, sweep_file(tmp_path, **sections), some)
+    plain = sections | {"name": "other", "prune": prune, "ablations": []}
+    measured(tmp_path, sweep_file(tmp_path, **plain), some)
+    together = open_results(alone.store, *order)
+    assert together.ablations().num_rows == 1
+    assert together.ablations().equals(alone.ablations())
+
+
+def test_an_ablation_on_the_way_to_a_density_is_in_no_column_of_it(tmp_path: Path) -> None:
+    methods = [{"name": "imp", "density": [0.25, 0.125], "ratio": 0.5}]
+    ablations = ["shuffle_layers", {"name": "shuffle_layers", "at": 1}]
+    sections = {"methods": methods, "ablations": ablations, "seeds": [0, 1]}
+
+    def at(line: LineageRecord, t: int) -> dict[str, Any]:
+        return {"density": 0.5**t, "test_accuracy": 0.9 - t / 10 - line.config["seed"] / 100}
+
+    found = measured(tmp_path, sweep_file(tmp_path, **sections), at)
+    table = found.paper_table()
+    assert [column.names for column in table.columns] == [
+        ("25 %",), ("12.5 %",), ("iteration 1",)
+    ]  # fmt: skip
+    shown = {
+        row: [cell and (cell.density, round(cell.mean or 0, 3), cell.n) for cell in cells]
+        for row, cells in zip(table.rows, table.cells, strict=True)
+    }
+    there = [(0.25, 0.695, 2), (0.125, 0.595, 2), None]
+    on_the_way = [None, None, (0.5, 0.795, 2)]
+    labels = [name for name in shown if "shuffle_layers" in name]
+    assert len(labels) == 3
+    assert shown.pop("imp") == there
+    for name, cells in shown.items():
+        assert cells == (there if "density" not in name else on_the_way), name
+    # The page finds the rows of the lineages that are selected by their names.
+    assert {*rows_of(found.record).values()} == {*table.rows}
 
 
 def test_what_was_trained_on_noise_has_no_row(tmp_path: Path) -> None:

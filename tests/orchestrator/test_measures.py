@@ -19,6 +19,8 @@ from orchestrator.records.joined import join
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.status import sweep_status
 from orchestrator.records.sweep import LINEAGES, read_sweep, write_sweep
+from orchestrator.results.figures import FIGURES
+from orchestrator.results.figures.connectivity import barrier_rows
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.tables import MEASURED, SCHEMAS, table_path
 from orchestrator.run.estimates import estimate_seconds, training_group
@@ -404,6 +406,64 @@ def test_the_rows_of_a_pair_are_the_second_ones_and_say_whose_the_first_is(tmp_p
     assert found == [row | whose | {"iteration": t} for t in (1, 2)]
     keys = {each.key for each in other.measurements}
     assert keys < named_by(results.store, results.record).iterations
+
+
+def test_what_is_measured_in_two_ways_is_not_averaged(tmp_path: Path) -> None:
+    """Neither in figures nor in the report."""
+    both = {"name": "lmc", "iterations": [1], "batchnorm": ["recompute", "average"]}
+    sections = SWEEP | {"measures": [both, {"name": "lmc", "iterations": [2]}]}
+    results = measured(tmp_path, sweep_file(tmp_path, **sections), lambda line, t: {})
+    errors = {"recompute": 0.2, "average": 0.6}
+    for each in measurements(results):
+        asked: Any = each.measure
+        row = ROW | {"batchnorm": asked.batchnorm, "test_error": errors[asked.batchnorm]}
+        table = pa.Table.from_pylist([row], MEASURED["connectivity"])
+        files = {measured_file("connectivity"): encode_table(table)}
+        results.store.commit(iteration_path(each.key), files)
+    again = open_results(results.store, "s")
+    found = {(row["between"], row["iteration"], row["test_error"]) for row in barrier_rows(again)}
+    assert found == {
+        ("k = 0, batchnorm: recompute", 1, 0.2), ("k = 0, batchnorm: average", 1, 0.6),
+        ("k = 0, batchnorm: recompute", 2, 0.2),
+    }  # fmt: skip
+    chart = FIGURES["instability"].draw(again)
+    assert chart is not None
+    (drawn,) = chart.to_dict()["datasets"].values()
+    assert {(row["setting"].rpartition(", ")[2], row["test_error"]) for row in drawn} == {
+        ("batchnorm: recompute", 0.2), ("batchnorm: average", 0.6),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [("s", "other"), ("other", "s")])
+def test_what_either_of_two_sweeps_measures_of_a_lineage_is_there_once(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    for name, measures in (
+        ("s", [{"name": "lmc", "iterations": [1], "rewind": [0, 5]}]),
+        ("other", [{"name": "lmc", "iterations": [1], "rewind": [0, 9]}, "intrinsic_dimension"]),
+    ):
+        sections = SWEEP | {"name": name, "measures": measures}
+        results = measured(tmp_path, sweep_file(tmp_path, **sections), lambda line, t: {})
+        for each in measurements(results):
+            asked: Any = each.measure
+            row = ROW | {"rewind": asked.rewind} if asked.name == "lmc" else {"what": "point"}
+            table = pa.Table.from_pylist([row], MEASURED[asked.table])
+            files = {measured_file(asked.table): encode_table(table)}
+            if not store.is_committed(iteration_path(each.key)):
+                store.commit(iteration_path(each.key), files)
+    together = open_results(store, *order)
+    ids = {line.id for line in together.record.lineages}
+    assert len(ids) == 2
+    found = together.connectivity.select(["lineage", "iteration", "rewind"]).to_pylist()
+    assert sorted((row["lineage"], row["rewind"]) for row in found) == sorted(
+        (id, k) for id in ids for k in (0, 5, 9)
+    )
+    assert together.table("connectivity", ["lineage"]).num_rows == len(found)
+    counted = together.sql("SELECT count(*) AS n FROM connectivity").to_pylist()
+    assert counted == [{"n": len(found)}]
+    # That of each iteration, which one of the sweeps alone has.
+    assert together.table("intrinsic_dimension").num_rows == 2 * 3
 
 
 def test_a_damaged_table_is_mended_and_a_damaged_measurement_is_told_and_left_out(

@@ -359,6 +359,18 @@ def test_a_condition_chooses_iterations(make: Make) -> None:
     assert nothing.notes == ("No iteration is chosen.",)
 
 
+def test_a_condition_that_ends_before_a_density_has_no_value_of_it(make: Make) -> None:
+    def measures(line: LineageRecord, t: int) -> dict[str, Any]:
+        return {"density": 0.5**t, "test_accuracy": 0.9 - t / 10}
+
+    methods = [{"name": "imp", "density": 0.125, "ratio": 0.5}]
+    results = make(measures, never, methods=methods)
+    assert [column.names for column in paper_table(results).columns] == [("12.5 %",)]
+    early = paper_text(paper_table(results, where="iteration < 3"))
+    assert early.headings[0][1:] == ("iteration 2", "iteration 2")
+    assert early.rows == (("imp", "25.0", "70.00"),)
+
+
 def test_a_condition_reaches_what_was_not_run(make: Make) -> None:
     def measures(line: LineageRecord, t: int) -> dict[str, Any] | None:
         return iterative(line, t) if t < 2 else None

@@ -39,12 +39,13 @@ from trainables.lineage.stored import missing_iterations
 from trainables.measures.masks import Masks, apply_masks, kept_counts
 from trainables.models import build_model
 from trainables.plugins.entry import PluginError, built_in
-from trainables.pruning.ablation import ABLATION, AblationConfig, Branch, OfMasks
+from trainables.pruning.ablation import ABLATION, Ablation, AblationConfig, Branch, OfMasks
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.optimizers import SGD
 from trainables.training.randomness import stream, stream_seed
+from trainables.training.recipe import Recipe
 from trainables.training.run import Training
 from trainables.training.schedules import Constant
 
@@ -465,6 +466,53 @@ def test_buffers_of_an_ablation_are_those_of_what_it_is_of(
     there = held(found, tmp_path)
     counted = next(n for n in there.weights[0] if n.endswith("num_batches_tracked"))
     assert int(there.weights[-1][counted]) == int(there.weights[1][counted]) == 2 * STEPS_PER_EPOCH
+
+
+def test_buffers_of_an_ablation_of_what_is_trained_again_are_those_that_this_is_rewound_to(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    """And not those of a training on noise, which has found the mask."""
+    how = method("imp", density=0.7, ratio=0.3, data="random")
+    one = lineage(how, model=CNN, epochs=1)
+    one = make_lineage(
+        replace(one.cell, prune=one.cell.prune.model_copy(update={"rewind_batchnorm": False})),
+        one.dataset,
+    )
+    run(one, data, tmp_path)
+    found = of(one, "shuffle_layers")
+    assert [step.kind for step in found.steps][-2:] == ["retrain", "ablate"]
+    assert found.weights_read(found.first_own) == set()
+    run(found, data, tmp_path)
+    there = held(found, tmp_path)
+    counted = next(n for n in there.weights[0] if n.endswith("num_batches_tracked"))
+    assert int(there.weights[-1][counted]) == int(there.weights[-2][counted]) == STEPS_PER_EPOCH
+
+
+class Hotter(Ablation):
+    """As the iteration did, but at another learning rate."""
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        optimizer = recipe.optimizer.model_copy(update={"lr": 0.3})
+        return recipe.model_copy(update={"optimizer": optimizer})
+
+
+@pytest.mark.parametrize("rewound_", ["weights", "learning_rate"])
+def test_an_ablation_of_the_recipe_starts_from_the_weights_that_the_iteration_started_from(
+    rewound_: str, data: DeviceData, tmp_path: Path
+) -> None:
+    how = method("lottery_ticket", ratio=0.3, rewind={"step": 2, "rewound": rewound_})
+    one = lineage(how, iterations=1)
+    found = make_lineage(replace(one.cell, ablation=Hotter(name="hotter")), one.dataset)
+    # The weights after two steps were not kept: they are trained again.
+    run(one, data, tmp_path)
+    for name in Store(str(tmp_path)).names("snapshots"):
+        Store(str(tmp_path)).remove(f"snapshots/{name}")
+    run(found, data, tmp_path)
+    there = held(found, tmp_path)
+    start = rewound(one, data, 0) if rewound_ == "weights" else there.weights[0]
+    recipe = Hotter(name="hotter").recipe(one.cell.train)
+    again = expected(one, data, there.masks[1], start, recipe=recipe, randomness=Randomness(0, 1))
+    assert same(there.weights[-1], again)
 
 
 def test_the_mask_of_one_dataset_on_another(data: DeviceData, tmp_path: Path) -> None:

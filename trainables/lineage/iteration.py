@@ -66,11 +66,13 @@ class Iteration:
 
     @property
     def trunk(self) -> str:
-        """key_0 of the dense training, on the inputs of the step, that it is rewound to."""
-        if self.ablation is None or self.cell == self.lineage.cell:
+        """key_0 of the dense training, on the inputs of the step, that it is rewound to: by the
+        lineage's recipe, whatever an ablation trains by."""
+        cell = replace(self.cell, train=self.lineage.cell.train)
+        if self.ablation is None or cell == self.lineage.cell:
             return self.lineage.trunk_on(self.step.inputs)
         dataset = self.lineage.elsewhere or self.lineage.dataset
-        trunk = trunk_key(trunk_config(self.cell, dataset))
+        trunk = trunk_key(trunk_config(cell, dataset))
         return trunk if self.step.inputs == "real" else random_trunk_key(trunk)
 
     @property

@@ -94,7 +94,8 @@ class IterationRun(Iteration):
         made.prune_seconds = time.perf_counter() - started
         training = self._training(model, made.masks, self.step.iteration, self.start_step)
         method, schedule = self.cell.method, None
-        if method.rewinds == "nothing" and (self.ablation is None or self.lineage.goes_on):
+        as_it_did = self.ablation is None or self.ablation.start == "rewound"
+        if method.rewinds == "nothing" and as_it_did:
             training = replace(training, recipe=training.recipe.at_last_rate())
         if self.ablation is None:
             network = self._network(self, model, made.masks)
@@ -238,7 +239,8 @@ class IterationRun(Iteration):
             return read_tensors(self.bench.store, path)
         model = self._initial_model()
         if step > 0:
-            self._training(model, None, iteration=0).until(step)
+            training = self._training(model, None, iteration=0)
+            replace(training, recipe=self.lineage.cell.train).until(step)
         if trunk == self.lineage.trunk_on(self.step.inputs):
             # That of another trunk is no part of this lineage's sweep.
             self._commit_snapshot(trunk, step, model.state_dict())

@@ -120,9 +120,12 @@ class Lineage:
 
     @property
     def goes_on(self) -> bool:
-        """Whether its ablation trains the weights that its method has scored, or their buffers."""
+        """Whether its ablation trains the weights that its method has scored, or their buffers: as
+        what it is of does, unless that trains a mask again."""
         ablation, rewinds = self.cell.ablation, self.cell.method.rewinds
         if ablation is None or ablation.start != "rewound":
+            return False
+        if self.steps[self.first_own - 1].kind != "prune":
             return False
         return rewinds != "weights" or not self.cell.prune.rewind_batchnorm
 

@@ -22,8 +22,12 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def recompute(model: nn.Module, examples: Examples, recipe: Recipe) -> None:
-    """Give the layers of `model` the mean of the statistics of batches of `examples`, as they are
-    and in their order, in the recipe's batch size; all other layers are in eval mode."""
+    """Give the layers of `model` the mean of the statistics of batches of `examples`, as they are,
+    in the recipe's batch size; all other layers are in eval mode.
+
+    The batches are drawn once, the same for all networks: datasets may lie class by class, and the
+    statistics of a single class are not those of a batch in training.
+    """
     layers = batchnorms(model)
     momenta = [layer.momentum for layer in layers]
     model.eval()
@@ -32,9 +36,11 @@ def recompute(model: nn.Module, examples: Examples, recipe: Recipe) -> None:
         layer.momentum = None  # torch's word for the mean of all batches
         layer.train()
     size = recipe.batch_size
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
+    order = order.to(examples.labels.device)
     with torch.no_grad(), arithmetic(recipe.precision):
         for step in range(steps_per_epoch(len(examples), size)):
-            images = examples.images[step * size : (step + 1) * size]
+            images = examples.images[order[step * size : (step + 1) * size]]
             logits_in(recipe.precision, model, examples.normalized(images))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import altair as alt
@@ -27,6 +28,8 @@ from orchestrator.results.figures.rows import (
     iterative,
     mean_rows,
     measured_rows,
+    several,
+    with_way,
 )
 from orchestrator.results.figures.style import ORDERED, Look, heading
 from orchestrator.results.opening import Results
@@ -38,6 +41,8 @@ STEP = 24
 ALPHA = Measure("alpha", "α")
 ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
+HOW = ("batchnorm", "train_examples")
+"""In what lines between the same networks may be measured in several ways."""
 WHOLE_BARRIER = (pc.field("what") == "barrier") & pc.field("layer").is_null()
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
 CONSECUTIVE = "consecutive iterations"
@@ -78,7 +83,7 @@ def method_barriers(results: Results) -> alt.TopLevelMixin | None:
     """The error barrier between the tickets of two methods against their remaining weights, a curve
     for each two methods."""
     found = results.connectivity.filter((pc.field("measure") == "lmc_methods") & WHOLE_BARRIER)
-    rows = measured_rows(results, found, ["with_lineage"], "test_error")
+    rows = measured_rows(results, found, ["with_lineage"], "test_error", how=HOW)
     if not rows:
         return None
     curves = {id: cell["curve"] for id, cell in cell_columns(results).items()}
@@ -159,18 +164,20 @@ def _maps(order: list[str]) -> alt.FacetChart:
 def barrier_rows(results: Results) -> list[Row]:
     """One row for each barrier of whole networks in each lineage, at every iteration that was
     measured; of several pairs of copies, the mean. `between` says what lies between: copies trained
-    from step k, or an iteration and the one before it."""
+    from step k, or an iteration and the one before it; and how, where in several ways."""
     cells = cell_columns(results)
     within = (pc.field("measure") == "lmc") | (pc.field("measure") == "lmc_consecutive")
     found = results.connectivity.filter(WHOLE_BARRIER & within)
-    rows = mean_rows(found, ["rewind", "measure"], "test_error")
-    rows = [cells[row["lineage"]] | row | {"between": _between(row)} for row in rows]
+    ways = several(found, HOW)
+    rows = mean_rows(found, ["rewind", "measure", *ways], "test_error")
+    rows = [cells[row["lineage"]] | row | {"between": _between(row, ways)} for row in rows]
     # In order of the steps, and what has none last.
     return sorted(rows, key=lambda row: (row["rewind"] is None, row["rewind"] or 0))
 
 
-def _between(row: Row) -> str:
-    return CONSECUTIVE if row["rewind"] is None else f"k = {row['rewind']}"
+def _between(row: Row, ways: Sequence[str]) -> str:
+    between = CONSECUTIVE if row["rewind"] is None else f"k = {row['rewind']}"
+    return with_way(between, row, ways)
 
 
 def _rows(
@@ -182,4 +189,4 @@ def _rows(
     wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
     wanted &= layer.is_valid() if layers else layer.is_null()
     found = results.connectivity.filter(wanted)
-    return measured_rows(results, found, ["rewind", column], "test_error", ITERATIONS)
+    return measured_rows(results, found, ["rewind", column], "test_error", ITERATIONS, HOW)

@@ -23,7 +23,7 @@ def representations(results: Results) -> alt.TopLevelMixin | None:
     """The mean correlation of matched units by iteration, a curve for each layer; of a deep
     network, `LAYERS` of them."""
     found = results.table("representations")
-    rows = measured_rows(results, found, ["layer"], CORRELATION.field)
+    rows = measured_rows(results, found, ["layer"], CORRELATION.field, how=["examples"])
     shown = spread(distinct(rows, "layer"), LAYERS)
     rows = [row for row in rows if row["layer"] in shown]
     if not rows:

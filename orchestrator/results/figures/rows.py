@@ -131,23 +131,42 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
 
 
 def measured_rows(
-    results: Results, table: pa.Table, by: Sequence[str], value: str, iterations: int = 100
+    results: Results,
+    table: pa.Table,
+    by: Sequence[str],
+    value: str,
+    iterations: int = 100,
+    how: Sequence[str] = (),
 ) -> list[Row]:
     """One row for each value of the columns `by` in the table of a measure, which has the mean of
     `value` over all that it has there: of at most as many `iterations`, evenly spread, of each
-    lineage."""
-    found = mean_rows(table, by, value)
+    lineage. What was measured in several ways, as the columns `how` say, is in a setting each."""
+    ways = several(table, how)
+    found = mean_rows(table, [*by, *ways], value)
     lineages = {row["lineage"] for row in found}
     if not lineages:
         return []
     some = some_seeds(results, lineages, len(found) / len(lineages))
     shown = spread(sorted({row["iteration"] for row in found}), iterations)
     cells = cell_columns(results)
-    return [
+    rows = [
         cells[row["lineage"]] | row
         for row in found
         if row["lineage"] in some and row["iteration"] in shown
     ]
+    return [row | {"setting": with_way(row["setting"], row, ways)} for row in rows]
+
+
+def several(table: pa.Table, columns: Sequence[str]) -> list[str]:
+    """Those of `columns` that have several values in one lineage."""
+    counted = table.group_by("lineage").aggregate([(name, "count_distinct") for name in columns])
+    most = {name: counted[f"{name}_count_distinct"].to_pylist() for name in columns}
+    return [name for name, counts in most.items() if max(counts, default=0) > 1]
+
+
+def with_way(what: str, row: Row, ways: Sequence[str]) -> str:
+    """`what`, and in which of several `ways` it was measured."""
+    return ", ".join([what, *(f"{name}: {row[name]}" for name in ways)])
 
 
 def mean_rows(table: pa.Table, by: Sequence[str], value: str) -> list[Row]:
