@@ -257,6 +257,16 @@ def test_a_dimension_in_which_training_diverges_is_a_point_that_is_not_reached(
     assert not Store(str(tmp_path)).names("checkpoints")
 
 
+@pytest.mark.parametrize("examples", [360, 10_000])
+def test_exactly_the_share_is_enough(examples: int) -> None:
+    for tenths in (8, 9, 10):
+        some = measure(share=tenths / 10)
+        for of in range(10, examples + 1, 10):
+            goal = of * tenths // 10
+            assert some.is_enough(goal / examples, of / examples)
+            assert not some.is_enough((goal - 1) / examples, of / examples)
+
+
 def test_the_dense_network_is_a_baseline_where_there_is_one(
     data: DeviceData, tmp_path: Path
 ) -> None:

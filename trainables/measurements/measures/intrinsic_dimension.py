@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from math import isclose
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -90,8 +91,7 @@ class IntrinsicDimension(Measure):
             "baseline_accuracy": accuracy,
             "share": self.share,
         }
-        goal = self.share * accuracy
-        enough = (d for d, found in points.items() if found and found.accuracy >= goal)
+        enough = (d for d, at in points.items() if at and self.is_enough(at.accuracy, accuracy))
         return [
             *(
                 of_all
@@ -101,6 +101,12 @@ class IntrinsicDimension(Measure):
             ),
             of_all | {"what": "intrinsic", "dimension": next(enough, None)},
         ]
+
+    def is_enough(self, accuracy: float, baseline: float) -> bool:
+        """Whether an accuracy is `share` of the baseline's, or more. Both are counts of one test
+        set over its size, so that exactly the share is common, and rounded either way."""
+        goal = self.share * baseline
+        return accuracy >= goal or isclose(accuracy, goal)
 
     def _reached(
         self, tickets: Tickets, dimension: int, free: int
