@@ -64,7 +64,7 @@ class Results(SweepTables):
     def ablations(self, metric: str = "test_accuracy") -> pa.Table:
         """`metric` of every ablation beside that of the iteration that it is of, their difference
         and the test made of it. Raises ValueError when `metric` is no column of numbers."""
-        return ablation_table(self.record, self.iterations, metric)
+        return ablation_table(self.record, self.iterations, metric, density=self.density)
 
     def ablated_cells(self) -> list[Ablated]:
         """The test accuracies that `ablations` is made of, seed by seed."""

@@ -78,7 +78,10 @@ def test_what_is_not_wished_counts_as_neither_stored_nor_to_be_trained(tmp_path:
     ("wishes", "message"),
     [
         (Wishes(only={"methd": "sap"}), '--only: unknown key "methd"; did you mean "method"?'),
-        (Wishes(skip=[{"method": "spa"}]), "--skip method: no cell of the sweep has this"),
+        (
+            Wishes(skip=[{"method": "spa"}]),
+            "--skip method: no cell of the sweep has this: they have",
+        ),
     ],
 )
 def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, message: str) -> None:
