@@ -451,7 +451,7 @@ def test_the_density_is_that_of_the_weights_that_are_shown(
     results: Results, where: str | None
 ) -> None:
     shown = answer(replace(results, weights="effective"), layout="ablations", where=where)
-    assert shown.table["density_effective"].to_pylist() == [0.4, 0.4]
+    assert shown.table["density_effective"].to_pylist() == pytest.approx([0.4, 0.4])
     assert "density" not in shown.table.column_names
     assert "effective %" in shown.text.headings[0]
     assert (

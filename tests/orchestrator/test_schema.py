@@ -172,6 +172,13 @@ def test_a_first_sweep_file_is_valid_and_can_be_run(tmp_path: Path) -> None:
     assert json.loads(ask(tmp_path, "schema")) == SCHEMA.schema
 
 
+def test_defaults_are_listed_as_a_sweep_file_has_them(tmp_path: Path) -> None:
+    listed = json.loads(ask(tmp_path, "list", "measures", "--json"))
+    options = {each["name"]: each["options"] for each in listed}
+    assert {"layerwise=false", "train_examples=null", "points=30"} <= {*options["lmc"]}
+    assert "dimensions=[100, 200, 400, 800, 1600]" in options["intrinsic_dimension"]
+
+
 def test_what_a_first_sweep_file_has_in_comments_can_be_taken(tmp_path: Path) -> None:
     ask(tmp_path, "init")
     lines = (tmp_path / "sweep.yaml").read_text().splitlines()

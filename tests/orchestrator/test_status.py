@@ -140,6 +140,10 @@ def test_a_lineage_is_found_by_its_label_or_a_part_of_its_id(partial: Results) -
     assert find_lineages(record, other.id[-10:]) == [other]
     with pytest.raises(NoSuchLineage, match="4 lineages of s match 'global'"):
         find_lineages(record, "global")
+    with pytest.raises(
+        NoSuchLineage, match=r"no lineage of s matches 'one_shut seed 1'; .* 'one_shot"
+    ):
+        find_lineages(record, "one_shut seed 1")
 
 
 def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:

@@ -212,7 +212,7 @@ def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) 
     lineages = lineages_of(spec)
     write_sweep(store, record_sweep(spec, lineages))
     assert "no run of small is in flight" in refused(tmp_path, "stop", "small")
-    assert "no lineage of small match" in refused(tmp_path, "stop", "small", "nothing-like-it")
+    assert "no lineage of small matches" in refused(tmp_path, "stop", "small", "nothing-like-it")
     beat = Heartbeat(
         state="running", host="here", pid=os.getpid(), process=Process(**this_process()),
         heartbeat=datetime.now(UTC).isoformat(), counts=Counts(), running={}, eta_seconds=None,
