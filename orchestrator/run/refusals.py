@@ -50,7 +50,7 @@ def same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
     told = "remove one"
     if name in ("dataset", "model"):
         told = f"the content of its files is equal; {told}"
-    elif name == "prune" and one.stop != other.stop:
+    elif name == "prune" and first.prune.stop != second.prune.stop:
         told = (
             "stop rules are no part of what a lineage is, so no axis; put others into a sweep of "
             "their own on this storage, which trains nothing twice"

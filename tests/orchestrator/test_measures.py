@@ -83,6 +83,8 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "iterations": [7]}, {}, "measures.0: lmc measures no iteration"),
     ("lmc_consecutive", {"methods": [{"name": "random", "density": 0.5}]}, "measures.0: "
      "lmc_consecutive measures no iteration of any lineage; give a method that has some"),
+    ({"name": "intrinsic_dimension", "dimensions": [10**6, 10**7]}, {},
+     "measures.0.dimensions: mlp: 1000000 directions are more than its"),
     ({"name": "lmc", "points": 2}, {}, "measures.0.points: 2 is out of range"),
     ({"name": "lmd"}, {}, 'measures.0: unknown measure "lmd"; did you mean "lmc"'),
     ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
