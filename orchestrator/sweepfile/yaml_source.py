@@ -66,6 +66,16 @@ def load_sweep(
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
 
 
+def sweep_name(path: str | FilePath) -> str:
+    """The name of the sweep in the YAML file `path`, whatever else is in it, or wrong with it.
+    Raises SweepFileError."""
+    document = _document(path, ())
+    name = document.data.get("name")
+    if not isinstance(name, str):
+        raise SweepFileError(f"{document.place(('name',))}: name: it has none; add name: …")
+    return name
+
+
 def _catalogue(document: Document, path: FilePath, plugins: Sequence[str]) -> Catalogue:
     """What the sweep can name: what is built in, and what its plug-ins have."""
     found = [read_plugin(each, FilePath.cwd()) for each in plugins]

@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from asking import ask
+from asking import ask, refused
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 from sweeping import wait_for
@@ -105,6 +105,16 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
     failed = partial.record.lineages[1].id
     FAILURES.write(partial.store, "s", [Failure(failed, 2, 2, "ValueError: no")])
     assert [each.failed for each in sweep_status(partial.store, "s").methods] == [1, 0]
+
+
+def test_of_a_sweeps_file_the_name_is_enough(partial: Results, tmp_path: Path) -> None:
+    """What it names may be on another machine."""
+    (tmp_path / "s.yaml").write_text("name: s\nmodel: {name: mlp, initial_weights: not-here.pt}\n")
+    (tmp_path / "nameless.yaml").write_text("dataset: digits\n")
+    storage = ("--storage", partial.store.location)
+    assert ask(tmp_path, "status", "s.yaml", *storage) == ask(tmp_path, "status", "s", *storage)
+    told = refused(tmp_path, "status", "nameless.yaml", *storage)
+    assert "nameless.yaml:1:1: name: it has none; add name: …" in told
 
 
 def test_every_view_calls_lineages_by_what_tells_them_apart(
