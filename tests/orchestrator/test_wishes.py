@@ -82,6 +82,7 @@ def test_what_is_not_wished_counts_as_neither_stored_nor_to_be_trained(tmp_path:
             Wishes(skip=[{"method": "spa"}]),
             "--skip method: no cell of the sweep has this: they have",
         ),
+        (Wishes(only={"seed": 0}, skip=[{"seed": 0}]), "--skip: no lineage is left to train"),
     ],
 )
 def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, message: str) -> None:
