@@ -1,6 +1,7 @@
 """The catalogue: what a sweep file can name, with options and defaults."""
 
 import inspect
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -101,7 +102,10 @@ def _summary(config: type[Named]) -> str:
     return (inspect.getdoc(config) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> str:
+    """A default as a sweep file would have it."""
     if isinstance(value, Named):
         return value.name
-    return value.model_dump() if isinstance(value, Config) else value
+    if isinstance(value, str):
+        return value
+    return json.dumps(value.model_dump(mode="json") if isinstance(value, Config) else value)

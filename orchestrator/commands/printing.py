@@ -181,7 +181,7 @@ def follow_status(statuses: Iterable[SweepStatus], out: Console, as_json: bool) 
         last = seen
 
 
-def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
+def show_verified(verified: Verified, store: Store, out: Console, as_json: bool) -> None:
     if as_json:
         damage = [str(each) for each in verified.damage]
         figures = {"commits": verified.commits, "tables": verified.tables, "damage": damage}
@@ -192,6 +192,9 @@ def show_verified(verified: Verified, out: Console, as_json: bool) -> None:
     for name in verified.behind:
         out.print(f"the tables of {name} lack its latest commits; `{called()} results {name}` "
                   "rebuilds them", highlight=False, soft_wrap=True)  # fmt: skip
+    if not (verified.commits or verified.tables or verified.damage):
+        out.print(f"storage {store.location} has nothing to check", highlight=False)
+        return
     state = f"{len(verified.damage)} damaged" if verified.damage else "all sound"
     out.print(f"{verified.commits} commits and {verified.tables} tables: {state}", highlight=False)
 

@@ -233,12 +233,12 @@ def status(
     """Show how far a sweep is, at rest or in flight, from any terminal."""
     from orchestrator.commands import printing
     from orchestrator.records.status import sweep_status, watch_status
-    from orchestrator.sweepfile.yaml_source import load_sweep
+    from orchestrator.sweepfile.yaml_source import sweep_name
     from trainables.store import Store
 
     store = Store(storage)
     if name.endswith((".yaml", ".yml")) and Path(name).exists():
-        name = load_sweep(Path(name)).name
+        name = sweep_name(Path(name))
     if not watch:
         printing.show_status(sweep_status(store, name), console(), as_json)
         return OK

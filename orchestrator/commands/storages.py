@@ -109,8 +109,9 @@ def verify(*, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> in
     from orchestrator.commands.verify import verify_store
     from trainables.store import Store
 
-    verified = verify_store(Store(storage))
-    printing.show_verified(verified, console(), as_json)
+    store = Store(storage)
+    verified = verify_store(store)
+    printing.show_verified(verified, store, console(), as_json)
     return FAILED if verified.damage else OK
 
 

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
 from trainables.config import CODE, default
 from trainables.plugins.entry import built_in
 from trainables.pruning import METHOD, Pruning
 
 CONTENT, SHOWN_DIGITS = "sha256:", 12
 """Of the content of a file, so many digits are shown."""
+SHOWN_NAMES = 5
 
 
 def labels(record: SweepRecord) -> dict[str, str]:
@@ -36,7 +38,19 @@ def find_lineages(record: SweepRecord, named: str) -> list[LineageRecord]:
     the one whose id has it as a part. Raises NoSuchLineage."""
     seeds, cells = lineage_labels(record), labels(record)
     found = [line for line in record.lineages if named in (seeds[line.id], cells[line.id])]
-    return found or [record.lineage(named)]
+    if found:
+        return found
+    parts = [line for line in record.lineages if named in line.id]
+    found = [line for line in parts if line.id == named] or parts
+    if len(found) == 1:
+        return found
+    many = f"{len(found)} lineages of {record.name} match" if found else ""
+    near = get_close_matches(named, seeds.values(), n=SHOWN_NAMES)
+    names = [seeds[line.id] for line in found] or near or [*seeds.values()]
+    raise NoSuchLineage(
+        f"{many or f'no lineage of {record.name} matches'} {named!r}; it has, for example, "
+        f"{', '.join(map(repr, names[:SHOWN_NAMES]))}"
+    )
 
 
 def method_label(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> str:

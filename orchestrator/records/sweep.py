@@ -189,18 +189,6 @@ class SweepRecord:
         """The sweeps that the storage knows, each with the lineages that are taken from it."""
         return self.joined or (self,)
 
-    def lineage(self, part: str) -> LineageRecord:
-        """The lineage whose id has `part` in it; raises NoSuchLineage unless there is one."""
-        matching = [line for line in self.lineages if part in line.id]
-        exact = [line for line in matching if line.id == part]
-        if len(exact or matching) != 1:
-            found = "no lineage" if not matching else f"{len(matching)} lineages"
-            raise NoSuchLineage(
-                f"{found} of {self.name} match {part!r}; it has, for example, "
-                f"{', '.join(line.id for line in (matching or self.lineages)[:5])}"
-            )
-        return (exact or matching)[0]
-
     @cached_property
     def telling(self) -> frozenset["Among"]:
         """The swept parameters that tell lineages apart, each with those among which it differs."""

@@ -84,15 +84,19 @@ def ablation_table(
     iterations: pa.Table,
     metric: str = "test_accuracy",
     chosen: Collection[Row] | None = None,
+    density: str = "density",
 ) -> pa.Table:
     """One row for each ablation of each cell and iteration, or of those that are `chosen`: the mean
     of `metric` without and with it, and their difference, second minus first, over the seeds that
     have both, with the test of `compare`. A seed that lacks one of the two counts for neither.
+    `density` is the column of `iterations` that it has of the ablation.
 
     Raises as `ablated_cells` does.
     """
-    cells = ablated_cells(record, iterations, metric, chosen)
-    return pa.Table.from_pylist([cell.row() for cell in cells], ABLATION_SCHEMA)
+    cells = ablated_cells(record, iterations, metric, chosen, density)
+    table = pa.Table.from_pylist([cell.row() for cell in cells], ABLATION_SCHEMA)
+    names = [density if name == "density" else name for name in ABLATION_SCHEMA.names]
+    return table.rename_columns(names)
 
 
 def ablated_cells(
@@ -100,6 +104,7 @@ def ablated_cells(
     iterations: pa.Table,
     metric: str = "test_accuracy",
     chosen: Collection[Row] | None = None,
+    density: str = "density",
 ) -> list[Ablated]:
     """Each ablation of each cell and iteration, or of those that are `chosen`, of which both sides
     were measured; none of what was trained on noise.
@@ -109,7 +114,7 @@ def ablated_cells(
     """
     require_metric(iterations, metric)
     of = originals(record)
-    rows = _rows(iterations, metric) if of else ()
+    rows = _rows(iterations, metric, density) if of else ()
     measured = {(row["lineage"], row["iteration"]): row for row in rows}
     names = labels(record)
     cells: dict[tuple[str, str, int], list[Pair]] = {}
@@ -122,7 +127,7 @@ def ablated_cells(
             method = names[original.id]
             cell = (method, names[line.id].removeprefix(method).strip(), t)
             values = (_finite(one[metric]), _finite(other[metric]))
-            pair = Pair(line.config["seed"], original.id, line.id, other["density"], values)
+            pair = Pair(line.config["seed"], original.id, line.id, other[density], values)
             cells.setdefault(cell, []).append(pair)
     return [Ablated(*cell, tuple(found)) for cell, found in cells.items()]
 
@@ -131,8 +136,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _rows(iterations: pa.Table, metric: str) -> Iterator[Mapping[str, Any]]:
-    columns = dict.fromkeys(["lineage", "iteration", "density", metric])
+def _rows(iterations: pa.Table, metric: str, density: str) -> Iterator[Mapping[str, Any]]:
+    columns = dict.fromkeys(["lineage", "iteration", density, metric])
     yield from iterations.select([*columns]).to_pylist()
 
 

@@ -18,7 +18,7 @@ from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
-from orchestrator.results.tables import Weights
+from orchestrator.results.tables import DENSITIES, Weights
 from orchestrator.results.tickets import (
     Function,
     StoredLineage,
@@ -64,7 +64,7 @@ class Results(SweepTables):
     def ablations(self, metric: str = "test_accuracy") -> pa.Table:
         """`metric` of every ablation beside that of the iteration that it is of, their difference
         and the test made of it. Raises ValueError when `metric` is no column of numbers."""
-        return ablation_table(self.record, self.iterations, metric)
+        return ablation_table(self.record, self.iterations, metric, density=self.density)
 
     def ablated_cells(self) -> list[Ablated]:
         """The test accuracies that `ablations` is made of, seed by seed."""
@@ -129,8 +129,11 @@ def open_results(
     Summaries, paper's tables and figures show the density of the kept `weights`, or that of the
     effective ones. `plugins` are files or modules, as under `plugins:`, whose networks and datasets
     are to be had. Tables that lag behind the commits are rebuilt first. Raises StoreError,
-    NoSuchSweep, Damaged, and NotMeasured when no iteration has an effective density.
+    NoSuchSweep, Damaged, NotMeasured when no iteration has an effective density, and ValueError
+    when `weights` are neither.
     """
+    if weights not in DENSITIES:
+        raise ValueError(f"no weights {weights!r}; choose one of {', '.join(DENSITIES)}")
     store = storage if isinstance(storage, Store) else Store(str(storage))
     records = [existing_sweep(store, name) for name in dict.fromkeys((sweep, *others))]
     # What a run says comes before what it has committed, so that none has ended without its last.

@@ -63,6 +63,7 @@ def _points(value: float) -> str:
 
 
 COMPARED = {
+    "density_effective": SHOWN["density_effective"],
     "density": SHOWN["density"],
     "original": ("original %", _percent),
     "ablated": ("ablated %", _percent),
@@ -120,7 +121,8 @@ def ablations(results: Results, *, where: str | None = None) -> pa.Table:
         return results.ablations()
     with query_errors():
         rows = results.duckdb().table("iterations").filter(where).project("lineage, iteration")
-        return ablation_table(results.record, results.iterations, chosen={*rows.fetchall()})
+        chosen, density = {*rows.fetchall()}, results.density
+        return ablation_table(results.record, results.iterations, chosen=chosen, density=density)
 
 
 def summary(results: Results, *, where: str | None = None, last: bool = False) -> pa.Table:

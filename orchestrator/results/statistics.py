@@ -153,12 +153,17 @@ def compare_cells(
 ) -> Comparison:
     """`compare` for the cells labelled `one` and `other`, at `iteration`, or at the last one of
     each; with `on_data`, the iterations of each lineage trained on real data, at the last of those.
-    Raises ValueError for a label that is none, and as `cell_statistics` does."""
+    Raises ValueError for a label that is none, an iteration that one of them has not, and as
+    `cell_statistics` does."""
     for label in (one, other):
         if label not in labels.values():
             known = ", ".join(dict.fromkeys(labels.values()))
             raise ValueError(f"no cell has the label {label!r}; choose one of: {known}")
     cells = _by_cell(iterations, labels, metric)
+    for label in (one, other):
+        if iteration is not None and (label, iteration) not in cells:
+            there = ", ".join(str(t) for name, t in cells if name == label)
+            raise ValueError(f"{label!r} has no iteration {iteration}; it has {there or 'none'}")
 
     def values(label: str) -> dict[int, float | None]:
         times = [

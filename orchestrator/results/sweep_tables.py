@@ -14,7 +14,7 @@ from orchestrator.records.failures import read_failures
 from orchestrator.records.labels import labels, method_label
 from orchestrator.records.published import recorded_published
 from orchestrator.records.sweep import LineageRecord, SweepRecord
-from orchestrator.results.tables import DENSITIES, Weights, read_rows
+from orchestrator.results.tables import DENSITIES, SCHEMAS, Weights, read_rows
 from orchestrator.sweepfile.published import PublishedValue
 from trainables.errors import UserError
 from trainables.store import Store
@@ -123,8 +123,11 @@ class SweepTables:
         `connectivity`.
 
         Of a large one, `columns` and `where` read a part: these columns, of which `lineage` is one,
-        and the rows for which an expression of them holds.
+        and the rows for which an expression of them holds. Raises ValueError when `name` is no
+        table.
         """
+        if name not in SCHEMAS:
+            raise ValueError(f"no table {name!r}; choose one of: {', '.join(SCHEMAS)}")
         return read_rows(self.store, self.record, name, columns, where)
 
     def pandas(self, name: str = "iterations") -> pandas.DataFrame:

@@ -44,6 +44,8 @@ def check_fit(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> None:
     pruned = dict.fromkeys((cell.dataset, cell.model, cell.method) for cell in cells(spec))
     for dataset, model, method in pruned:
         _check_method(spec, method, model, info[dataset])
+    for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in every):
+        _check_measures(spec, model, info[dataset])
     for dataset, model, recipe in distinct:
         field = ("train", spec.train.index(recipe))
         _check_batches(spec, model, recipe, dataset, info[dataset])
@@ -178,6 +180,16 @@ def _check_method(spec: SweepSpec, method: Method, model: Model, info: DatasetIn
     except Unfit as error:
         at = ("methods", spec.methods.index(method), error.option)
         raise PlanError(f"{model.name}: {error}", at) from error
+
+
+def _check_measures(spec: SweepSpec, model: Model, info: DatasetInfo) -> None:
+    for number, measure in enumerate(spec.measures):
+        built = blueprint(model, info.shape, info.classes)
+        try:
+            measure.require_network(sum(each.numel() for each in built.parameters()))
+        except Unfit as error:
+            at = ("measures", number, error.option)
+            raise PlanError(f"{model.name}: {error}", at) from error
 
 
 def _check_batches(

@@ -150,7 +150,7 @@ def ranked(
         return found, None
     at: int | None = rank.after_iterations
     while at is not None:
-        rung = Rung(at, rank, _candidates(lineages, found, at), dict(found))
+        rung = Rung(at, rank, candidates(lineages, found, at), dict(found))
         if len(rung.cells) < 2:
             break
         cells = read_rung(store, sweep, rung.name)
@@ -168,7 +168,7 @@ def decide(rung: Rung, store: Store, sweep: str, row_of: RowOf) -> dict[str, End
     return {end.lineage: end for end in rung.dropped(cells)}
 
 
-def _candidates(
+def candidates(
     lineages: Sequence[Lineage], ends: Mapping[str, End], iteration: int
 ) -> tuple[tuple[Lineage, ...], ...]:
     """The cells of which something goes on after an iteration."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from orchestrator.errors import PlanError
 from orchestrator.run.datasets import ResolvedDataset
+from orchestrator.run.ranking import candidates
 from orchestrator.sweepfile.spec import SweepSpec, cells
 from trainables.data import DatasetInfo, DatasetOptions
 from trainables.lineage.keys import Cell, Lineage
@@ -46,9 +47,16 @@ def same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
     names = ("dataset", "model", "train", "prune", "methods", "ablations")
     sections = zip(names, values, strict=False)
     name, (one, other) = next(pair for pair in sections if pair[1][0] is not pair[1][1])
-    why = "the content of its files is equal; " if name in ("dataset", "model") else ""
+    told = "remove one"
+    if name in ("dataset", "model"):
+        told = f"the content of its files is equal; {told}"
+    elif name == "prune" and first.prune.stop != second.prune.stop:
+        told = (
+            "stop rules are no part of what a lineage is, so no axis; put others into a sweep of "
+            "their own on this storage, which trains nothing twice"
+        )
     numbers = [getattr(spec, name).index(value) for value in (one, other)]
-    return PlanError(f"{why}remove one", (name, numbers[1]), (name, numbers[0]))
+    return PlanError(told, (name, numbers[1]), (name, numbers[0]))
 
 
 @contextmanager
@@ -132,7 +140,8 @@ def _check_ablations(spec: SweepSpec, datasets: Sequence[ResolvedDataset]) -> No
         where = ablation.elsewhere or dataset
         _require_holdout(recipe, where, field)
         steps, step = recipe_steps(recipe, info[where]), ablation.first_step(method.rewind_step)
-        _require_before_end(step, steps, recipe, where, field)
+        own = ("step",) if "step" in type(ablation).model_fields else ()
+        _require_before_end(step, steps, recipe, where, (*field, *own))
 
 
 def _check_scope(spec: SweepSpec) -> None:
@@ -186,9 +195,11 @@ def _check_measures(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
     chains = {line.steps for line in lineages if line.cell.ablation is None}
     for number, measure in enumerate(spec.measures):
         if not any(measure.measures(steps, i) for steps in chains for i in range(len(steps))):
+            advice = "correct its iterations"
+            if measure.iterations is None:
+                advice = "give a method that has some which it can measure"
             raise PlanError(
-                f"{measure.name} measures no iteration of any lineage; correct its iterations, or "
-                "remove it",
+                f"{measure.name} measures no iteration of any lineage; {advice}, or remove it",
                 ("measures", number),
             )
 
@@ -213,12 +224,21 @@ def _check_pairs(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
 
 def _check_rung(spec: SweepSpec, lineages: Sequence[Lineage]) -> None:
     rank = spec.budget and spec.budget.rank
+    if rank is None:
+        return
     last = max(step.iteration for lineage in lineages for step in lineage.steps)
-    if rank is not None and rank.after_iterations >= last:
+    if rank.after_iterations >= last:
         raise PlanError(
             f"after iteration {rank.after_iterations} nothing goes on, since the last one is "
             f"{last}; choose an earlier one",
             ("budget", "rank", "after_iterations"),
+        )
+    if len(candidates(lineages, {}, rank.after_iterations)) < 2:
+        raise PlanError(
+            f"one cell alone goes on after iteration {rank.after_iterations}, with nothing to be "
+            "compared with: seeds are of one cell, and methods that are done by then are none; "
+            "give another cell, or leave out rank",
+            ("budget", "rank"),
         )
 
 

@@ -34,13 +34,14 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
 
     if not any(map(leaves, before.lineages)):
         return None
-    length = {cell: len(line.keys) for line in now.lineages for cell in _cells(line)}
-    gone = [line for line in before.lineages if _cell(line) not in length and leaves(line)]
-    beyond = (
-        replace(line, keys=line.keys[length.get(_cell(line), 0) :]) for line in before.lineages
-    )
-    shorter = [line for line in beyond if _cell(line) in length and leaves(line)]
-    if not gone and not shorter:
+    there = {cell: {*line.iterations} for line in now.lineages for cell in _cells(line)}
+    gone = [line for line in before.lineages if _cell(line) not in there and leaves(line)]
+    others = (_without(there.get(_cell(line), ()), line) for line in before.lineages)
+    shorter = [line for line in others if _cell(line) in there and leaves(line)]
+    # One that names no iteration is of the last one, and goes with it.
+    moved = [line for line in shorter if "ablation" in line.config]
+    shorter = [line for line in shorter if "ablation" not in line.config]
+    if not (gone or shorter or moved):
         return None
     names = labels(before)
     parts = []
@@ -52,7 +53,17 @@ def leaving(store: Store, now: SweepRecord, committed: Collection[str]) -> str |
     if shorter:
         plural = "s" if len(shorter) > 1 else ""
         parts.append(f"the last iterations of {len(shorter)} lineage{plural}")
+    if moved:
+        plural = "s" if len(moved) > 1 else ""
+        keep = f"to keep it, say at: {moved[0].iterations[0]}"
+        parts.append(f"{len(moved)} ablation{plural} of another iteration ({keep})")
     return f"{' and '.join(parts)} would leave the sweep {now.name}; what is stored of them stays"
+
+
+def _without(iterations: Collection[int], line: LineageRecord) -> LineageRecord:
+    """`line` with the keys of other iterations alone."""
+    pairs = zip(line.iterations, line.keys, strict=True)
+    return replace(line, keys=tuple(key for t, key in pairs if t not in iterations))
 
 
 def _cell(line: LineageRecord) -> str:

@@ -44,11 +44,10 @@ class Wishes:
         wanted = _first_met(spec, [self.only], "--only") if self.only else [0] * len(lineages)
         if all(met is None for met in wanted):
             raise WishError("--only: no lineage has all of this; write what some have")
-        return {
-            lineage.id
-            for lineage, out, in_ in zip(lineages, skipped, wanted, strict=True)
-            if out is not None or in_ is None
-        }
+        left = [out is None and in_ is not None for out, in_ in zip(skipped, wanted, strict=True)]
+        if not any(left):
+            raise WishError("--skip: no lineage is left to train; skip fewer")
+        return {line.id for line, is_left in zip(lineages, left, strict=True) if not is_left}
 
     def given_up(self, store: Store, sweep: str) -> set[str]:
         """The ids of the lineages that have diverged in the sweep's last run: they would do so

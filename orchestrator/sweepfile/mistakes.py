@@ -170,8 +170,10 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
     if kind == "unknown_name":
         return unknown(context["tag"], context["known"], _noun(path))
     if kind == "no_name":
-        if context["key"] != "name":
-            return f"say which {_noun(path)}: add {context['key']}: …"
+        if (key := context["key"]) != "name":
+            if isinstance(value, dict) and "name" in value:
+                return f"say which {_noun(path)} by {key}: {as_json(value['name'])}, not by name"
+            return f"say which {_noun(path)}: add {key}: …"
         return f"needs a name: which {_noun(path)}? Add name: …"
     if kind == "literal_error":
         return unknown(value, _quoted(context["expected"]), "value")
@@ -181,7 +183,10 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
         return f"{shown(value)}, not {_EXPECTED[kind]}{_hint(kind, value)}"
     if kind in _LIMITS:
         limit = _LIMITS[kind].format(**context)
-        return f"{as_json(value)} is out of range: it must be {limit}{_share_hint(path, value)}"
+        hint = _share_hint(path, value) if 1 in (context.get("le"), context.get("lt")) else ""
+        return f"{as_json(value)} is out of range: it must be {limit}{hint}"
+    if kind in _LENGTHS:
+        return f"{as_json(value)} is too {_LENGTHS[kind].format(**context)}"
     return details["msg"].removeprefix("Value error, ")
 
 
@@ -206,12 +211,16 @@ _LIMITS = {
 _NOUNS = {
     "methods": "method", "ablations": "ablation", "measures": "measure", "stop": "stop rule",
 }  # fmt: skip
-_SHARES = ("density", "ratio")
+_LENGTHS = {
+    "too_short": "short: it needs at least {min_length}",
+    "string_too_short": "short: it needs at least {min_length} characters",
+    "string_too_long": "long: it can have at most {max_length} characters",
+}
 
 
 def _share_hint(path: Path, value: Any) -> str:
-    """For who gives a share in percent."""
-    if _noun(path) not in _SHARES or not isinstance(value, int | float) or not 1 < value <= 100:
+    """For who gives what is at most 1 in percent."""
+    if not isinstance(value, int | float) or not 1 < value <= 100:
         return ""
     share = float(f"{value / 100:.12g}")
     return f"; it is a share of 1: {value:g} % is {_noun(path)}: {share:g}"

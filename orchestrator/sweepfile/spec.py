@@ -1,5 +1,6 @@
 """The schema of a sweep file, and the cells of its grid."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ from trainables.training.recipe import Recipe
 MAX_CELLS = 1_000_000
 MAX_COMPARISONS = 100_000_000
 """Of cells with entries of `exclude`: more would take minutes."""
+SHOWN_VALUES = 8
+"""Of what cells have, where none has what a condition wants."""
 SECTIONS = ("dataset", "model", "train", "prune", "methods", "ablations", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
 AXES = (*SECTIONS, "measures")
@@ -293,12 +296,13 @@ class SweepSpec(Config):
 
     @model_validator(mode="after")
     def _keep_what_is_measured(self) -> Self:
-        for each in self.measures:
+        for number, each in enumerate(self.measures):
             if each.reads(1) and self.store.keep_weights != "all":
                 raise axis_error(
                     f"{each.name} reads the trained weights of iterations; set "
                     "store.keep_weights: all",
-                    ("measures",),
+                    (),
+                    ("measures", number),
                 )
         return self
 
@@ -464,7 +468,9 @@ def _rule(
         section = _section_of(key, sections, path)
         matching = _matching(_SHORT.get(key, key), wanted, sections[section])
         if not matching:
-            raise axis_error("no cell of the sweep has this; correct or remove it", (*path, key))
+            there = _shown_values(_SHORT.get(key, key), sections[section])
+            message = f"no cell of the sweep has this: they have {there}; correct or remove it"
+            raise axis_error(message, (*path, key))
         allowed[section] = allowed.get(section, matching) & matching
     if not all(allowed.values()):
         raise axis_error("this matches no cell; correct or remove it", path)
@@ -487,6 +493,12 @@ def _matching(name: str, wanted: Any, rows: list[dict[str, Any]]) -> set[int]:
     wanted = _frozen(wanted)
     options = {_exact(wanted), *(map(_exact, wanted) if isinstance(wanted, tuple) else ())}
     return {i for i, row in enumerate(rows) if name in row and _exact(row[name]) in options}
+
+
+def _shown_values(name: str, rows: list[dict[str, Any]]) -> str:
+    """What the rows have under `name`, for messages: the first of many values."""
+    values = dict.fromkeys(json.dumps(row[name], default=str)[:40] for row in rows if name in row)
+    return ", ".join([*values][:SHOWN_VALUES]) + (", …" if len(values) > SHOWN_VALUES else "")
 
 
 def _exact(value: Any) -> tuple[bool, Any]:

@@ -62,6 +62,7 @@ class Document:
 
     def place(self, path: Path) -> Place:
         """Where the value at `path`, or the nearest thing around it, was written."""
+        path = self._as_written(path)
         while path not in self.values:
             path = path[:-1]
         return self.values[path]
@@ -77,7 +78,15 @@ class Document:
         return value
 
     def key_place(self, path: Path) -> Place:
-        return self.keys.get(path) or self.place(path)
+        return self.keys.get(self._as_written(path)) or self.place(path)
+
+    def _as_written(self, path: Path) -> Path:
+        """`path` without the 0 of what alone stands for a list of it."""
+        at: Path = ()
+        for key in path:
+            if not (key == 0 and isinstance(self.at(at), dict | str)):
+                at = (*at, key)
+        return at
 
 
 Placer: TypeAlias = Callable[[int, int], Place]

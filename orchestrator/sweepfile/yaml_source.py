@@ -33,11 +33,13 @@ from trainables.plugins.entry import Catalogue, PluginError
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
 
-NAMED = (
-    "dataset", "model", "methods", "optimizer", "lr_schedule", "loss", "augment", "criterion",
-    "measures",
-)  # fmt: skip
-"""Keys of a sweep file whose values are names, alone or with options."""
+NAMED = {
+    "dataset": "name", "model": "name", "methods": "name", "optimizer": "name",
+    "lr_schedule": "name", "loss": "name", "augment": "name", "criterion": "name",
+    "ablations": "name", "measures": "name", "stop": "when",
+}  # fmt: skip
+"""Keys of a sweep file whose values are names, alone or with options; and which option is the
+name."""
 
 
 def load_sweep(
@@ -62,6 +64,16 @@ def load_sweep(
         spec = spec.model_copy(update={"data_root": _data_root(spec.data_root, path, document)})
     spec = _with_weights_found(spec, FilePath(path), document, catalogue)
     return spec if spec.published is None else _with_published(spec, FilePath(path), document)
+
+
+def sweep_name(path: str | FilePath) -> str:
+    """The name of the sweep in the YAML file `path`, whatever else is in it, or wrong with it.
+    Raises SweepFileError."""
+    document = _document(path, ())
+    name = document.data.get("name")
+    if not isinstance(name, str):
+        raise SweepFileError(f"{document.place(('name',))}: name: it has none; add name: …")
+    return name
 
 
 def _catalogue(document: Document, path: FilePath, plugins: Sequence[str]) -> Catalogue:
@@ -208,8 +220,8 @@ def _with(data: Any, keys: list[str], value: Any, path: Path, label: str) -> tup
         i = _entry(data, head, path, label)
         item, whole = _with(data[i], rest, value, (*path, i), label)
         return [*data[:i], item, *data[i + 1 :]], whole
-    if isinstance(data, str) and _is_named(path):
-        data = {"name": data}
+    if isinstance(data, str) and (name := _name_of(path)):
+        data = {name: data}
     if data is not None and not isinstance(data, dict):
         raise SweepFileError(
             f"{label}: {dotted(path)} is {as_json(data)}, which has no keys; set it to a mapping"
@@ -218,9 +230,9 @@ def _with(data: Any, keys: list[str], value: Any, path: Path, label: str) -> tup
     return {**(data or {}), head: item}, whole
 
 
-def _is_named(path: Path) -> bool:
-    """Whether a text at `path` is the name of what has options."""
-    return next((key for key in reversed(path) if isinstance(key, str)), "") in NAMED
+def _name_of(path: Path) -> str | None:
+    """Under which key a text at `path` is the name of what has options; None where it is none."""
+    return NAMED.get(next((key for key in reversed(path) if isinstance(key, str)), ""))
 
 
 def _entry(data: list[Any], key: str, path: Path, label: str) -> int:

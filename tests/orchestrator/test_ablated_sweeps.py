@@ -189,7 +189,8 @@ FILE = {"prune": {"iterations": 2}, "methods": ["one_shot", {"name": "snip", "de
          "ablation.at: 2}]"),
         ([{"name": "transport", "seed": 0}], "seed 0 on digits is where the mask was found"),
         ([{"name": "reinit", "at": [1, 1]}], "1 is listed twice"),
-        ([{"name": "rewind_lr", "step": 99999}], "step 99999 is past the end of training"),
+        ([{"name": "rewind_lr", "step": [0, 99999]}], "ablations.0.step.1: step 99999 is past the "
+         "end of training"),
         (["reinit", {"name": "reinit"}], "means the same as ablations.0"),
     ],
 )  # fmt: skip
@@ -400,7 +401,8 @@ def some(line: LineageRecord, t: int) -> dict[str, Any] | None:
     seed = line.config["seed"]
     if ablation["name"] == "transport" and seed == 2:
         return None
-    return {"test_accuracy": ACCURACIES[ablation["name"]][seed] + t / 100, "density": 0.5}
+    accuracy = ACCURACIES[ablation["name"]][seed] + t / 100
+    return {"test_accuracy": accuracy, "density": 0.5, "density_effective": 0.4}
 
 
 @pytest.fixture(scope="module")
@@ -443,6 +445,19 @@ def test_conditions_choose_ablations_and_others_are_refused(results: Results) ->
     for options in ({"last": True}, {"mark": "best"}, {"where": "nothing = 1"}):
         with pytest.raises(QueryError):
             answer(results, layout="ablations", **options)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("where", [None, "seed < 2"])
+def test_the_density_is_that_of_the_weights_that_are_shown(
+    results: Results, where: str | None
+) -> None:
+    shown = answer(replace(results, weights="effective"), layout="ablations", where=where)
+    assert shown.table["density_effective"].to_pylist() == pytest.approx([0.4, 0.4])
+    assert "density" not in shown.table.column_names
+    assert "effective %" in shown.text.headings[0]
+    assert (
+        answer(results, layout="ablations", where=where).table["density"].to_pylist() == [0.5] * 2
+    )
 
 
 def test_any_metric_is_compared(results: Results) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from asking import ask
 
 from orchestrator.commands import cli
 from orchestrator.records.recording import record_sweep
@@ -271,7 +272,7 @@ class TestStoredSweeps:
 
     def test_exports_of_what_is_not_there(self, refused: Refused, begun: str) -> None:
         options = ["--output", "out", "--storage", begun]
-        assert "no lineage of begun match" in refused("export", "begun", "nope", *options)
+        assert "no lineage of begun matches" in refused("export", "begun", "nope", *options)
         told = "2 lineages of begun match 'sap'; give one, such as 'sap seed 0', 'sap seed 1'"
         assert told in refused("export", "begun", "sap", *options)
         message = refused("export", "begun", "sap-global-s1", "--iteration", "99", *options)
@@ -290,6 +291,11 @@ class TestStoredSweeps:
         write_sweep(store, record)
         compact(store, record, store.committed("iterations"))
         return store.location
+
+
+def test_a_storage_that_is_not_there_is_not_called_sound(here: Path) -> None:
+    assert "has nothing to check" in ask(here, "verify", "--storage", "nowhere")
+    assert not (here / "nowhere").exists()
 
 
 def test_plan_writes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,5 +81,7 @@ def test_where_nothing_has_measured_it_that_is_said(tmp_path: Path) -> None:
     measured(tmp_path, sweep_file(tmp_path, methods=[SNIP]), lambda line, t: {})
     with pytest.raises(NotMeasured):
         open_results(tmp_path / "store", "s", weights="effective")
+    with pytest.raises(ValueError, match="no weights 'efective'; choose one of kept, effective"):
+        open_results(tmp_path / "store", "s", weights="efective")  # pyright: ignore
     told = refused(tmp_path, "results", "s", "--storage", "store", "--weights", "effective")
     assert "no iteration of s has a density_effective" in told

@@ -778,6 +778,10 @@ def test_units_of_two_seeds_are_drawn_by_layer(everything: Results, drawn: Drawn
     assert {row["lineage"] for row in rows} == seconds
     found = {(row["layer"], row["iteration"], row["bipartite"]) for row in rows}
     assert found == {("hidden1.weight", 1, 0.6), ("classifier.weight", 1, 0.6)}
+    # Of all methods of a setting on one scale, to be compared.
+    for setting in drawn["representations"]["vconcat"]:
+        for each in (setting, *setting["concat"]):
+            assert each["resolve"]["scale"]["y"] == "shared"
 
 
 def test_barriers_between_methods_are_drawn_for_each_two_at_their_density(

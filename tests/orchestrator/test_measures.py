@@ -83,6 +83,10 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "lmc", "rewind": [0, 10**6]}, {}, "measures.0.rewind.1: digits: step 1000000"),
     ({"name": "lmc", "train_examples": 2000}, {}, "train_examples: digits: 2000 is more than"),
     ({"name": "lmc", "iterations": [7]}, {}, "measures.0: lmc measures no iteration"),
+    ("lmc_consecutive", {"methods": [{"name": "random", "density": 0.5}]}, "measures.0: "
+     "lmc_consecutive measures no iteration of any lineage; give a method that has some"),
+    ({"name": "intrinsic_dimension", "dimensions": [10**6, 10**7]}, {},
+     "measures.0.dimensions: mlp: 1000000 directions are more than its"),
     ({"name": "lmc", "points": 2}, {}, "measures.0.points: 2 is out of range"),
     ({"name": "lmd"}, {}, 'measures.0: unknown measure "lmd"; did you mean "lmc"'),
     ({"name": "lmc", "rewinds": 2}, {}, 'unknown key "rewinds"; did you mean "rewind"'),
@@ -360,6 +364,13 @@ def test_a_table_that_is_not_there_has_the_columns_that_are_asked_for(results: R
     assert results.table("connectivity", ["lineage", "test_error"]).column_names == [
         "lineage", "test_error"
     ]  # fmt: skip
+
+
+def test_who_asks_for_no_table_is_told_which_there_are(results: Results) -> None:
+    with pytest.raises(
+        ValueError, match=r"no table 'conectivity'; choose one of: .*, connectivity"
+    ):
+        results.pandas("conectivity")
 
 
 def test_a_page_is_drawn_anew_for_a_measurement(results: Results) -> None:

@@ -94,6 +94,17 @@ def test_a_rung_that_is_never_reached_is_refused() -> None:
     assert error.value.field == ("budget", "rank", "after_iterations")
 
 
+@pytest.mark.parametrize("methods", [
+    [{"name": "lottery_ticket", "ratio": 0.5}],
+    [{"name": "lottery_ticket", "ratio": 0.5}, {"name": "random", "density": 0.5}],
+])  # fmt: skip
+def test_a_cell_that_nothing_is_compared_with_is_refused(methods: list[Any]) -> None:
+    sweep = SWEEP | {"methods": methods, "budget": {"rank": {"after_iterations": 1}}}
+    with pytest.raises(PlanError, match="one cell alone goes on after iteration 1") as error:
+        lineages_of(SweepSpec.model_validate(sweep))
+    assert error.value.field == ("budget", "rank")
+
+
 def test_a_budget_that_ends_has_no_measures() -> None:
     budget = {"trainings": 5}
     with pytest.raises(PlanError, match="without the limits of the budget"):

@@ -143,6 +143,7 @@ def test_lineages_that_ended_early_say_by_what_and_why(
     tmp_path: Path, open_page: Callable[[str], Page]
 ) -> None:
     ranked = SECTIONS | {"budget": {"rank": {"after_iterations": 1}}}
+    ranked["methods"] = [*ranked["methods"], "one_shot"]
     file = sweep_file(tmp_path, **ranked)
     results = measured(tmp_path, file, lambda line, t: measures(line, t) if t < 2 else None)
     first, second, third, *_ = lineages_of(load_sweep(file))
@@ -157,7 +158,7 @@ def test_lineages_that_ended_early_say_by_what_and_why(
     page = open_report(open_results(results.store, "s"), tmp_path, open_page)
     assert shown(page) == {"effective", "ends"}
     assert page.locator("#ends-summary").inner_text() == (
-        "3 of 6 lineages: 1 by ranking, 1 by stop rule density_below, 1 by failure."
+        "3 of 9 lineages: 1 by ranking, 1 by stop rule density_below, 1 by failure."
     )
     assert rows(page, "ends") == [
         ["ranking", "lottery_ticket", "0", "1", "50.0", "90.00", whys[0].partition(": ")[2]],

@@ -1,6 +1,7 @@
 """The JSON Schema of sweep files: it takes what a run takes, and finds wrong names and types."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,24 @@ def test_a_first_sweep_file_is_valid_and_can_be_run(tmp_path: Path) -> None:
     ask(tmp_path, "schema", "--output", "prunesweep.schema.json")
     assert json.loads((tmp_path / "prunesweep.schema.json").read_text()) == SCHEMA.schema
     assert json.loads(ask(tmp_path, "schema")) == SCHEMA.schema
+
+
+def test_defaults_are_listed_as_a_sweep_file_has_them(tmp_path: Path) -> None:
+    listed = json.loads(ask(tmp_path, "list", "measures", "--json"))
+    options = {each["name"]: each["options"] for each in listed}
+    assert {"layerwise=false", "train_examples=null", "points=30"} <= {*options["lmc"]}
+    assert "dimensions=[100, 200, 400, 800, 1600]" in options["intrinsic_dimension"]
+
+
+def test_what_a_first_sweep_file_has_in_comments_can_be_taken(tmp_path: Path) -> None:
+    ask(tmp_path, "init")
+    lines = (tmp_path / "sweep.yaml").read_text().splitlines()
+    options = [i for i, line in enumerate(lines) if re.match(r" *# \w+: [{[]", line)]
+    assert len(options) == 6
+    for i in options:
+        taken = [*lines[:i], lines[i].replace("# ", "", 1), *lines[i + 1 :]]
+        (tmp_path / "taken.yaml").write_text("\n".join(taken))
+        ask(tmp_path, "plan", "taken.yaml")
 
 
 @pytest.mark.parametrize("file", ["there.yaml", "nowhere/x.yaml", "."])

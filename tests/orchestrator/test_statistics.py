@@ -221,5 +221,7 @@ def test_cells_are_compared_at_an_iteration_or_at_their_last() -> None:
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="no cell has the label 'c'; choose one of: a, b"):
         compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "c", None)
+    with pytest.raises(ValueError, match="'b' has no iteration 1; it has 0"):
+        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", 1)
     with pytest.raises(ValueError, match="no metric 'method'; choose one of: iteration, seed, d"):
         cell_statistics(ITERATIONS, LABELS, "method")

@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from asking import ask
+from asking import ask, refused
 from measured import SOME_METRICS, measured, sweep_file
 from rich.console import Console
 from sweeping import wait_for
@@ -107,6 +107,16 @@ def test_methods_count_their_lineages_and_iterations(partial: Results) -> None:
     assert [each.failed for each in sweep_status(partial.store, "s").methods] == [1, 0]
 
 
+def test_of_a_sweeps_file_the_name_is_enough(partial: Results, tmp_path: Path) -> None:
+    """What it names may be on another machine."""
+    (tmp_path / "s.yaml").write_text("name: s\nmodel: {name: mlp, initial_weights: not-here.pt}\n")
+    (tmp_path / "nameless.yaml").write_text("dataset: digits\n")
+    storage = ("--storage", partial.store.location)
+    assert ask(tmp_path, "status", "s.yaml", *storage) == ask(tmp_path, "status", "s", *storage)
+    told = refused(tmp_path, "status", "nameless.yaml", *storage)
+    assert "nameless.yaml:1:1: name: it has none; add name: …" in told
+
+
 def test_every_view_calls_lineages_by_what_tells_them_apart(
     partial: Results, tmp_path: Path
 ) -> None:
@@ -140,6 +150,10 @@ def test_a_lineage_is_found_by_its_label_or_a_part_of_its_id(partial: Results) -
     assert find_lineages(record, other.id[-10:]) == [other]
     with pytest.raises(NoSuchLineage, match="4 lineages of s match 'global'"):
         find_lineages(record, "global")
+    with pytest.raises(
+        NoSuchLineage, match=r"no lineage of s matches 'one_shut seed 1'; .* 'one_shot"
+    ):
+        find_lineages(record, "one_shut seed 1")
 
 
 def test_watching_a_sweep_at_rest_ends_at_once(partial: Results) -> None:

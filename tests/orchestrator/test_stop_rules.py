@@ -216,6 +216,8 @@ def test_what_was_stopped_above_its_density_has_no_value_there(tmp_path: Path) -
     ({"value": 0.5}, "say which stop rule: add when: …"),
     ({"when": "ratio_below", "valu": 0.5}, 'unknown key "valu"; did you mean "value"?'),
     ([{"when": "ratio_below", "value": [0.1, 0.2]}], "this cannot be an axis, give one value"),
+    ([[{"when": "ratio_below", "value": value}] for value in (0.1, 0.2)],
+     "stop rules are no part of what a lineage is, so no axis; put others into a sweep of their"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_rule_is_told(tmp_path: Path, stop: Any, said: str) -> None:
     sweep = SWEEP | {"prune": {"iterations": 2, "stop": stop}}

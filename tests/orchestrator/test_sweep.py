@@ -110,6 +110,20 @@ class TestAnotherGridUnderAStoredName:
     ) -> None:
         assert self.leaving(tmp_path, stored, **sections) is None
 
+    @pytest.mark.parametrize("iterations", [1, 3])
+    def test_an_ablation_of_another_last_iteration_is_another_grid(
+        self, tmp_path: Path, iterations: int
+    ) -> None:
+        sections = {"ablations": ["reinit"], "methods": ["sap"], "seeds": [0]}
+        file = sweep_file(tmp_path, **GRID | sections)
+        store = measured(tmp_path, file, lambda line, t: SOME_METRICS).store
+        sections["prune"] = {"iterations": iterations}
+        found = self.leaving(tmp_path, store, **sections)
+        assert found is not None
+        assert "1 ablation of another iteration (to keep it, say at: 2) would leave" in found
+        sections["ablations"] = [{"name": "reinit", "at": [1, 2]}]
+        assert iterations == 1 or self.leaving(tmp_path, store, **sections) is None
+
     def test_what_has_no_results_leaves_in_silence(self, tmp_path: Path) -> None:
         file = sweep_file(tmp_path, **GRID)
         store = measured(tmp_path, file, lambda line, t: None).store

@@ -78,7 +78,11 @@ def test_what_is_not_wished_counts_as_neither_stored_nor_to_be_trained(tmp_path:
     ("wishes", "message"),
     [
         (Wishes(only={"methd": "sap"}), '--only: unknown key "methd"; did you mean "method"?'),
-        (Wishes(skip=[{"method": "spa"}]), "--skip method: no cell of the sweep has this"),
+        (
+            Wishes(skip=[{"method": "spa"}]),
+            "--skip method: no cell of the sweep has this: they have",
+        ),
+        (Wishes(only={"seed": 0}, skip=[{"seed": 0}]), "--skip: no lineage is left to train"),
     ],
 )
 def test_a_wish_that_nothing_meets_is_refused(tmp_path: Path, wishes: Wishes, message: str) -> None:
@@ -209,7 +213,7 @@ def test_stop_needs_a_run_in_flight_and_a_lineage_that_there_is(tmp_path: Path) 
     lineages = lineages_of(spec)
     write_sweep(store, record_sweep(spec, lineages))
     assert "no run of small is in flight" in refused(tmp_path, "stop", "small")
-    assert "no lineage of small match" in refused(tmp_path, "stop", "small", "nothing-like-it")
+    assert "no lineage of small matches" in refused(tmp_path, "stop", "small", "nothing-like-it")
     beat = Heartbeat(
         state="running", host="here", pid=os.getpid(), process=Process(**this_process()),
         heartbeat=datetime.now(UTC).isoformat(), counts=Counts(), running={}, eta_seconds=None,

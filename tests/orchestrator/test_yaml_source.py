@@ -3,19 +3,22 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.sweepfile import yaml_document
+from orchestrator.sweepfile.axes import members
 from orchestrator.sweepfile.spec import SweepSpec, cells, parameter, swept_parameters
 from orchestrator.sweepfile.yaml_document import Place, SweepFileError
-from orchestrator.sweepfile.yaml_source import load_sweep, locate
+from orchestrator.sweepfile.yaml_source import NAMED, load_sweep, locate
+from trainables.config import Config
+from trainables.plugins.entry import BUILT_IN, Named
 from trainables.pruning.methods.one_shot import OneShot
 from trainables.pruning.methods.sap import SAP
 from trainables.training.schedules import StepDecay
@@ -254,13 +257,40 @@ def test_text_that_is_no_sweep(
             "5:8",
             ["1,100,000 cells", "1,000,000"],
         ),
+        (
+            "measures: [{name: intrinsic_dimension, dimensions: []}]",
+            "5:52",
+            ["[] is too short", "1"],
+        ),
+        ("wandb: {tags: ['']}", "5:16", ['"" is too short: it needs at least 1 characters']),
+        ("train: {ema: 99}", "5:14", ["less than 1.0; it is a share of 1: 99 % is ema: 0.99"]),
+        ("prune: {stop: {when: accuracy_below, value: 80}}", "5:45", ["80 % is value: 0.8"]),
+        (
+            "prune: {stop: {name: density_below, value: 0.1}}",
+            "5:15",
+            ['prune.stop.0: say which stop rule by when: "density_below", not by name'],
+        ),
+        (
+            "measures: [lmc, lmc_consecutive]\nstore: {keep_weights: last}",
+            "5:17",
+            ["measures.1: lmc_consecutive reads the trained weights"],
+        ),
         # exclude
         ("exclude: {scope: layer}", "5:10", ["a mapping, not a list"]),
         ("exclude: [layer]", "5:11", ["text, not a mapping"]),
         ("exclude: [{}]", "5:11", ["needs a condition"]),
         ("exclude: [{scop: layer}]", "5:12", ['did you mean "scope"?']),
         ("exclude: [{train.optimizer.rl: 1}]", "5:12", ['did you mean "train.optimizer.lr"?']),
-        ("exclude: [{scope: layer}]", "5:19", ["exclude.0.scope", "no cell"]),
+        (
+            "exclude: [{scope: layer}]",
+            "5:19",
+            ["exclude.0.scope: no cell", 'they have "global"; correct or remove it'],
+        ),
+        (
+            f"seeds: {[*range(9)]}\nexclude: [{{seed: 9}}]",
+            "6:18",
+            ["have 0, 1, 2, 3, 4, 5, 6, 7, …;"],
+        ),
         ("exclude: [{scope: {a: 1}}]", "5:19", ["no cell"]),
         ("exclude: [{train.optimizer.nesterov: 1}]", "5:38", ["no cell"]),
         ("exclude: [{train.epochs: 200, train.batch_size: 1}]", "5:49", ["no cell"]),
@@ -401,6 +431,53 @@ def test_options_of_a_default_are_set_without_its_name(load: Load) -> None:
     named = SMALLEST.replace("one_shot", "{name: one_shot, ratio: 0.5}")
     named = named.replace("model: mlp", "model: {name: mlp, hidden: [3]}")
     assert load(SMALLEST, "methods.0.ratio=0.5", "model.hidden=[3]") == load(named)
+
+
+def test_options_of_whatever_is_named_are_set_where_its_name_stands_alone(load: Load) -> None:
+    """Of all that a sweep file names; whoever adds a field of names adds it to NAMED."""
+    assert dict(_named_fields(SweepSpec, set())) == NAMED
+    alone = SMALLEST + "ablations: [reinit]\nprune: {stop: pq_index_rises}\n"
+    options = ("ablations.0.at=2", "prune.stop.times=3")
+    named = "ablations: [{name: reinit, at: 2}]\nprune: {stop: {when: pq_index_rises, times: 3}}\n"
+    assert load(alone, *options) == load(SMALLEST + named)
+    listed = alone.replace("stop: pq_index_rises", "stop: [pq_index_rises]")
+    assert load(listed, "ablations.0.at=2", "prune.stop.0.times=3") == load(SMALLEST + named)
+
+
+def _named_fields(config: type[Config], seen: set[Any]) -> Iterator[tuple[str, str]]:
+    """The fields of entries in a config, at any depth, with the key that has their names."""
+    if config in seen:
+        return
+    seen.add(config)
+    for name, field in config.model_fields.items():
+        for member in _members(Annotated[field.annotation, *field.metadata, None]):
+            if isinstance(member, Named):
+                yield name, member.kind.key
+                for entry in BUILT_IN.of(member.kind).values():
+                    yield from _named_fields(entry, seen)
+            elif isinstance(member, type) and issubclass(member, Config):
+                yield from _named_fields(member, seen)
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    for member in members(kind):
+        if get_origin(member) is tuple:
+            yield from _members(get_args(member)[0])
+        else:
+            yield member
+
+
+@pytest.mark.parametrize("section", ["stop: {when: density_below, value: 5}",
+                                     "stop: [{when: density_below, value: 5}]"])  # fmt: skip
+def test_a_mistake_of_what_alone_stands_for_a_list_has_its_own_place(
+    refused: Refused, section: str
+) -> None:
+    lines = ["prune:", f"  {section}"]
+    column = lines[1].index("5") + 1
+    told = refused(SMALLEST + "\n".join(lines))
+    assert told.startswith(f"s.yaml:6:{column}: prune.stop.0.value: 5 is out of range")
+    unknown = refused(SMALLEST + "\n".join(lines).replace("value", "valeu"))
+    assert f"s.yaml:6:{lines[1].index('value') + 1}: prune.stop.0.valeu: unknown key" in unknown
 
 
 def test_seeds_can_be_counted(load: Load) -> None:

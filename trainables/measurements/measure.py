@@ -173,6 +173,9 @@ class Measure(Entry):
     def require_fit(self, steps: int, train_examples: int) -> None:
         """Raise Unfit when it cannot measure trainings of so many steps on so many examples."""
 
+    def require_network(self, weights: int) -> None:
+        """Raise Unfit when it cannot measure a network of so many weights, biases among them."""
+
     def identity(self) -> dict[str, Any]:
         """What decides its numbers, beside the iteration."""
         return {name: value for name, value in canonical(self).items() if name != "iterations"}

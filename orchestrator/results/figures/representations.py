@@ -36,6 +36,8 @@ def representations(results: Results) -> alt.TopLevelMixin | None:
             panel = mean_curves(ITERATION, CORRELATION, look)
             if not (charts or panels):
                 panel = panel.add_params(look.chosen())
-            panels.append(block([panel], variant, alt.datum.variant == variant))
-        charts.append(block(panels, heading(setting), alt.datum.setting == setting, columns=3))
+            of_method = block([panel], variant, alt.datum.variant == variant)
+            panels.append(of_method.resolve_scale(y="shared"))
+        of_setting = block(panels, heading(setting), alt.datum.setting == setting, columns=3)
+        charts.append(of_setting.resolve_scale(y="shared"))
     return blocks(rows, charts)

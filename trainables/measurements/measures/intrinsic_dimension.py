@@ -12,6 +12,7 @@ from trainables.config import Choice, Listed
 from trainables.errors import Diverged
 from trainables.measurements.measure import Measure, Row, Tickets, measure
 from trainables.pruning import Step
+from trainables.training.augmentation import Unfit
 from trainables.training.randomness import stream
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ class IntrinsicDimension(Measure):
     @property
     def trainings(self) -> int:
         return len(self.dimensions)
+
+    def require_network(self, weights: int) -> None:
+        if self.dimensions[0] > weights:
+            raise Unfit(
+                f"{self.dimensions[0]} directions are more than its {weights} weights have, so "
+                f"none of the dimensions would be measured; choose some up to {weights}",
+                "dimensions",
+            )
 
     def measures(self, steps: Sequence[Step], index: int) -> bool:
         dense = steps[0].kind == "train" and steps[0].inputs == "real"
