@@ -35,7 +35,7 @@ from orchestrator.run.probing import probe_plan, probes_here
 from orchestrator.run.ranking import ranked
 from orchestrator.run.replacing import leaving
 from orchestrator.run.sizes import commit_bytes
-from orchestrator.run.wishes import NO_WISHES, Wishes, ranks
+from orchestrator.run.wishes import NO_WISHES, Wishes, urgencies
 from orchestrator.sweepfile.spec import SweepSpec
 from trainables.config import canonical_json
 from trainables.data import DataRoots
@@ -207,7 +207,7 @@ def plan_again(
     rank, store = spec.budget and spec.budget.rank, index.store
     ends = ends_of(lineages, measured_of(spec, index))
     ends, rung = ranked(rank, lineages, ends, store, spec.name)
-    return make_plan(lineages, index.files_of, leaving, ranks(spec, lineages), ends, rung)
+    return make_plan(lineages, index.files_of, leaving, urgencies(spec, lineages), ends, rung)
 
 
 def measured_of(spec: SweepSpec, index: StoreIndex) -> Measured:

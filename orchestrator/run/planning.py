@@ -141,12 +141,12 @@ def make_plan(
     lineages: Sequence[Lineage],
     files_of: FilesOf,
     leaving: Collection[str] = (),
-    rank: Mapping[str, int] = MappingProxyType({}),
+    urgency: Mapping[str, int] = MappingProxyType({}),
     ends: Mapping[str, End] = MappingProxyType({}),
     rung: Rung | None = None,
 ) -> Plan:
     """Divide the missing iterations among the lineages, each to the first that needs it, the most
-    urgent first by their `rank`; but train nothing for those whose ids are in `leaving`, and of
+    urgent first, as `urgency` has them; but train nothing for those whose ids are in `leaving`, and of
     those that have come to one of the `ends` nothing behind that.
 
     `files_of(key)` are the files of an iteration's commit, None when it is not stored.
@@ -159,7 +159,7 @@ def make_plan(
     alone = wanted - {each.key for lineage in so_far for each in lineage.measurements}
     to_measure: set[str] = set()
     urgent_first = sorted(
-        enumerate(so_far), key=lambda numbered: rank.get(numbered[1].id, len(rank))
+        enumerate(so_far), key=lambda numbered: urgency.get(numbered[1].id, len(urgency))
     )
     for number, lineage in urgent_first:
         missing = missing_iterations(lineage, files_of)

@@ -94,8 +94,8 @@ class Queue:
 
     They go to trials, named by the caller, who tells what became of them; there is room for
     `trials` at a time. `files_of` is `make_plan`'s, but looks into the store when it is asked.
-    `largest` says of which kinds several lineages share a trial, and how many, `rank` how urgent a
-    lineage is, from 0, by its id, and `allowance` how many iterations may be trained.
+    `largest` says of which kinds several lineages share a trial, and how many, `urgency` has the
+    most urgent from 0, by their ids, and `allowance` says how many iterations may be trained.
     """
 
     tasks: tuple[Task, ...]
@@ -105,14 +105,14 @@ class Queue:
     observer: Observer
     trials: int = 1
     largest: Mapping[Hashable, int] = field(default_factory=dict)
-    rank: Mapping[str, int] = field(default_factory=dict)
+    urgency: Mapping[str, int] = field(default_factory=dict)
     allowance: Allowed = field(default_factory=Unlimited)
     failures: list[Failure] = field(default_factory=list)
     stopping: bool = False
     leaving: bool = False
 
     def __post_init__(self) -> None:
-        self._ready = Ready(self.largest, self.rank)
+        self._ready = Ready(self.largest, self.urgency)
         self._waiting: dict[str, list[Task]] = {}
         for task in self.tasks:
             if task.after is None:

@@ -53,12 +53,12 @@ class Ready:
     """Attempts, those of the most urgent lineages first, and of them the longest: what ends last
     should not begin last.
 
-    `largest` says how many of a kind go into one trial; 1 of those that it does not name. `rank`
-    is how urgent a lineage is, from 0, by its id; who has none comes last.
+    `largest` says how many of a kind go into one trial; 1 of those that it does not name. `urgency`
+    has the most urgent lineages from 0, by their ids; who is not there comes last.
     """
 
     largest: Mapping[Hashable, int] = field(default_factory=dict)
-    rank: Mapping[str, int] = field(default_factory=dict)
+    urgency: Mapping[str, int] = field(default_factory=dict)
     _by_kind: dict[Hashable, list[tuple[tuple[int, int, int], Attempt]]] = field(
         default_factory=dict
     )
@@ -71,7 +71,7 @@ class Ready:
         self._added += 1
         lineage = attempt.task.lineage
         left = len(lineage.keys) - attempt.task.first
-        place = (self.rank.get(lineage.id, len(self.rank)), -left, self._added)
+        place = (self.urgency.get(lineage.id, len(self.urgency)), -left, self._added)
         heapq.heappush(self._by_kind.setdefault(self._kind(attempt), []), (place, attempt))
 
     def remove(self, lineages: Collection[str]) -> list[Attempt]:

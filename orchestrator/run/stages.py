@@ -23,7 +23,7 @@ from orchestrator.run.planning import Plan, make_plan
 from orchestrator.run.preparing import Prepared
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.ranking import Rung, decide
-from orchestrator.run.wishes import ranks
+from orchestrator.run.wishes import urgencies
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mirroring import follow
 from trainables.store.index import StoreIndex
@@ -85,7 +85,7 @@ def _compares(plan: Plan) -> bool:
 
 def _up_to(rung: Rung, plan: Plan, spec: SweepSpec, index: StoreIndex) -> Plan:
     lineages = [rung.until(lineage) for lineage in plan.so_far]
-    return make_plan(lineages, index.files_of, plan.leaving, ranks(spec, plan.lineages))
+    return make_plan(lineages, index.files_of, plan.leaving, urgencies(spec, plan.lineages))
 
 
 def _undecided(rung: Rung, absent: int) -> str:
@@ -124,7 +124,7 @@ def _train(
         ending=ending,
         allowance=allowance,
         occupancy=occupancy,
-        rank=ranks(spec, plan.lineages),
+        urgency=urgencies(spec, plan.lineages),
         mirrors=tracking and partial(follow, tracking),
     )
 

@@ -266,16 +266,15 @@ def train_plan(
     ending: Ending,
     allowance: Allowance,
     occupancy: Occupancy,
-    rank: Mapping[str, int] = MappingProxyType({}),
+    urgency: Mapping[str, int] = MappingProxyType({}),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `arrays` are the datasets by their identity as JSON, which are shared with the workers.
-    `packing` has at least one slot, and
-    the nodes whose ids are `left_out` none; `occupancy` counts on what the slots' time goes, and
-    `rank` is how urgent a lineage is, by its id. SIGINT,
-    `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
+    `packing` has at least one slot, and the nodes whose ids are `left_out` none; `occupancy` counts
+    on what the slots' time goes, and `urgency` has the most urgent lineages from 0, by their ids.
+    SIGINT, `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
     steps, whose state is kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
@@ -303,7 +302,7 @@ def train_plan(
         observer,
         len(packing.slots),
         packing.bundles,
-        rank,
+        urgency,
         allowance,
     )
     there, room = Nodes(nodes, frozenset(left_out)), Room(packing.slots)

@@ -87,7 +87,7 @@ def _first_met(
         raise WishError(f"{option} {where}: {error.message()}") from error
 
 
-def ranks(spec: SweepSpec, lineages: Sequence[Lineage]) -> dict[str, int]:
+def urgencies(spec: SweepSpec, lineages: Sequence[Lineage]) -> dict[str, int]:
     """How urgent lineages are, from 0, by their ids, as `priority` of the sweep file has it."""
     found = first_met(spec, spec.priority, "priority")
     pairs = zip(lineages, found, strict=True)

@@ -26,7 +26,7 @@ from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.preparing import to_check
 from orchestrator.run.queue import Queue
-from orchestrator.run.wishes import WishError, Wishes, failures_of, ranks
+from orchestrator.run.wishes import WishError, Wishes, failures_of, urgencies
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from trainables.data import data_roots
@@ -150,11 +150,11 @@ def test_what_has_diverged_is_left_until_it_is_asked_for(tmp_path: Path) -> None
 def test_priorities_rank_the_lineages_by_the_first_condition_that_they_meet() -> None:
     spec = spec_of(priority=[{"method.p": 0.9}, {"seed": 1}])
     lineages = lineages_of(spec)
-    rank = ranks(spec, lineages)
+    urgency = urgencies(spec, lineages)
     for lineage in lineages:
         sap = getattr(lineage.cell.method, "p", None) == 0.9
         expected = 0 if sap else 1 if lineage.cell.seed == 1 else None
-        assert rank.get(lineage.id) == expected
+        assert urgency.get(lineage.id) == expected
 
 
 class Nobody:

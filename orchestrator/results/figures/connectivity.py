@@ -64,8 +64,10 @@ def connectivity(results: Results) -> alt.TopLevelMixin | None:
             if not (charts or panels):
                 panel = panel.add_params(look.chosen())
             curves = side_by_side(panel, by_iteration())
-            panels.append(block([curves], variant, alt.datum.variant == variant))
-        charts.append(block(panels, heading(setting), alt.datum.setting == setting))
+            of_method = block([curves], variant, alt.datum.variant == variant)
+            panels.append(of_method.resolve_scale(y="shared"))
+        of_setting = block(panels, heading(setting), alt.datum.setting == setting)
+        charts.append(of_setting.resolve_scale(y="shared"))
     return blocks(rows, charts)
 
 
