@@ -146,8 +146,8 @@ def make_plan(
     rung: Rung | None = None,
 ) -> Plan:
     """Divide the missing iterations among the lineages, each to the first that needs it, the most
-    urgent first, as `urgency` has them; but train nothing for those whose ids are in `leaving`, and of
-    those that have come to one of the `ends` nothing behind that.
+    urgent first, as `urgency` has them; but train nothing for those whose ids are in `leaving`, and
+    of those that have come to one of the `ends` nothing behind that.
 
     `files_of(key)` are the files of an iteration's commit, None when it is not stored.
     """

@@ -274,8 +274,8 @@ def train_plan(
     `arrays` are the datasets by their identity as JSON, which are shared with the workers.
     `packing` has at least one slot, and the nodes whose ids are `left_out` none; `occupancy` counts
     on what the slots' time goes, and `urgency` has the most urgent lineages from 0, by their ids.
-    SIGINT, `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1 between
-    steps, whose state is kept; what is committed stays.
+    SIGINT, `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1
+    between steps, whose state is kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}
     work = Work(
