@@ -21,7 +21,8 @@ test: lint
 test-long: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist load -m long
 
-# Nodes, buckets and job queues as processes on this machine: half an hour on two cores.
+# Nodes, buckets, servers and job queues as processes on this machine: three quarters of an hour on two
+# cores.
 cluster-test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist load -m cluster
 

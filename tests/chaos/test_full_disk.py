@@ -80,6 +80,7 @@ def test_a_full_disk_leaves_no_empty_claim_that_others_wait_for(disk: Path) -> N
     assert Claims(Store(str(disk / "store"))).take("second") is not None
 
 
+@pytest.mark.cluster
 def test_a_disk_that_fills_up_costs_what_was_in_flight(disk: Path, tmp_path: Path) -> None:
     storage = disk / "store"
     process = run(tmp_path, storage)

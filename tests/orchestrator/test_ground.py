@@ -212,6 +212,7 @@ def test_a_cluster_of_another_ray_is_told_apart(cluster: SmallCluster, tmp_path:
     assert not (tmp_path / "prunesweep-store").exists()
 
 
+@pytest.mark.cluster
 def test_other_nodes_are_left_out_and_get_the_code_that_they_lack(
     cluster: SmallCluster, shared: Path, tmp_path: Path
 ) -> None:

@@ -295,6 +295,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     made.close()
 
 
+@pytest.mark.cluster
 def test_an_array_whose_time_is_up_goes_on_where_it_was(
     tmp_path: Path, slurm: Slurm, uninterrupted: Path
 ) -> None:

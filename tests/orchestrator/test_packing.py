@@ -274,6 +274,7 @@ def in_ray(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.cluster
 def test_five_trials_on_four_gpus_lie_on_all_four(tmp_path: Path) -> None:
     """Beside a node without a GPU, whose CPUs are not counted; and none is kept when it ended."""
     done = in_ray(TRIALS, tmp_path)

@@ -132,6 +132,7 @@ def test_more_iterations_supersede_the_offline_run(finished: Path, tmp_path: Pat
     assert {len(history(f)) for f in offline_folders(folder, "small")} == {4 * 2}
 
 
+@pytest.mark.cluster
 def test_what_was_disabled_is_made_up_for(tmp_path: Path) -> None:
     file = write(tmp_path, ONE, mode="disabled")
     out, _ = command(tmp_path, "run", file, "--json")

@@ -43,7 +43,14 @@ def test_killed_runs_leave_no_point_out_and_none_twice(tmp_path: Path) -> None:
     assert_mirrored(tmp_path, "longer")
 
 
-@pytest.mark.parametrize("kind", ["silent", "unauthorized", "absent"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "unauthorized",
+        pytest.param("silent", marks=pytest.mark.cluster),
+        pytest.param("absent", marks=pytest.mark.cluster),
+    ],
+)
 def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     with bad_server(kind) as url:
         env = login(url)
@@ -58,6 +65,7 @@ def test_no_lineage_fails_for_a_server(kind: str, tmp_path: Path) -> None:
     assert_secret(CANARY, out, err, store=storage(tmp_path), home=tmp_path / "home")
 
 
+@pytest.mark.cluster
 def test_what_a_server_cannot_be_told_at_the_end_is_kept_offline(tmp_path: Path) -> None:
     """That, and not what the server has."""
     with serving(LocalWandb()) as server:
