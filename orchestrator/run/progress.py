@@ -102,7 +102,6 @@ class RunProgress:
     _beats: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def running(self, plan: Plan, names: Mapping[str, str]) -> Iterator[None]:
@@ -359,14 +358,9 @@ class RunProgress:
             self._write("running")
 
     def _write(self, state: str) -> None:
-        # Of two threads that write, the later one shall not be overwritten.
-        with self._writing:
-            self._write_sign(self._sign(state))
-
-    def _sign(self, state: str) -> Heartbeat:
         eta_seconds = self.eta_seconds()
         with self._lock:
-            return Heartbeat(
+            heartbeat = Heartbeat(
                 state=state,
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -387,8 +381,6 @@ class RunProgress:
                 per_second=self._pace.per_second(time.monotonic()),
                 sight=self._sight,
             )
-
-    def _write_sign(self, heartbeat: Heartbeat) -> None:
         try:
             write_heartbeat(self.store, self.sweep, heartbeat, self.run)
             if self._silent:

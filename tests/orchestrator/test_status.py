@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -23,12 +22,10 @@ from rich.console import Console
 from sweeping import wait_for
 
 from orchestrator.records.failures import FAILURES, Failure
-from orchestrator.records.heartbeat import Heartbeat, write_heartbeat
 from orchestrator.records.labels import find_lineages, lineage_labels
 from orchestrator.records.status import MethodStatus, sweep_status
 from orchestrator.records.sweep import LineageRecord, NoSuchLineage
 from orchestrator.results.opening import Results
-from orchestrator.run import progress
 from orchestrator.run.capacity import Slot
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.machines import Cluster
@@ -37,7 +34,7 @@ from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.run.progress import RunProgress
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
-from trainables.store import Store, iteration_path
+from trainables.store import iteration_path
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 SECTIONS: dict[str, Any] = {
@@ -232,39 +229,14 @@ def read_until(master: int, text: str) -> str:
     return shown
 
 
-def test_a_run_in_flight_says_how_its_lineages_are_laid(partial: Results, tmp_path: Path) -> None:
+def test_a_run_in_flight_says_how_its_lineages_are_laid(
+    partial: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.progress.HEARTBEAT_SECONDS", 0.05)
     line = "2 trials at a time, 1 CPU each"
     with in_flight(partial, tmp_path) as progress:
         progress.on(Cluster(2, 0), Packing((Slot(0.0, 0.0),) * 2, {}, line))
         store = partial.store.location
-        progress._write("running")
-        assert line in ask(tmp_path, "status", "s", "--storage", store)
+        wait_for(lambda: line in ask(tmp_path, "status", "s", "--storage", store))
         shown = json.loads(ask(tmp_path, "status", "s", "--storage", store, "--json"))
         assert shown["run"]["packing"] == line
-
-
-def test_a_sign_of_life_is_not_overwritten_by_an_earlier_one(
-    partial: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown, begun, may_go_on = RunProgress(partial.store, "s", Console()), Event(), Event()
-
-    def write_slowly(store: Store, sweep: str, beat: Heartbeat, run: str) -> None:
-        if beat.counts.done == 0:
-            begun.set()
-            may_go_on.wait(60)
-        write_heartbeat(store, sweep, beat, run)
-
-    monkeypatch.setattr(progress, "write_heartbeat", write_slowly)
-    first = Thread(target=shown._write, args=("running",))
-    first.start()
-    assert begun.wait(60)
-    shown.counts.done = 1
-    second = Thread(target=shown._write, args=("running",))
-    second.start()
-    second.join(0.2)
-    may_go_on.set()
-    first.join()
-    second.join()
-    run = sweep_status(partial.store, "s").run
-    assert run is not None
-    assert run.counts.done == 1
