@@ -193,36 +193,21 @@ def read_rows(
     """
     if not sweep.joined:
         return _checked(store, table, sweep.name, columns, where)
-    if table in MEASURED:
-        return _measured_in_any(store, sweep, table, columns, where)
-    names = columns or SCHEMAS[table].names
+    # Sweeps that share a lineage may measure other things of it, or the same.
+    measured = table in MEASURED
+    names = SCHEMAS[table].names if measured or columns is None else columns
     whole = pa.concat_tables(
-        _checked(store, table, part.name, names, _of(part) if where is None else _of(part) & where)
+        _checked(store, table, part.name, names, _of(sweep if measured else part, where))
         for part in sweep.joined
     )
+    if measured:
+        whole = whole.group_by(names, use_threads=False).aggregate([])
+        return whole if columns is None else whole.select([*columns])
     if table != "iterations":
         return whole
     lines = {line.id: line for line in sweep.lineages}
     found = [lines[id] for id in whole["lineage"].to_pylist()]
     return with_swept(whole, swept_types(sweep), found)
-
-
-def _measured_in_any(
-    store: Store,
-    sweep: SweepRecord,
-    table: str,
-    columns: Sequence[str] | None,
-    where: pc.Expression | None,
-) -> pa.Table:
-    """What is measured of the lineages in any part, each row once: sweeps that share a lineage may
-    measure other things of it, or the same."""
-    wanted = _of(sweep) if where is None else _of(sweep) & where
-    names = SCHEMAS[table].names
-    whole = pa.concat_tables(
-        _checked(store, table, part.name, names, wanted) for part in sweep.joined
-    )
-    once = whole.group_by(names, use_threads=False).aggregate([])
-    return once if columns is None else once.select([*columns])
 
 
 def _checked(
@@ -259,11 +244,13 @@ def read_parquet(
         )
 
 
-def _of(sweep: SweepRecord) -> pc.Expression:
-    """Whether a row is of a lineage of `sweep`."""
+def _of(sweep: SweepRecord, where: pc.Expression | None) -> pc.Expression:
+    """Whether a row is of a lineage of `sweep`, and what `where` says of it."""
     import pyarrow.compute as pc
 
-    return pc.field("lineage").isin(pa.array([line.id for line in sweep.lineages], pa.string()))
+    ids = pa.array([line.id for line in sweep.lineages], pa.string())
+    mine = pc.field("lineage").isin(ids)
+    return mine if where is None else mine & where
 
 
 def recorded_seconds(store: Store, group: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
