@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from orchestrator.results.opening import Results, open_results
-from trainables.store import Store, iteration_path
+from trainables.lineage.measurement_run import ABOUT
+from trainables.store import iteration_path
 
-ABOUT = "measurement.json"
 Took: TypeAlias = tuple[str, float]
 
 
@@ -27,14 +27,12 @@ def iterations(results: Results) -> Iterator[Took]:
         yield "the sweep" if row["ablation"] is None else f"ablation {row['ablation']}", seconds
 
 
-def measurements(results: Results, store: Store) -> Iterator[Took]:
+def measurements(results: Results) -> Iterator[Took]:
     """The measure of each measurement, and its seconds."""
-    found = {each.key: each for line in results.record.lineages for each in line.measurements or ()}
-    for key, each in found.items():
-        yield (
-            f"measure {each.measure}",
-            store.read_json(f"{iteration_path(key)}/{ABOUT}")["seconds"],
-        )
+    lines = results.record.lineages
+    for key, each in {each.key: each for line in lines for each in line.measurements or ()}.items():
+        about = results.store.read_json(f"{iteration_path(key)}/{ABOUT}")
+        yield f"measure {each.measure}", about["seconds"]
 
 
 def main() -> None:
@@ -46,8 +44,7 @@ def main() -> None:
     for name in options.names:
         took: dict[str, list[float]] = defaultdict(list)
         results = open_results(options.storage, name)
-        store = Store(options.storage, existing=True)
-        for what, seconds in (*iterations(results), *measurements(results, store)):
+        for what, seconds in (*iterations(results), *measurements(results)):
             took[what].append(seconds)
         whole = sum(took["the sweep"])
         for what, each in took.items():

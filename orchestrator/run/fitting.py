@@ -183,10 +183,13 @@ def _check_method(spec: SweepSpec, method: Method, model: Model, info: DatasetIn
 
 
 def _check_measures(spec: SweepSpec, model: Model, info: DatasetInfo) -> None:
+    if not spec.measures:
+        return
+    built = blueprint(model, info.shape, info.classes)
+    weights = sum(each.numel() for each in built.parameters())
     for number, measure in enumerate(spec.measures):
-        built = blueprint(model, info.shape, info.classes)
         try:
-            measure.require_network(sum(each.numel() for each in built.parameters()))
+            measure.require_network(weights)
         except Unfit as error:
             at = ("measures", number, error.option)
             raise PlanError(f"{model.name}: {error}", at) from error

@@ -7,9 +7,9 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
 from urllib.error import URLError
@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 from asking import ask, refused
-from sweeping import start, write
+from sweeping import start, wait_for, write
 from test_buckets_end_to_end import SMALL, sound, train_at_once
 
 from trainables.store import Store, iteration_path
@@ -79,15 +79,14 @@ def _make_container(endpoint: str, name: str) -> None:
         "Content-Length": "0",
     }
     url = f"{endpoint}/{ACCOUNT}/{name}?restype=container"
-    deadline = time.monotonic() + 60
-    while True:
-        try:
+
+    def is_made() -> bool:  # once the server listens
+        with suppress(URLError):
             urlopen(Request(url, headers=headers, method="PUT")).close()
-            return
-        except URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+            return True
+        return False
+
+    wait_for(is_made)
 
 
 def test_of_many_one_commits_and_one_has_the_claim(container: str) -> None:
@@ -108,9 +107,7 @@ def test_of_a_run_killed_and_two_at_once_nothing_is_lost(container: str, tmp_pat
     location, file = f"{container}/small", str(write(tmp_path, SMALL))
     killed = start(tmp_path, "run", file, "--storage", location)
     store = Store(location)
-    while not store.committed("iterations"):
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.1)
+    wait_for(lambda: store.committed("iterations") != {})
     others = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     killed.communicate()
