@@ -778,8 +778,11 @@ def test_units_of_two_seeds_are_drawn_by_layer(everything: Results, drawn: Drawn
     assert {row["lineage"] for row in rows} == seconds
     found = {(row["layer"], row["iteration"], row["bipartite"]) for row in rows}
     assert found == {("hidden1.weight", 1, 0.6), ("classifier.weight", 1, 0.6)}
-    # Of all methods of a setting on one scale, to be compared.
-    for setting in drawn["representations"]["vconcat"]:
+
+
+@pytest.mark.parametrize("name", ["representations", "connectivity"])
+def test_methods_of_a_setting_are_on_one_scale_to_be_compared(drawn: Drawn, name: str) -> None:
+    for setting in drawn[name]["vconcat"]:
         for each in (setting, *setting["concat"]):
             assert each["resolve"]["scale"]["y"] == "shared"
 
