@@ -88,8 +88,9 @@ class Watch:
             except psutil.Error:
                 continue
             known, _ = self.cpu.get(process.pid, (kind, 0.0))
-            # A process that ends has no command line any more.
-            self.cpu[process.pid] = (known, used.user + used.system)
+            # A process that ends has no command line any more, and one that begins its parent's.
+            kind = known if kind == "others" else kind
+            self.cpu[process.pid] = (kind, used.user + used.system)
 
     def spent(self) -> dict[str, float]:
         """CPU seconds by kind of process."""

@@ -46,6 +46,8 @@ def main() -> None:
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
         sys.stdout.flush()
+        if "duckdb" not in sys.modules:  # it complains of what it finds left of its own
+            gc.freeze()  # else Python goes through every object when it exits, several times
         sys.exit(code or OK)
     except KeyboardInterrupt:
         complain("interrupted; everything committed is safe, run again to resume")

@@ -1,5 +1,6 @@
 """Commands of running sweeps: plan, run, submit, stop, status."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -109,6 +110,7 @@ def run(
             address=None if address in ("", "local") else address, command=sys.argv,
             wishes=wishes(only, skip, retry, for_, replace=replace),
         )  # fmt: skip
+    gc.freeze()  # see `main`: the summary is what imports DuckDB
     show_summary(summary, store, console(), as_json)
     if summary.outcome.interrupted:
         return INTERRUPTED

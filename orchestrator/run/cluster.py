@@ -18,11 +18,14 @@ from orchestrator.run.machines import Cluster, Node, usable_cpus
 from orchestrator.run.nodes import LOOK_SECONDS
 from orchestrator.run.ray_folder import ray_folder
 from orchestrator.run.ray_internals import (
+    asked_often,
     autoscaled,
     few_helpers,
+    gpus_here,
     kill_at_shutdown,
     loopback,
     nothing_printed,
+    workers_ahead,
 )
 from trainables.errors import UserError
 
@@ -32,12 +35,15 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "RAY_prestart_worker_first_driver": "0",
+    "RAY_preload_python_modules": "trainables.lineage.preload",
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
     "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),
 }
-"""Ray's environment: no chatter, no log files of its own, no state that is never read, and no
-workers in advance, which Tune's trials never use: they ask for workers with an environment of their
-own. How many trials may wait for room we say ourselves."""
+"""Ray's environment: no chatter, no log files of its own, no state that is never read, and workers
+that import what trials need before they are asked for one. A raylet connects to a thread of its own
+that may not listen yet, and waits for a second until it asks again, ten times: it asks more often,
+for as long. How many trials may wait for room we say ourselves."""
 
 
 ANSWER_SECONDS = 10.0
@@ -48,11 +54,16 @@ class ClusterError(UserError):
     """The Ray cluster cannot be reached; the message says what to do."""
 
 
+def _none(cluster: Cluster) -> int:
+    return 0
+
+
 @contextmanager
-def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
+def ray_cluster(address: str | None, trials: Callable[[Cluster], int] = _none) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
-    One that is started does not hear SIGTERM. It listens on loopback only and asks for a token of
+    One that is started has workers for as many `trials` on it in advance, and does not hear
+    SIGTERM. It listens on loopback only and asks for a token of
     its own, which is in the environment of its processes and on no disk; where the temporary
     folder's path is too long for its sockets, they are in a folder of their own. Raises
     ClusterError, and NoShortFolder.
@@ -65,7 +76,8 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         )
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     # Ray counts all CPUs there are, whatever this process may use.
-    own = {"include_dashboard": False, "num_cpus": cpus or _cpus()} if address is None else {}
+    own = {"include_dashboard": False, "num_cpus": _cpus()} if address is None else {}
+    ahead = trials(Cluster(usable_cpus(), gpus_here())) if address is None else 0
     token = own_token() if address is None else users_token()
     folder = ray_folder() if address is None else nullcontext()
     with (
@@ -73,6 +85,8 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Cluste
         token,
         loopback(address is None),
         few_helpers(),
+        asked_often(),
+        workers_ahead(ahead),
         _connected(address, own) as cluster,
     ):
         yield replace(cluster, line=_line(address, cluster), notices=(notice,) if notice else ())

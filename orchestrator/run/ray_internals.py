@@ -2,16 +2,20 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import psutil
-from ray._private import parameter, ray_constants, state, worker
+from ray._private import node, parameter, ray_constants, services, state, worker
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
 from ray.exceptions import AuthenticationError
+
+ASKED_SECONDS, ASKED_EVERY_SECONDS = 30.0, 0.02
 
 
 def read_authentication() -> None:
@@ -44,17 +48,72 @@ def loopback(on: bool) -> Iterator[None]:
 
 @contextmanager
 def few_helpers() -> Iterator[None]:
-    """Let Ray start without what asks a cloud for more machines, and without what reads the
-    workers' logs for the driver: half a core-second each, and nobody listens to either.
+    """Let Ray start without what asks a cloud for more machines, what reads the workers' logs for
+    the driver, and its dashboard: half a core-second each, and nobody listens to any. `ray.init`
+    waits for the last, also where that has nothing to show.
 
     `ray.init` has no option for them.
     """
     before: Any = parameter.RayParams
+    started: Any = node.Node
+    api_server = started.start_api_server
     parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
+    started.start_api_server = _no_dashboard
     try:
         yield
     finally:
-        parameter.RayParams = before
+        parameter.RayParams, started.start_api_server = before, api_server
+
+
+def _no_dashboard(started: Any, **options: Any) -> None:
+    started._webui_url = ""
+
+
+@contextmanager
+def asked_often() -> Iterator[None]:
+    """Let `ray.init` go on as soon as its raylet has registered: Ray asks for that once a second,
+    the first time too early."""
+    before = services.get_node
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        client, until = GcsClient(address=gcs_address), time.monotonic() + ASKED_SECONDS
+        while time.monotonic() < until:
+            if any(known.hex() == node_id for known in client.get_all_node_info(timeout=5)):
+                break
+            time.sleep(ASKED_EVERY_SECONDS)
+        return before(gcs_address, node_id)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = before
+
+
+@contextmanager
+def workers_ahead(count: int) -> Iterator[None]:
+    """Let a raylet start as many workers as soon as the driver is there, before they are asked for.
+
+    Ray has an option to start as many as there are CPUs, or none.
+    """
+    before: Any = services.start_ray_process
+    option = "--num_prestart_python_workers="
+
+    def start(command: list[str], *given: Any, **options: Any) -> Any:
+        command = [f"{option}{count}" if part.startswith(option) else part for part in command]
+        return before(command, *given, **options)
+
+    services.start_ray_process = start
+    try:
+        yield
+    finally:
+        services.start_ray_process = before
+
+
+def gpus_here() -> int:
+    """How many GPUs Ray counts on this machine. Publicly that is known once it has started, and of
+    torch once that is imported."""
+    return NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
 
 
 def kill_at_shutdown() -> None:
@@ -117,21 +176,24 @@ def signals_kept() -> Iterator[None]:
 
 
 @contextmanager
-def keys_kept() -> Iterator[None]:
-    """Keep Tune from handing AWS keys on to its workers: Ray writes what is handed on so into its
-    logs, on every node. Workers have the environment of their node.
+def plain_workers() -> Iterator[None]:
+    """Keep Tune from asking for workers with an environment of their own: none that is started in
+    advance has that, and AWS keys that are handed on so Ray writes into its logs, on every node.
+    Workers have the environment of their node.
 
-    Tune has no option for it, and this process needs its keys to read the storage meanwhile.
+    Tune has no option for either, and this process needs its keys to read the storage meanwhile.
     """
     # Here, as it takes longer than all the rest, and who only asks a cluster has no use for it.
     from ray.tune.execution import class_cache
 
-    before = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in before if not n.startswith("AWS_")}
+    before = class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS
+    handed_on = {name for name in before[0] if not name.startswith("AWS_")}
+    # The one by default is for another framework.
+    class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS = handed_on, {}
     try:
         yield
     finally:
-        class_cache.ENV_VARS_TO_PROPAGATE = before
+        class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS = before
 
 
 @contextmanager

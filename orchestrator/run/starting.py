@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @contextmanager
 def cluster_starting(
-    address: str | None, store: Store, resources: Resources
+    address: str | None, store: Store, resources: Resources, tasks: int
 ) -> Iterator[Callable[[], Cluster]]:
-    """Enter `ray_cluster` in a thread; what is given waits for it. It is left at the end.
+    """Enter `ray_cluster` in a thread, for so many tasks; what is given waits for it. It is left at
+    the end.
 
     The thread lives as long as the block, since Linux ends with it what it has started. A cluster
     at an address is waited for here, and its nodes are asked whether they can train: before that
@@ -46,11 +48,22 @@ def cluster_starting(
             return
         thread = left.enter_context(ThreadPoolExecutor(1, "ray"))
         with ExitStack() as started_there:
-            started = thread.submit(started_there.enter_context, ray_cluster(None))
+            trials = partial(_trials, tasks, resources)
+            started = thread.submit(started_there.enter_context, ray_cluster(None, trials))
             try:
                 yield started.result
             finally:
                 wait([started])
+
+
+def _trials(tasks: int, resources: Resources, cluster: Cluster) -> int:
+    """At most so many trials begin at once there, as far as is known before any is planned."""
+    from orchestrator.run.capacity import slots
+
+    if resources.fuse == "auto" and cluster.gpus:
+        return len(slots(resources, cluster, min(tasks, cluster.gpus)))
+    together = resources.fuse if isinstance(resources.fuse, int) else 1
+    return len(slots(resources, cluster, -(-tasks // together)))
 
 
 @contextmanager

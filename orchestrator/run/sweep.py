@@ -116,7 +116,8 @@ def _run(
             # Ray's processes have the environment that MPS's clients need.
             told = running.enter_context(_mps(spec, address))
             progress.tell([told] if told else [])
-            return running.enter_context(cluster_starting(address, store, spec.resources))
+            starting = cluster_starting(address, store, spec.resources, len(plan.tasks))
+            return running.enter_context(starting)
 
         running.callback(progress.rest)
         with interruptions_noted():

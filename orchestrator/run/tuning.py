@@ -38,8 +38,8 @@ from orchestrator.run.ray_internals import (
     actor_of,
     draining_nodes,
     forget_ended,
-    keys_kept,
     node_of,
+    plain_workers,
     signals_kept,
     uncounted,
     without_worker,
@@ -311,7 +311,7 @@ def train_plan(
     notices = _Notices(queue, work)
     stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
     try:
-        with stopped, signals_kept(), keys_kept(), uncounted():
+        with stopped, signals_kept(), plain_workers(), uncounted():
             trainable = tune.with_parameters(LineageTrainable, work=work)
             _tuner(trainable, work, placing, ending, notices, scratch).fit()
         left = queue.leaving and queue.unfinished

@@ -1,5 +1,6 @@
 """Ray's private parts still do what they are used for. Of a cluster: test_clusters.py."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,12 @@ from ray._raylet import (
 from ray.tune.execution.class_cache import _ActorClassCache
 
 from orchestrator.run.authentication import own_token, users_token
-from orchestrator.run.ray_internals import host_and_port, keys_kept, loopback, read_authentication
+from orchestrator.run.ray_internals import (
+    host_and_port,
+    loopback,
+    plain_workers,
+    read_authentication,
+)
 
 
 @pytest.fixture
@@ -52,17 +58,63 @@ def test_ray_takes_this_machine_to_be_loopback() -> None:
         assert ray.util.get_node_ip_address() == before
 
 
-def test_aws_keys_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_ask_for_no_environment_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
     def handed_on() -> dict[str, str]:
         actor = _ActorClassCache().get(type("Trained", (), {}))
-        return actor._default_options["runtime_env"]["env_vars"]
+        return actor._default_options["runtime_env"].get("env_vars", {})
 
-    assert handed_on()["AWS_SECRET_ACCESS_KEY"] == "secret"  # else keys_kept is not needed
-    with keys_kept():
-        assert handed_on()
-        assert "AWS_SECRET_ACCESS_KEY" not in handed_on()
+    assert handed_on()["AWS_SECRET_ACCESS_KEY"] == "secret"  # else plain_workers is not needed
+    assert len(handed_on()) > 1
+    with plain_workers():
+        assert handed_on() == {}
+
+
+AHEAD = """
+import json, os, sys, time
+import psutil, ray
+from orchestrator.run.cluster import ray_cluster
+
+class Trial:
+    def where(self):
+        return os.getpid(), "trainables.lineage.trainable" in sys.modules
+
+def named(part):
+    every = psutil.Process().children(recursive=True)
+    return [each.pid for each in every if any(part in word for word in each.cmdline()[:3])]
+
+with ray_cluster(None, lambda machine: 1 if machine.cpus >= 1 else 0):
+    while not (idle := named("ray::IDLE")):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    trial = ray.remote(runtime_env={"env_vars": {}})(Trial).remote()
+    pid, ready = ray.get(trial.where.remote())
+    dashboards = named("dashboard/dashboard.py")
+    print(json.dumps({"idle": idle, "pid": pid, "ready": ready, "dashboards": dashboards}))
+"""
+
+
+def test_a_run_has_workers_ready_before_it_asks_and_no_dashboard() -> None:
+    done = subprocess.run([sys.executable, "-c", AHEAD], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {"idle": [found["pid"]], "pid": found["pid"], "ready": True, "dashboards": []}
+
+
+UNASKED = """
+import torch
+
+def asked(*given):
+    raise AssertionError("a worker does not know yet which GPU it is to have")
+
+torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = asked
+import trainables.lineage.preload
+"""
+
+
+def test_what_workers_import_in_advance_asks_for_no_gpu() -> None:
+    subprocess.run([sys.executable, "-c", UNASKED], check=True)
 
 
 CALLBACKS = """
