@@ -34,16 +34,22 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "RAY_preload_python_modules": "trainables.lineage.preload",
-    "RAY_raylet_client_connect_timeout_milliseconds": "20",
-    "RAY_raylet_client_num_connect_attempts": "500",
     "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),
 }
-"""Ray's environment: no chatter, no log files of its own, no state that is never read, and workers
-that import what trials need before they are asked for one. A raylet connects to a thread of its own
-that may not listen yet, and waits for a second until it asks again, ten times: it asks more often,
-for as long. How many trials may wait for room we say ourselves."""
+"""Ray's environment: no chatter, and no log files of its own. How many trials may wait for room we
+say ourselves."""
+
+OWN = {
+    "RAY_preload_python_modules": "trainables.lineage.preload",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+    "RAY_enable_metrics_collection": "0",
+}
+"""That of a cluster of our own: workers import what trials need before they are asked for one, and
+are not taken to be idle meanwhile. A raylet connects to a thread of its own that may not listen
+yet, and would wait for a second before it tries again, ten times: it tries more often, for as long.
+Nobody reads its metrics."""
 
 
 ANSWER_SECONDS = 10.0
@@ -74,7 +80,8 @@ def ray_cluster(address: str | None, trials: Callable[[Cluster], int] = _none) -
             "--address or RAY_ADDRESS that of a Ray cluster, such as 10.0.0.1:6379, or auto on one "
             "of its nodes; --address local is this machine"
         )
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    settings = QUIET | (OWN if address is None else {})
+    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     # Ray counts all CPUs there are, whatever this process may use.
     own = {"include_dashboard": False, "num_cpus": _cpus()} if address is None else {}
     ahead = trials(Cluster(usable_cpus(), gpus_here())) if address is None else 0

@@ -176,6 +176,28 @@ def signals_kept() -> Iterator[None]:
 
 
 @contextmanager
+def saved_once() -> Iterator[None]:
+    """Keep Tune from saving its state but at the end, where it reads it again: nobody else does, as
+    a run always starts a fresh Tuner.
+
+    Tune has an option to save it rarely, and looks several times a second whether it is time.
+    """
+    from ray.tune.execution.tune_controller import TuneController
+
+    before: Any = TuneController.checkpoint
+
+    def checkpoint(self: Any, force: bool = False, wait: bool = False) -> None:
+        if force:
+            before(self, force, wait)
+
+    TuneController.checkpoint = checkpoint
+    try:
+        yield
+    finally:
+        TuneController.checkpoint = before
+
+
+@contextmanager
 def plain_workers() -> Iterator[None]:
     """Keep Tune from asking for workers with an environment of their own: none that is started in
     advance has that, and AWS keys that are handed on so Ray writes into its logs, on every node.

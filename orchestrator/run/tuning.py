@@ -40,6 +40,7 @@ from orchestrator.run.ray_internals import (
     forget_ended,
     node_of,
     plain_workers,
+    saved_once,
     signals_kept,
     uncounted,
     without_worker,
@@ -311,7 +312,7 @@ def train_plan(
     notices = _Notices(queue, work)
     stopped = stopped_by_signals(queue.stop, queue.leave, lambda: queue.stopping)
     try:
-        with stopped, signals_kept(), plain_workers(), uncounted():
+        with stopped, signals_kept(), plain_workers(), uncounted(), saved_once():
             trainable = tune.with_parameters(LineageTrainable, work=work)
             _tuner(trainable, work, placing, ending, notices, scratch).fit()
         left = queue.leaving and queue.unfinished

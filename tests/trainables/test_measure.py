@@ -30,6 +30,16 @@ def sparsity(net: tuple[dict[str, Tensor], dict[str, Tensor]]) -> Sparsity:
     return measure_sparsity(*net)
 
 
+def test_neurons_are_summed_a_few_at_a_time(
+    net: tuple[dict[str, Tensor], dict[str, Tensor]],
+    sparsity: Sparsity,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for few in (1, 40, 64):
+        monkeypatch.setattr("trainables.measures.weights.CACHED_WEIGHTS", few)
+        assert measure_sparsity(*net).grid.equals(sparsity.grid)
+
+
 def cells(grid: pa.Table, scope: str, layer: str | None) -> dict[tuple[float, float], float]:
     return {
         (row["p"], row["q"]): row["pq_index"]

@@ -55,12 +55,30 @@ def test_a_density_is_the_decimal_that_was_written(density: float, total: int, k
     assert kept_count(density, total) == kept
 
 
+def without_lowest(scores: Tensor, kept: Tensor, amount: int) -> Tensor:
+    """What is kept [size] without the `amount` lowest scores, by sorting all of them."""
+    order = torch.where(kept, scores, torch.inf).argsort(stable=True)
+    left = kept.clone()
+    left[order[: max(0, amount)]] = False
+    return left
+
+
+@given(nets(), counts)
+def test_a_group_alone_is_pruned_as_among_others(net: Net, amount: int) -> None:
+    scores, kept = flat(net[0]), flat(net[1])
+    expected = without_lowest(scores, kept, amount)
+    alone = drop_lowest(scores[None], kept[None], torch.tensor([amount]))
+    assert torch.equal(alone, expected[None])
+    twice = torch.stack([scores, scores]), torch.stack([kept, kept])
+    among = drop_lowest(*twice, torch.tensor([amount, 0]))
+    assert torch.equal(among, torch.stack([expected, kept]))
+
+
 @given(nets(), counts)
 def test_the_highest_are_those_that_dropping_the_lowest_leaves(net: Net, count: int) -> None:
     scores, masks = net
     kept = flat(masks)
-    excess = (kept.sum() - count).clamp(min=0)
-    expected = drop_lowest(flat(scores)[None], kept[None], excess[None])[0]
+    expected = without_lowest(flat(scores), kept, int(kept.sum()) - count)
     assert torch.equal(flat(keep_highest(scores, masks, count)), expected)
 
 
@@ -81,7 +99,7 @@ def test_a_sample_that_misleads_about_the_threshold_changes_nothing(
     kept = flat(masks)
     count = int(share * int(kept.sum()))
     comparable = flat(scores).to(torch.promote_types(dtype, torch.float32))
-    expected = drop_lowest(comparable[None], kept[None], (kept.sum() - count)[None])[0]
+    expected = without_lowest(comparable, kept, int(kept.sum()) - count)
     assert torch.equal(flat(keep_highest(scores, masks, count)), expected)
     turned = {name: score.transpose(0, -1).contiguous().transpose(0, -1)
               for name, score in scores.items()}  # fmt: skip

@@ -14,6 +14,8 @@ GRID_P = tuple(round(0.1 * i, 1) for i in range(1, 11))
 GRID_Q = tuple(round(1.0 + 0.1 * i, 1) for i in range(11))
 """The p–q grid that SAP's figures 7–10 show."""
 
+CACHED_WEIGHTS = 2**16
+
 REPORTED_P, REPORTED_Q = 0.5, 1.0
 """The PQ Index of every table but `sparsity` (SAP §4.1)."""
 
@@ -109,10 +111,16 @@ def _power_sums(weight: Tensor, mask: Tensor, exponents: int) -> Tensor:
     Every exponent is a multiple of 0.1, so one root and a product for each stand in for as many
     powers.
     """
-    rows = weight.detach().abs().to(torch.float64).reshape(weight.shape[0], -1)
-    kept = mask.reshape(weight.shape[0], -1)
+    rows, kept = (each.detach().reshape(weight.shape[0], -1) for each in (weight, mask))
+    # Of so many neurons at a time as a core's cache has room for; a GPU is busy with all.
+    few = max(1, CACHED_WEIGHTS // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    blocks = zip(rows.split(few), kept.split(few), strict=True)
+    return torch.cat([_power_sums_of_rows(*block, exponents) for block in blocks], dim=1)
+
+
+def _power_sums_of_rows(rows: Tensor, kept: Tensor, exponents: int) -> Tensor:
     # All powers of what is left out are 0.
-    root = torch.where(kept, rows.pow(0.1), 0.0)
+    root = torch.where(kept, rows.abs().to(torch.float64).pow(0.1), 0.0)
     power = torch.ones_like(root)
     return torch.stack([power.mul_(root).sum(dim=1) for _ in range(exponents)])
 
