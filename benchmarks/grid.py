@@ -3,7 +3,8 @@
 The sweep is SAP's Figure 2 on Fashion-MNIST in short: its mlp, one-shot, lottery ticket and SAP
 with (p, q) = (0.5, 1) and (1, 2), four seeds, three iterations, three epochs, batch 250. It is run
 by `prunesweep run`, from the command to its tables, as it is and with fused lineages; and of the
-core-seconds of its processes, what is neither training nor evaluation.
+core-seconds of its processes, what is neither training nor evaluation. What a pruned network takes
+to be evaluated is measured by itself.
 
 *Bare loops*: its trainings, each once (trunks are shared), as a bare PyTorch loop over resident
 tensors with one thread, as many at a time as there are cores; no process start, no pruning, no
@@ -18,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,6 +41,8 @@ from training import bare_epoch, fashion_mnist
 from orchestrator.results.opening import open_results
 from trainables.data import Dataset
 from trainables.models.perceptrons import mlp
+from trainables.training.batches import DeviceData
+from trainables.training.evaluation import evaluate
 
 LOOK_SECONDS = 0.1
 SEEDS, ITERATIONS, EPOCHS = 4, 3, 3
@@ -65,7 +69,7 @@ SWEEP = {
 @dataclass(frozen=True)
 class Swept:
     """Seconds of the command on the clock, everything included; from the first training on, of all
-    its processes' cores; and of those the ones in trainings with their evaluations."""
+    its processes' cores; and of those the ones in trainings and evaluations."""
 
     clock: float
     cores: float
@@ -88,10 +92,30 @@ def swept(fuse: int | str) -> Swept:
         if driver.returncode:
             sys.exit(f"the run ended with {driver.returncode}")
         rows = open_results(store, "grid").iterations.to_pylist()
-    first = min(row["finished_at"].timestamp() - row["train_seconds"] for row in rows)
-    trainings = {row["key"]: row["train_seconds"] for row in rows}
+    # A network has its share of the seconds of those that were trained as one computation.
+    first = min(
+        row["finished_at"].timestamp() - row["train_seconds"] * row["fused"] for row in rows
+    )
+    rows = list({row["key"]: row for row in rows}.values())
+    trained = sum(row["train_seconds"] for row in rows)
+    evaluated = sum(row["pruned_test_loss"] is not None for row in rows) * evaluation_seconds()
     before = max(seconds for at, seconds in used.items() if at <= first)
-    return Swept(clock, max(used.values()) - before, sum(trainings.values()))
+    return Swept(clock, max(used.values()) - before, trained + evaluated)
+
+
+@cache
+def evaluation_seconds() -> float:
+    """Of one network on the test set, with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    test, model = DeviceData.of(data(), torch.device("cpu")).test, mlp((1, 28, 28), 10)
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        evaluate(model, test)
+        taken.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return statistics.median(taken)
 
 
 def core_seconds(driver: psutil.Process) -> dict[float, float]:
