@@ -113,7 +113,7 @@ def _watched(at: Path) -> Watch:
     watch = Watch(at)
     watch.until("Ray begins to start", lambda: "GCS" in watch.spent())
     watch.until("a worker begins to start", lambda: "worker" in watch.spent())
-    watch.until("its claim of an iteration: it trains", lambda: _any(watch.storage, "claims/*/*"))
+    watch.until("its claim of an iteration: it trains", lambda: _any(watch.storage, "claims/[0-9a-f]*/*"))
     watch.until("the first commit", lambda: _any(watch.storage, "iterations/*/manifest.json"))
     watch.until("the end", lambda: False)
     assert watch.run.returncode == 0
