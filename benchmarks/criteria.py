@@ -32,13 +32,13 @@ from pydantic import TypeAdapter
 from torch.nn import functional as F
 
 from trainables.data import DataRoots, Dataset, DatasetConfig, Split, load_dataset
-from trainables.measures.masks import dense_masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.plugins.entry import built_in
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import flow_input, scoring_batches
+from trainables.sparsity.masks import dense_masks
 from trainables.training.batches import DeviceData
 from trainables.training.randomness import stream
 

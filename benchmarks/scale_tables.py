@@ -35,8 +35,8 @@ from trainables.data import data_roots
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
-from trainables.measures.masks import dense_masks
 from trainables.models import build_model, prunable
+from trainables.sparsity.masks import dense_masks
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
     EPOCHS,

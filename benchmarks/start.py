@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -113,7 +114,8 @@ def _watched(at: Path) -> Watch:
     watch = Watch(at)
     watch.until("Ray begins to start", lambda: "GCS" in watch.spent())
     watch.until("a worker begins to start", lambda: "worker" in watch.spent())
-    watch.until("its claim of an iteration: it trains", lambda: _any(watch.storage, "claims/[0-9a-f]*/*"))
+    claimed = partial(_any, watch.storage, "claims/[0-9a-f]*/*")
+    watch.until("its claim of an iteration: it trains", claimed)
     watch.until("the first commit", lambda: _any(watch.storage, "iterations/*/manifest.json"))
     watch.until("the end", lambda: False)
     assert watch.run.returncode == 0

@@ -14,8 +14,8 @@ from orchestrator.run.planning import make_plan, sweep_lineages
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import DatasetInfo, data_roots
-from trainables.measures.multiply_adds import multiply_adds
 from trainables.models import Model, build_model
+from trainables.sparsity.multiply_adds import multiply_adds
 from trainables.training.batches import steps_per_epoch
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"

@@ -21,9 +21,9 @@ from trainables.data import (
     data_roots,
 )
 from trainables.data.mnist import fashion_mnist as fashion_mnist_files
-from trainables.measures.masks import apply_masks
 from trainables.models import prunable
 from trainables.models.perceptrons import mlp
+from trainables.sparsity.masks import apply_masks
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.optimizers import SGD
 from trainables.training.randomness import stream

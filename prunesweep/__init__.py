@@ -27,7 +27,6 @@ from trainables.data import (
 )
 from trainables.data.dataset import channel_statistics
 from trainables.data.fingerprint import fingerprint
-from trainables.measures.masks import Masks
 from trainables.models import Shape, model
 from trainables.plugins.entry import PluginError
 from trainables.pruning import Method, Network, Pruning, Step
@@ -41,6 +40,7 @@ from trainables.pruning.scoring import Scoring, gradient, summed
 from trainables.pruning.scoring import loss as scoring_loss
 from trainables.pruning.scoring_data import Examples, FlowInput
 from trainables.pruning.stopping import StopRule, stop_rule
+from trainables.sparsity.masks import Masks
 from trainables.training.augmentation import augmentation
 from trainables.training.losses import loss
 from trainables.training.optimizers import optimizer

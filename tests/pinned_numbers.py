@@ -39,10 +39,6 @@ from trainables.lineage.identity import SCHEMA_VERSION
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.measurements import MEASURE
-from trainables.measures.effective import effective_masks
-from trainables.measures.masks import Masks, dense_masks, kept_counts
-from trainables.measures.multiply_adds import multiply_adds
-from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import Shape, build_model, model, prunable
 from trainables.models.initialization import Init, initialized
 from trainables.plugins.entry import Entry, Kind, Named, built_in
@@ -64,6 +60,10 @@ from trainables.pruning.scoring_data import FlowInput, ScoringData
 from trainables.pruning.selection import drop_lowest, keep_highest, sampled
 from trainables.pruning.stopping import StopRule
 from trainables.pruning.within_training import WithinTraining
+from trainables.sparsity.effective import effective_masks
+from trainables.sparsity.masks import Masks, dense_masks, kept_counts
+from trainables.sparsity.multiply_adds import multiply_adds
+from trainables.sparsity.weights import kept_magnitude, measure_sparsity
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.augmentation import Augmentation, FlipAndCrop, augmentation

@@ -30,9 +30,9 @@ from trainables.lazy_torch import Tensor, nn, torch
 from trainables.lineage.identity import snapshot_key, trunk_key
 from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.metrics import METRICS_SCHEMA
-from trainables.measures.masks import Masks, apply_masks
 from trainables.models import Model, ModelConfig, build_model
 from trainables.plugins.entry import BUILT_IN, Catalogue
+from trainables.sparsity.masks import Masks, apply_masks
 from trainables.store import NotCommitted, Store, iteration_path, snapshot_path
 from trainables.store.artifacts import METRICS, WEIGHTS, read_masks, read_table, read_tensors
 from trainables.training.batches import DeviceData, Examples

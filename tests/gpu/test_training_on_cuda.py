@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from orchestrator.results.tables import table_path
 from trainables.data import DatasetConfig, data_roots, load_dataset
 from trainables.errors import Interrupted
-from trainables.measures.masks import Masks, dense_masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.amount import kept_count
+from trainables.sparsity.masks import Masks, dense_masks
 from trainables.store import Store
 from trainables.training import execution as executing
 from trainables.training.batches import DeviceData, Randomness, batches_of

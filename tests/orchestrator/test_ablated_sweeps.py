@@ -37,7 +37,7 @@ from trainables.data import DataRoots, data_roots
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Lineage, make_lineage
 from trainables.lineage.loop import lineage_events
-from trainables.measures.masks import kept_counts
+from trainables.sparsity.masks import kept_counts
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import MASK, WEIGHTS, read_masks
 from trainables.training.batches import DeviceData

@@ -390,7 +390,7 @@ def test_nodes_of_no_use_are_left_out(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     for package in ("orchestrator", "trainables", "prunesweep"):
         shutil.copytree(root / package, other / package)
-    with (other / "trainables/measures/sparsity.py").open("a") as file:
+    with (other / "trainables/sparsity/sparsity.py").open("a") as file:
         file.write("\nCHANGED = True\n")
     broken.mkdir()
     (broken / "safetensors.py").write_text("raise ImportError('no safetensors here')")

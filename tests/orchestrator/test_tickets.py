@@ -26,8 +26,8 @@ from trainables.data import DatasetConfig, Split, data_roots, load_dataset
 from trainables.lineage.bench import Bench
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.loop import run_lineage
-from trainables.measures.effective import effective_masks
 from trainables.models import build_model
+from trainables.sparsity.effective import effective_masks
 from trainables.store import Store
 from trainables.store.storage_format import mark
 from trainables.training.batches import DeviceData, Examples

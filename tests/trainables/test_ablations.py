@@ -36,10 +36,10 @@ from trainables.lineage.identity import next_key
 from trainables.lineage.keys import Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.lineage.stored import missing_iterations
-from trainables.measures.masks import Masks, apply_masks, kept_counts
 from trainables.models import build_model
 from trainables.plugins.entry import PluginError, built_in
 from trainables.pruning.ablation import ABLATION, Ablation, AblationConfig, Branch, OfMasks
+from trainables.sparsity.masks import Masks, apply_masks, kept_counts
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.training.batches import DeviceData, Randomness

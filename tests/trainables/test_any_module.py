@@ -17,13 +17,13 @@ from trainables.data.roots import DataRoots
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
-from trainables.measures.multiply_adds import multiply_adds
 from trainables.models import MODEL, ModelConfig, Shape, build_model, check_model, prunable
 from trainables.plugins.entry import PluginError
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
 from trainables.pruning import MethodConfig, Pruning
+from trainables.sparsity.masks import Masks
+from trainables.sparsity.multiply_adds import multiply_adds
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import METRICS, decode_table, read_masks, read_tensors
 from trainables.training.batches import DeviceData

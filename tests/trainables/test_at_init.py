@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from trainables.measures.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.plugins.entry import built_in
 from trainables.pruning import MethodConfig, Network
@@ -27,6 +26,7 @@ from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.scoring import Batch, Scoring
 from trainables.pruning.scoring_data import CHUNK, flow_input, scoring_batches
 from trainables.pruning.selection import keep_highest
+from trainables.sparsity.masks import Masks, apply_masks, dense_masks, kept_counts
 from trainables.training.batches import DeviceData, Examples
 from trainables.training.randomness import stream
 

@@ -13,10 +13,10 @@ from test_any_module import NETWORKS, built
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.measures.effective import effective_masks
-from trainables.measures.masks import Masks, dense_masks
 from trainables.models import MODEL, ModelConfig, Shape, build_model, prunable
 from trainables.plugins.entry import built_in
+from trainables.sparsity.effective import effective_masks
+from trainables.sparsity.masks import Masks, dense_masks
 
 Unit: TypeAlias = tuple[str, int]
 """A layer and a number there."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from orchestrator.sweepfile.spec import Resources
 from trainables.data import DatasetConfig, data_roots, load_dataset
-from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
+from trainables.sparsity.masks import Masks
 from trainables.training import execution, graphs
 from trainables.training.batches import DeviceData, Randomness, batches_of
 from trainables.training.execution import Execution, Graphs, told

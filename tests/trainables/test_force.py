@@ -12,11 +12,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from trainables.lineage.keeping import StoreOptions
-from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.pruning import Method, MethodConfig, Network
 from trainables.pruning.methods.force import FORCE
 from trainables.pruning.scoring_data import scoring_batches
+from trainables.sparsity.masks import Masks, dense_masks, kept_counts
 from trainables.training.batches import DeviceData, Examples
 
 __all__ = ["data"]

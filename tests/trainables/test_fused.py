@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.errors import Diverged, Interrupted
-from trainables.measures.masks import Masks
 from trainables.models import MODEL, ModelConfig, Shape, build_model, prunable
 from trainables.plugins.entry import Catalogue, built_in
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
+from trainables.sparsity.masks import Masks
 from trainables.store import Store
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.checkpoint import StoredCheckpoint

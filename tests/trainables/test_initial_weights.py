@@ -8,9 +8,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks, dense_masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.pruning import MethodConfig, Network
+from trainables.sparsity.masks import Masks, dense_masks
 from trainables.training.batches import DeviceData, Examples
 
 CIFAR = (3, 32, 32)

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 from test_lineage_sketching import data, kept, lineage, masks_of, run
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.at_init import AtInit
 from trainables.pruning.layer_densities import divided, kept_by_layer
+from trainables.sparsity.masks import Masks, dense_masks, kept_counts
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import DeviceData
 

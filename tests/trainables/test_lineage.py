@@ -24,11 +24,11 @@ from trainables.lineage.loop import run_lineage
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.stored import missing_iterations
-from trainables.measures.masks import Masks, apply_masks, density
-from trainables.measures.weights import kept_magnitude, measure_sparsity
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.own_code import own_code
 from trainables.pruning import MethodConfig, Network, Pruning
+from trainables.sparsity.masks import Masks, apply_masks, density
+from trainables.sparsity.weights import kept_magnitude, measure_sparsity
 from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
     EPOCHS,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainables.measures.masks import (
+from trainables.sparsity.masks import (
     apply_masks,
     dense_masks,
     density,

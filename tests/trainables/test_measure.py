@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.measures.sparsity import gini, pq_index
-from trainables.measures.weights import GRID_P, GRID_Q, Sparsity, measure_sparsity
 from trainables.pruning.scope import grouped
+from trainables.sparsity.indices import gini, pq_index
+from trainables.sparsity.weights import GRID_P, GRID_Q, Sparsity, measure_sparsity
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_neurons_are_summed_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for few in (1, 40, 64):
-        monkeypatch.setattr("trainables.measures.weights.CACHED_WEIGHTS", few)
+        monkeypatch.setattr("trainables.sparsity.weights.CACHED_WEIGHTS", few)
         assert measure_sparsity(*net).grid.equals(sparsity.grid)
 
 

@@ -9,7 +9,6 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from trainables.config import canonical
-from trainables.measures.multiply_adds import multiply_adds
 from trainables.models import (
     MODEL,
     Model,
@@ -19,6 +18,7 @@ from trainables.models import (
     prunable,
 )
 from trainables.plugins.entry import built_in
+from trainables.sparsity.multiply_adds import multiply_adds
 
 MODELS = [*built_in(MODEL)]
 FASHION: Shape = (1, 28, 28)

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 from test_lineage_sketching import data, lineage, masks_of, run
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks, dense_masks
 from trainables.models import prunable
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.methods.nm import NM
+from trainables.sparsity.masks import Masks, dense_masks
 from trainables.training.augmentation import Unfit
 from trainables.training.batches import DeviceData
 

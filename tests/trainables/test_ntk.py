@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.measures.masks import dense_masks
 from trainables.models import prunable
 from trainables.pruning.criteria.ntk import ntk
 from trainables.pruning.criteria.synflow import synflow
 from trainables.pruning.linearized import jacobian, linearized_errors
 from trainables.pruning.scoring import Scoring
+from trainables.sparsity.masks import dense_masks
 
 FLOAT = torch.float64
 DRAWS = 4000

@@ -13,9 +13,9 @@ from trainables.data import DatasetConfig, data_roots, describe_dataset, identit
 from trainables.lineage.bench import Bench
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.pruning import MethodConfig, Pruning
+from trainables.sparsity.masks import Masks
 from trainables.store import Store
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.evaluation import evaluate

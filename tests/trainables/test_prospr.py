@@ -12,12 +12,12 @@ from test_lineage_sketching import data, kept, lineage, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.measures.masks import Masks, dense_masks
 from trainables.models import prunable
 from trainables.plugins.entry import built_in
 from trainables.pruning.criterion import CRITERION
 from trainables.pruning.scoring import Batch, Scoring
 from trainables.pruning.scoring_data import scoring_batches
+from trainables.sparsity.masks import Masks, dense_masks
 from trainables.training.batches import DeviceData
 from trainables.training.randomness import stream
 

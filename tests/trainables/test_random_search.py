@@ -11,11 +11,11 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.models import prunable
 from trainables.pruning import MethodConfig, Network
 from trainables.pruning.methods.random_search import RandomSearch
 from trainables.pruning.scoring_data import scoring_batches
+from trainables.sparsity.masks import Masks, dense_masks, kept_counts
 from trainables.training.batches import DeviceData, Examples
 
 __all__ = ["data"]

@@ -17,9 +17,9 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.pruning import MethodConfig, Network, Pruning
+from trainables.sparsity.masks import Masks
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import read_masks, read_tensors
 from trainables.training.batches import (

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.selection import STRIDE, drop_lowest, keep_highest, sampled, sketch
+from trainables.sparsity.masks import Masks, kept_counts
 from trainables.training.randomness import stream
 
 Net = tuple[dict[str, Tensor], dict[str, Tensor]]

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainables.measures.sparsity import gini, pq_index, pq_index_of_sums
 from trainables.pruning.scope import Scope, grouped
+from trainables.sparsity.indices import gini, pq_index, pq_index_of_sums
 
 NOISE = 1e-9
 """What rounding may move an index by: float64 on vectors of moderate size loses far less."""

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.errors import Diverged, Interrupted
-from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
+from trainables.sparsity.masks import Masks, apply_masks
 from trainables.store import Store, checkpoint_path
 from trainables.training.augmentation import FlipAndCrop
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch

@@ -19,12 +19,12 @@ from trainables.lineage.bench import Bench
 from trainables.lineage.bundle import run_bundle
 from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
-from trainables.measures.masks import Masks, dense_masks, kept_counts
 from trainables.models import ModelConfig, prunable
 from trainables.pruning import MethodConfig, Network, Pruning
 from trainables.pruning.amount import kept_count
 from trainables.pruning.layer_densities import kept_by_layer
 from trainables.pruning.scope import Scope
+from trainables.sparsity.masks import Masks, dense_masks, kept_counts
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import (
     EPOCHS,

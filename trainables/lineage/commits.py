@@ -9,10 +9,10 @@ from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import METRICS_SCHEMA, Measured, Metrics, metrics_of
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA, SCORE_SCHEMA
-from trainables.measures.masks import Masks
-from trainables.measures.weights import Sparsity, kept_magnitude, measure_sparsity
 from trainables.models import prunable
 from trainables.pruning.score_sample import ScoreSample
+from trainables.sparsity.masks import Masks
+from trainables.sparsity.weights import Sparsity, kept_magnitude, measure_sparsity
 from trainables.store import iteration_path
 from trainables.store.artifacts import (
     EPOCHS,

@@ -15,12 +15,12 @@ from trainables.lineage.initial_weights import load_kept
 from trainables.lineage.iteration import Iteration
 from trainables.lineage.made import Made
 from trainables.lineage.metrics import Metrics
-from trainables.measures.masks import Masks, apply_masks, dense_masks
-from trainables.measures.weights import measure_sparsity
 from trainables.models import build_model, prunable
 from trainables.pruning import Network
 from trainables.pruning.ablation import Ablation, Branch
 from trainables.pruning.score_sample import ScoreSample
+from trainables.sparsity.masks import Masks, apply_masks, dense_masks
+from trainables.sparsity.weights import measure_sparsity
 from trainables.store import NotCommitted, snapshot_path
 from trainables.store.artifacts import WEIGHTS, encode_tensors, read_masks, read_tensors
 from trainables.store.claims import Claim

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from trainables.measures.masks import Masks
-from trainables.measures.weights import Sparsity
 from trainables.pruning.score_sample import ScoreSample
+from trainables.sparsity.masks import Masks
+from trainables.sparsity.weights import Sparsity
 from trainables.training.evaluation import Evaluation
 from trainables.training.progress import Progress
 

@@ -15,8 +15,8 @@ from trainables.lineage.keys import Lineage, Measurement, Ticket
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.stored import stored_files
 from trainables.measurements import Row
-from trainables.measures.masks import Masks
 from trainables.pruning import Step
+from trainables.sparsity.masks import Masks
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import (
     METRICS,

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from trainables.lazy_torch import nn, torch
-from trainables.measures.masks import kept_counts
 from trainables.own_code import own_code
+from trainables.sparsity.masks import kept_counts
 
 if TYPE_CHECKING:
     from trainables.lineage.iteration import Iteration
     from trainables.lineage.made import Made
-    from trainables.measures.weights import Sparsity
+    from trainables.sparsity.weights import Sparsity
     from trainables.training.progress import EpochRow
 
 Metrics = dict[str, Any]
@@ -63,7 +63,7 @@ class Measured:
     @cached_property
     def effective(self) -> dict[str, int] | None:
         """The number of effective weights of each layer; None where it is not known."""
-        from trainables.measures.effective import effective_masks
+        from trainables.sparsity.effective import effective_masks
 
         masks = effective_masks(self.model, self.made.masks, self.iteration.data.shape)
         return None if masks is None else kept_counts(masks)
@@ -71,12 +71,12 @@ class Measured:
     @cached_property
     def dense_multiply_adds(self) -> dict[str, int]:
         """Those with each weight, for one example."""
-        from trainables.measures.multiply_adds import dense_multiply_adds
+        from trainables.sparsity.multiply_adds import dense_multiply_adds
 
         return dense_multiply_adds(self.model, self.iteration.data.shape)
 
     def multiply_adds(self, kept: dict[str, int] | None) -> int | None:
-        from trainables.measures.multiply_adds import kept_multiply_adds
+        from trainables.sparsity.multiply_adds import kept_multiply_adds
 
         if kept is None:
             return None

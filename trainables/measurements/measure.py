@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
 
-    from trainables.measures.masks import Masks
+    from trainables.sparsity.masks import Masks
     from trainables.training.batches import DeviceData
     from trainables.training.progress import State
     from trainables.training.recipe import Recipe

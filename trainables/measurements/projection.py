@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
-from trainables.measures.masks import Masks, apply_masks
+from trainables.sparsity.masks import Masks, apply_masks
 
 
 @dataclass(frozen=True)

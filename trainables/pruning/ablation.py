@@ -11,9 +11,9 @@ from pydantic import Field
 from trainables.config import canonical
 from trainables.data import DatasetOptions
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
 from trainables.plugins.entry import Entry, Kind, Named, PluginError
 from trainables.pruning.method import Method, Step, checked_masks
+from trainables.sparsity.masks import Masks
 from trainables.training.randomness import stream
 from trainables.training.recipe import Recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.sparsity import pq_index
+from trainables.sparsity.indices import pq_index
 
 FLOAT32_EXACT_INTEGERS = 2**24
 

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from trainables.config import Choice, canonical, canonical_json
 from trainables.lazy_torch import Tensor
-from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.layer_densities import LayerDensities
@@ -18,6 +17,7 @@ from trainables.pruning.parts import Selects, ToDensity
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import ScoringData
 from trainables.pruning.selection import sampled_of_each
+from trainables.sparsity.masks import Masks, kept_counts
 
 
 class PrunedAtInit(LayerDensities, ToDensity, Method):

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from trainables.config import Choice, canonical, canonical_json
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.layer_densities import kept_by_layer
 from trainables.pruning.method import Network
 from trainables.pruning.selection import keep_highest
 from trainables.pruning.within_training import WithinTraining, steps_in
+from trainables.sparsity.masks import Masks
 
 
 class DropAndGrow(WithinTraining):

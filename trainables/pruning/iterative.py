@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
 from trainables.plugins.entry import Named, PluginError, described
 from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
@@ -14,6 +13,7 @@ from trainables.pruning.criterion import CRITERION, Criterion
 from trainables.pruning.method import Method, Network, Scored, Scorer, Step, checked_masks
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest, sampled
+from trainables.sparsity.masks import Masks
 
 
 class Repeated(Method):

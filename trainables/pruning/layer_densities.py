@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from trainables.config import Choice, Config
 from trainables.lazy_torch import Tensor
-from trainables.measures.masks import Masks, kept_counts
 from trainables.pruning.amount import kept_count
 from trainables.pruning.selection import keep_highest, keep_highest_of_each
+from trainables.sparsity.masks import Masks, kept_counts
 from trainables.training.augmentation import Unfit
 
 LAST_LAYER = Fraction(3, 10)

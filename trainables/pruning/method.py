@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainables.config import canonical, canonical_json
 from trainables.lazy_torch import Tensor, nn, torch
-from trainables.measures.masks import Masks, apply_masks
 from trainables.models import prunable
 from trainables.plugins.entry import Entry, Kind, PluginError, described
 from trainables.pruning.config import LENGTH, Pruning
@@ -18,6 +17,7 @@ from trainables.pruning.scope import Scope
 from trainables.pruning.score_sample import ScoreSample
 from trainables.pruning.scoring import Scoring
 from trainables.pruning.scoring_data import Inputs
+from trainables.sparsity.masks import Masks, apply_masks
 from trainables.training.randomness import stream
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 
 
 class ScoreSample:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trainables.lazy_torch import F, Tensor, nn, torch
-from trainables.measures.masks import Masks
 from trainables.models import prunable
+from trainables.sparsity.masks import Masks
 
 Batch = tuple[Tensor, Tensor]
 Named = dict[str, Tensor]

@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks, kept_counts
+from trainables.sparsity.masks import Masks, kept_counts
 
 STRIDE = 61
 """One weight in so many is looked at to guess where a threshold lies."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from trainables.measures.masks import Masks
 from trainables.pruning.config import Pruning
 from trainables.pruning.method import Method, Network, Step
 from trainables.pruning.parts import ToDensity
+from trainables.sparsity.masks import Masks
 from trainables.training.augmentation import Unfit
 
 if TYPE_CHECKING:

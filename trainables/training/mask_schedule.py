@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 
 
 class MaskSchedule(Protocol):

@@ -9,8 +9,8 @@ from functools import partial
 
 import torch
 
-from trainables.measures.masks import dense_masks
 from trainables.models import Model, build_model, prunable
+from trainables.sparsity.masks import dense_masks
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.evaluation import EVALUATION_BATCH, evaluate
 from trainables.training.execution import PLAIN, Execution

@@ -5,7 +5,7 @@ from typing import NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 
 State = dict[str, Tensor]
 

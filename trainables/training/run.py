@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainables.errors import Diverged, Interrupted
-from trainables.measures.masks import Masks, density
 from trainables.models import Model
+from trainables.sparsity.masks import Masks, density
 from trainables.store import Damaged, StoreError
 from trainables.training.averaging import end_with
 from trainables.training.batches import (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from trainables.lazy_torch import Tensor, nn
-from trainables.measures.masks import Masks
 from trainables.models import Model
+from trainables.sparsity.masks import Masks
 from trainables.training.batches import DeviceData
 from trainables.training.execution import Execution
 from trainables.training.graphs import Graphed, Take, are_captured

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 from trainables.training.averaging import Average
 from trainables.training.batches import Drawn, each_batch
 from trainables.training.execution import Compiled

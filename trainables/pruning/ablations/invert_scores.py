@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from trainables.measures.masks import Masks
 from trainables.pruning.ablation import Ablation, Branch, ablation
 from trainables.pruning.selection import keep_highest
+from trainables.sparsity.masks import Masks
 
 
 @ablation

@@ -1,9 +1,9 @@
 """A random mask that keeps as many weights of each layer."""
 
 from trainables.lazy_torch import torch
-from trainables.measures.masks import Masks
 from trainables.pruning.ablation import Branch, ablation
 from trainables.pruning.selection import keep_highest
+from trainables.sparsity.masks import Masks
 
 
 @ablation

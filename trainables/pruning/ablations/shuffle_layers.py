@@ -1,8 +1,8 @@
 """The mask, shuffled within each layer."""
 
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
 from trainables.pruning.ablation import Branch, ablation
+from trainables.sparsity.masks import Masks
 
 
 @ablation

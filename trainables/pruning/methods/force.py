@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainables.measures.masks import Masks
 from trainables.pruning.at_init import InRounds
 from trainables.pruning.criteria.snip import loss_slopes
 from trainables.pruning.decorator import method
 from trainables.pruning.method import Network
 from trainables.pruning.scoring import Named, Scoring
 from trainables.pruning.scoring_data import Examples
+from trainables.sparsity.masks import Masks
 
 
 @method

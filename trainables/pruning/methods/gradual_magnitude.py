@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from trainables.measures.masks import Masks
 from trainables.pruning.decorator import method
 from trainables.pruning.method import Network
 from trainables.pruning.parts import Density
 from trainables.pruning.scope import grouped, ungrouped
 from trainables.pruning.selection import drop_lowest
 from trainables.pruning.within_training import Share, WithinTraining, steps_in
+from trainables.sparsity.masks import Masks
 
 
 @method

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from trainables.lazy_torch import Tensor
-from trainables.measures.masks import Masks
 from trainables.pruning.config import Pruning
 from trainables.pruning.decorator import method
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.method import Network, Step
 from trainables.pruning.parts import Rewinds
 from trainables.pruning.selection import drop_lowest
+from trainables.sparsity.masks import Masks
 from trainables.training.augmentation import Unfit
 
 

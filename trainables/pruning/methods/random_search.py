@@ -9,13 +9,13 @@ from pydantic import Field
 
 from trainables.config import Choice
 from trainables.lazy_torch import Tensor, torch
-from trainables.measures.masks import Masks
 from trainables.pruning.amount import kept_count
 from trainables.pruning.at_init import PrunedAtInit
 from trainables.pruning.decorator import method
 from trainables.pruning.method import Network
 from trainables.pruning.scoring import Scoring, loss
 from trainables.pruning.scoring_data import Examples
+from trainables.sparsity.masks import Masks
 
 
 @method

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 from trainables.training.losses import Loss
 from trainables.training.optimizers import Optimizer
 from trainables.training.progress import OptimizerState

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks, apply_masks
+from trainables.sparsity.masks import Masks, apply_masks
 from trainables.training.losses import Loss
 from trainables.training.optimizers import Optimizer
 from trainables.training.progress import OptimizerState

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.measures.masks import Masks
+from trainables.sparsity.masks import Masks
 from trainables.training.losses import Loss
 from trainables.training.networks.mapped import Mapped
 from trainables.training.networks.one import averaged_names, remember, remembered

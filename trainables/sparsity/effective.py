@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from trainables.measures.masks import Masks
-from trainables.measures.multiply_adds import evaluating
 from trainables.models.prunable import prunable
 from trainables.models.shape import Shape
+from trainables.sparsity.masks import Masks
+from trainables.sparsity.multiply_adds import evaluating
 
 Operation = Callable[..., Any]
 

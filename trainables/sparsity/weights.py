@@ -7,8 +7,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainables.measures.masks import Masks
-from trainables.measures.sparsity import gini, pq_index_of_sums
+from trainables.sparsity.indices import gini, pq_index_of_sums
+from trainables.sparsity.masks import Masks
 
 GRID_P = tuple(round(0.1 * i, 1) for i in range(1, 11))
 GRID_Q = tuple(round(1.0 + 0.1 * i, 1) for i in range(11))

@@ -1,1 +1,0 @@
-"""Measures: what is measured of a network and its masks."""

@@ -1,0 +1,1 @@
+"""Sparsity: masks, and what a network with them comes to."""
