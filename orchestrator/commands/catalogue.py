@@ -11,8 +11,7 @@ from trainables.config import Config
 from trainables.data import DATASET
 from trainables.measurements import MEASURE
 from trainables.models import MODEL
-from trainables.plugins.entry import Catalogue, Kind
-from trainables.plugins.entry import Entry as Named
+from trainables.plugins.entry import Catalogue, Entry, Kind
 from trainables.pruning import METHOD
 from trainables.pruning.ablation import ABLATION
 from trainables.pruning.criterion import CRITERION
@@ -43,7 +42,7 @@ KINDS: dict[What, Kind] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class Listing:
     """A name, what it is, and its options as `option=default` (or `option` when required).
 
     `values` are, by option, those that it can have, where these are a few or have limits.
@@ -55,19 +54,19 @@ class Entry:
     values: dict[str, str]
 
 
-def listed(what: What, catalogue: Catalogue) -> list[Entry]:
+def listed(what: What, catalogue: Catalogue) -> list[Listing]:
     """The entries of a kind, those of plug-ins last."""
-    return [_entry(config) for config in catalogue.of(KINDS[what]).values()]
+    return [_listing(config) for config in catalogue.of(KINDS[what]).values()]
 
 
-def _entry(config: type[Named]) -> Entry:
+def _listing(config: type[Entry]) -> Listing:
     fields = {name: config.model_fields[name] for name in config.ordered() if name != "name"}
     options = tuple(
         option if field.is_required() else f"{option}={_plain(field.default)}"
         for option, field in fields.items()
     )
     values = {name: allowed for name in fields if (allowed := _allowed(fields[name]))}
-    return Entry(config.entry_name, _summary(config), options, values)
+    return Listing(config.entry_name, _summary(config), options, values)
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -98,13 +97,13 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _summary(config: type[Named]) -> str:
+def _summary(config: type[Entry]) -> str:
     return (inspect.getdoc(config) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _plain(value: Any) -> str:
     """A default as a sweep file would have it."""
-    if isinstance(value, Named):
+    if isinstance(value, Entry):
         return value.name
     if isinstance(value, str):
         return value

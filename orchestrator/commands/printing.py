@@ -24,7 +24,7 @@ from orchestrator.run.progress import duration
 from orchestrator.run.ranking import rung_line
 
 if TYPE_CHECKING:
-    from orchestrator.commands.catalogue import Entry
+    from orchestrator.commands.catalogue import Listing
     from orchestrator.commands.doctor import Check
     from orchestrator.commands.verify import Verified
     from orchestrator.records.failures import Failure
@@ -217,7 +217,7 @@ def show_sent(sent: Sent, store: Store, name: str, out: Console, as_json: bool) 
     out.print(shown, soft_wrap=True, highlight=False, markup=False)
 
 
-def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> None:
+def show_catalogue(entries: Sequence[Listing], out: Console, as_json: bool) -> None:
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
@@ -229,7 +229,7 @@ def show_catalogue(entries: Sequence[Entry], out: Console, as_json: bool) -> Non
     out.print(table)
 
 
-def _options(entry: Entry) -> Iterator[str]:
+def _options(entry: Listing) -> Iterator[str]:
     """An option a line, with what it can be."""
     for option in entry.options:
         values = entry.values.get(option.partition("=")[0])

@@ -213,7 +213,7 @@ _NOUNS = {
 }  # fmt: skip
 _LENGTHS = {
     "too_short": "short: it needs at least {min_length}",
-    "string_too_short": "short: it needs at least {min_length} characters",
+    "string_too_short": "short: it must not be empty",
     "string_too_long": "long: it can have at most {max_length} characters",
 }
 

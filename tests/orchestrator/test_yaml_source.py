@@ -262,7 +262,7 @@ def test_text_that_is_no_sweep(
             "5:52",
             ["[] is too short", "1"],
         ),
-        ("wandb: {tags: ['']}", "5:16", ['"" is too short: it needs at least 1 characters']),
+        ("wandb: {tags: ['']}", "5:16", ['"" is too short: it must not be empty']),
         ("train: {ema: 99}", "5:14", ["less than 1.0; it is a share of 1: 99 % is ema: 0.99"]),
         ("prune: {stop: {when: accuracy_below, value: 80}}", "5:45", ["80 % is value: 0.8"]),
         (
