@@ -34,7 +34,8 @@ test-oldest: $(OLDEST)/.installed
 		tests/test_golden.py --deselect tests/test_golden.py::test_the_help_of_every_command \
 		tests/trainables/test_identity.py tests/trainables/test_data_files.py \
 		tests/trainables/test_data_fuzz.py tests/orchestrator/test_scheduling.py \
-		tests/orchestrator/test_clusters.py tests/orchestrator/test_tracking.py \
+		tests/orchestrator/test_clusters.py tests/orchestrator/test_ray_internals.py \
+		tests/orchestrator/test_tracking.py \
 		tests/orchestrator/test_open_results.py tests/orchestrator/test_statistics.py \
 		tests/orchestrator/test_end_to_end.py::test_the_tables_are_complete
 

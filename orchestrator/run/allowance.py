@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.records.spending import Spent, read_spending, write_spending
 from orchestrator.run.ready import UNLIMITED
-from orchestrator.sweepfile.spec import Budget
+from orchestrator.sweepfile.budget import Budget
 from trainables.store import Store, StoreError
 
 SECONDS = 5.0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.run.machines import Cluster
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 
 AUTO_LARGEST = 4
 """`gpus_per_lineage: auto`: at most four trials share a GPU."""

@@ -6,7 +6,7 @@ from typing import Any, cast
 from orchestrator.run.datasets import ResolvedDataset
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.data import DatasetInfo
 from trainables.lineage.keys import Cell
 from trainables.models import blueprint

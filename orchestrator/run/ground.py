@@ -18,7 +18,7 @@ from orchestrator.run import surveying
 from orchestrator.run.capacity import on_gpus
 from orchestrator.run.cluster import reconnect
 from orchestrator.run.machines import Cluster
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.errors import UserError
 from trainables.own_code import own_code
 from trainables.store import Store

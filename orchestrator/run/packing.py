@@ -13,7 +13,7 @@ from orchestrator.run.fusing import largest_bundles
 from orchestrator.run.machines import Cluster
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 
 CONTEXT_BYTES = 600_000_000
 """About what a process takes of a GPU's memory before it allocates anything."""

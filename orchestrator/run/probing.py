@@ -15,7 +15,7 @@ from orchestrator.run.estimates import work
 from orchestrator.run.fusing import AUTO_LARGEST, largest_bundles
 from orchestrator.run.planning import Task
 from orchestrator.run.ready import kind_of
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.config import canonical_json
 from trainables.data import Dataset
 from trainables.lazy_torch import torch

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.records.rungs import Ranked, read_rung, write_rung
-from orchestrator.sweepfile.spec import Rank
+from orchestrator.sweepfile.budget import Rank
 from trainables.config import canonical_json
 from trainables.lineage.ending import End, RowOf, rules_of
 from trainables.lineage.keys import Lineage

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.run.machines import Cluster
-    from orchestrator.sweepfile.spec import Resources
+    from orchestrator.sweepfile.resources import Resources
     from trainables.store import Store
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"

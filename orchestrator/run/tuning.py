@@ -45,7 +45,7 @@ from orchestrator.run.ray_internals import (
     uncounted,
     without_worker,
 )
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.data import Dataset
 from trainables.lineage.cause import Cause
 from trainables.lineage.keeping import StoreOptions

@@ -1,18 +1,18 @@
 """The schema of a sweep file, and the cells of its grid."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from fractions import Fraction
 from itertools import product
 from math import prod
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, get_args
+from typing import Annotated, Any, Literal, Self, TypeGuard, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.sweepfile.axes import Grid, axis_error, grid
+from orchestrator.sweepfile.budget import Budget
+from orchestrator.sweepfile.conditions import Rule, meets, rules_of
+from orchestrator.sweepfile.resources import Resources
 from trainables.config import Config, Listed
 from trainables.data import DatasetConfig, DatasetOptions
 from trainables.lineage.keeping import StoreOptions
@@ -22,16 +22,15 @@ from trainables.models import ModelConfig
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.pruning import MethodConfig, Pruning
 from trainables.pruning.ablation import AblationConfig
-from trainables.training.execution import Execution
 from trainables.training.recipe import Recipe
 
 MAX_CELLS = 1_000_000
 MAX_COMPARISONS = 100_000_000
 """Of cells with entries of `exclude`: more would take minutes."""
-SHOWN_VALUES = 8
-"""Of what cells have, where none has what a condition wants."""
 SECTIONS = ("dataset", "model", "train", "prune", "methods", "ablations", "seeds")
 """The fields of a sweep that axes expand, in the order in which cells vary, the last fastest."""
+PREFIXES = {"methods": "method", "ablations": "ablation", "seeds": "seed"}
+"""What the names of a cell's parameters begin with, where that is not its section's name."""
 AXES = (*SECTIONS, "measures")
 """Those that axes expand, whether or not cells vary with them."""
 
@@ -73,127 +72,10 @@ def _one_length(values: tuple[Pruning, ...]) -> tuple[Pruning, ...]:
     return values
 
 
-def _gpus(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value != "auto" and not (number and 0 <= value <= 1):
-        raise PydanticCustomError(
-            "gpus", "must be auto, or a share of one GPU from 0 (the CPU) to 1, such as 0.25"
-        )
-    return value
-
-
-def _fuse(value: Any) -> Any:
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if value not in ("off", "auto") and not (number and 1 <= value <= 1024):
-        raise PydanticCustomError(
-            "fuse", "must be off, auto, or the most lineages to train as one computation, such as 8"
-        )
-    return value
-
-
 Name = Annotated[str, AfterValidator(_checked_name)]
 SEEDS = 2**32
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Distinct = AfterValidator(_distinct)
-
-
-class Resources(Config):
-    """What one lineage may use, or `fuse` lineages that are trained as one computation; outside
-    the identity of results."""
-
-    gpus_per_lineage: Annotated[Literal["auto"] | float, BeforeValidator(_gpus)] = "auto"
-    cpus_per_lineage: Annotated[int, Field(ge=1)] = 1
-    max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    retries: Annotated[int, Field(ge=0)] = 1
-    fuse: Annotated[Literal["off", "auto"] | int, BeforeValidator(_fuse)] = "off"
-    compile: Literal["off", "on"] = "off"
-    graphs: Literal["auto", "off", "on"] = "auto"
-    timeout_minutes: Annotated[float, Field(gt=0)] | None = None
-    pin_cores: bool = True
-    mps: Literal["auto", "off"] = "off"
-
-    @model_validator(mode="after")
-    def _no_mps_without_end(self) -> Self:
-        if self.mps == "auto" and self.timeout_minutes is None:
-            raise PydanticCustomError(
-                "no_timeout",
-                "mps: auto needs timeout_minutes, since a process that dies can let the others that"
-                " share its GPU wait for ever; set it to more than an iteration takes",
-            )
-        return self
-
-    @property
-    def execution(self) -> Execution:
-        """By what means steps are computed."""
-        return Execution(compile=self.compile == "on", graphs=self.graphs)
-
-
-def _fraction(value: Any) -> Any:
-    """A share such as 1/3, which YAML has as text, or 0.25."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    written = isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", value)
-    if not (number or written):
-        raise PydanticCustomError("fraction", "must be a share such as 1/3 or 0.25")
-    with suppress(ZeroDivisionError):
-        if 0 < Fraction(str(value)) < 1:
-            return value
-    raise PydanticCustomError("fraction", "must be greater than 0 and less than 1")
-
-
-class Rank(Config):
-    """Successive halving: after each rung the best cells go on, and the rest has ended.
-
-    The first rung is the iteration `after_iterations`; others follow `every` so many, if any do. At
-    a rung cells are compared by their mean over seeds, of the iteration, or `at_density`, where
-    lineages have come to it by then.
-    """
-
-    after_iterations: Annotated[int, Field(ge=1)]
-    every: Annotated[int, Field(ge=1)] | None = None
-    by: Literal["test_accuracy", "validation_accuracy"] = "test_accuracy"
-    at_density: Annotated[float, Field(gt=0, lt=1)] | None = None
-    keep: Annotated[float | str, BeforeValidator(_fraction)] = "1/2"
-
-    def kept(self, cells: int) -> int:
-        """How many of so many cells go on: at least one."""
-        return max(1, int(cells * Fraction(str(self.keep))))
-
-    @property
-    def where(self) -> str:
-        """Where values are compared, in words that follow them: nothing, or at which density."""
-        return "" if self.at_density is None else f" at density {self.at_density:g}"
-
-    @model_validator(mode="after")
-    def _once_at_a_density(self) -> Self:
-        if self.at_density is not None and self.every is not None:
-            message = "at_density compares by the same at every rung; leave out every"
-            raise PydanticCustomError("rungs_at_density", message)
-        return self
-
-
-class Budget(Config):
-    """What all runs of a sweep together may train; outside the identity of results.
-
-    `hours` are of training, one lineage's at a time, and `gpu_hours` of those the shares of GPUs.
-    `rank` says which cells are worth it.
-    """
-
-    trainings: Annotated[int, Field(ge=1)] | None = None
-    hours: Annotated[float, Field(gt=0)] | None = None
-    gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    rank: Rank | None = None
-
-    @property
-    def limits(self) -> bool:
-        """Whether there is an end to it."""
-        return any(most is not None for most in (self.trainings, self.hours, self.gpu_hours))
-
-    @model_validator(mode="after")
-    def _of_something(self) -> Self:
-        if not self.model_fields_set:
-            message = "say of what: trainings, hours, gpu_hours or rank"
-            raise PydanticCustomError("no_budget", message)
-        return self
 
 
 def _checked_project(name: str) -> str:
@@ -351,10 +233,6 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Rule: TypeAlias = list[tuple[int, set[int]]]
-"""A cell meets it when, for every (section, allowed), its index in the section is allowed."""
-
-
 def cells(spec: SweepSpec) -> Iterator[Cell]:
     """The cells that are not excluded, in the order of `SECTIONS`, the seed varying fastest; those
     without an ablation before those with one."""
@@ -379,7 +257,7 @@ def first_met(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) 
     """
     rules = _rules(spec, entries, name)
     return [
-        next((number for number, rule in enumerate(rules) if _meets(index, rule)), None)
+        next((number for number, rule in enumerate(rules) if meets(index, rule)), None)
         for index in _indexes(spec)
     ]
 
@@ -388,12 +266,13 @@ def _indexes(spec: SweepSpec) -> Iterator[tuple[int, ...]]:
     """Of each cell that is not excluded, the place of its value in each section."""
     rules = _rules(spec, spec.exclude, "exclude")
     for index in product(*(range(len(_values(spec, name))) for name in SECTIONS)):
-        if not any(_meets(index, rule) for rule in rules):
+        if not any(meets(index, rule) for rule in rules):
             yield index
 
 
-def _meets(index: tuple[int, ...], rule: Rule) -> bool:
-    return all(index[i] in allowed for i, allowed in rule)
+def _rules(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> list[Rule]:
+    sections = {PREFIXES.get(each, each): _values(spec, each) for each in SECTIONS}
+    return rules_of(entries, sections, name)
 
 
 def parameter(cell: Cell, name: str) -> Any:
@@ -435,86 +314,3 @@ def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
             yield from _differing(f"{prefix}.{key}", (getattr(each, key) for each in by_kind[kind]))
     if sum(len(group) for kind, group in by_kind.items() if kind not in kinds) > 1:
         yield prefix
-
-
-_SHORT = {
-    "dataset": "dataset.name",
-    "model": "model.name",
-    "method": "method.name",
-    "ablation": "ablation.name",
-    "scope": "prune.scope",
-}
-
-
-def _rules(spec: SweepSpec, entries: Sequence[Mapping[str, Any]], name: str) -> list[Rule]:
-    """Conditions as indexes, found once for each section and not once for each cell."""
-    if not entries:
-        return []
-    prefixes = ("dataset", "model", "train", "prune", "method", "ablation", "seed")
-    sections = [
-        [dict(_flat(prefix, value)) if value is not None else {} for value in _values(spec, name)]
-        for prefix, name in zip(prefixes, SECTIONS, strict=True)
-    ]
-    return [_rule(entry, sections, (name, i)) for i, entry in enumerate(entries)]
-
-
-def _rule(
-    entry: Mapping[str, Any], sections: Sequence[list[dict[str, Any]]], path: tuple[Any, ...]
-) -> Rule:
-    if not entry:
-        raise axis_error("this needs a condition, such as scope: layer", path)
-    allowed: dict[int, set[int]] = {}
-    for key, wanted in entry.items():
-        section = _section_of(key, sections, path)
-        matching = _matching(_SHORT.get(key, key), wanted, sections[section])
-        if not matching:
-            there = _shown_values(_SHORT.get(key, key), sections[section])
-            message = f"no cell of the sweep has this: they have {there}; correct or remove it"
-            raise axis_error(message, (*path, key))
-        allowed[section] = allowed.get(section, matching) & matching
-    if not all(allowed.values()):
-        raise axis_error("this matches no cell; correct or remove it", path)
-    return list(allowed.items())
-
-
-def _section_of(key: str, sections: Sequence[list[dict[str, Any]]], path: tuple[Any, ...]) -> int:
-    name = _SHORT.get(key, key)
-    for i, rows in enumerate(sections):
-        if any(name in row for row in rows):
-            return i
-    names = dict.fromkeys(name for rows in sections for row in rows for name in row)
-    known = [*(short for short in _SHORT if _SHORT[short] in names), *names]
-    context = {"key": key, "known": known, "path": path}
-    raise PydanticCustomError("unknown_key", "unknown key", context)
-
-
-def _matching(name: str, wanted: Any, rows: list[dict[str, Any]]) -> set[int]:
-    """The rows whose `name` is `wanted`, or any of its items."""
-    wanted = _frozen(wanted)
-    options = {_exact(wanted), *(map(_exact, wanted) if isinstance(wanted, tuple) else ())}
-    return {i for i, row in enumerate(rows) if name in row and _exact(row[name]) in options}
-
-
-def _shown_values(name: str, rows: list[dict[str, Any]]) -> str:
-    """What the rows have under `name`, for messages: the first of many values."""
-    values = dict.fromkeys(json.dumps(row[name], default=str)[:40] for row in rows if name in row)
-    return ", ".join([*values][:SHOWN_VALUES]) + (", …" if len(values) > SHOWN_VALUES else "")
-
-
-def _exact(value: Any) -> tuple[bool, Any]:
-    return isinstance(value, bool), value  # True == 1, yet `true` in YAML is no number
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(map(_frozen, value))
-    # a mapping equals no parameter; as a string it can be hashed
-    return repr(value) if isinstance(value, dict) else value
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Config):
-        yield prefix, value
-        return
-    for key in type(value).model_fields:
-        yield from _flat(f"{prefix}.{key}", getattr(value, key))

@@ -19,7 +19,7 @@ from orchestrator.records.spending import Spent, read_spending, write_spending
 from orchestrator.run.allowance import Allowance, budget_line
 from orchestrator.run.planning import Plan
 from orchestrator.run.queue import Queue
-from orchestrator.sweepfile.spec import Budget
+from orchestrator.sweepfile.budget import Budget
 from trainables.store import Store
 
 FOUR = "seeds: [0, 1, 2, 3]\nprune: {iterations: 3}\nmethods: [one_shot]"

@@ -11,7 +11,7 @@ from orchestrator.run.fusing import fusing_notices, largest_bundles
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
 from orchestrator.run.ready import Attempt, kind_of
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.lineage.cause import Cause

@@ -38,7 +38,7 @@ from orchestrator.run.machines import Cluster, Node
 from orchestrator.run.nodes import STRIKES, Nodes
 from orchestrator.run.placing import Placing
 from orchestrator.run.queue import EXCUSED, Queue
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.errors import UnfitNode
 from trainables.lineage.cause import Cause
 

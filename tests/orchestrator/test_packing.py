@@ -26,7 +26,7 @@ from orchestrator.run.placing import Placing
 from orchestrator.run.queue import Cause
 from orchestrator.run.ready import kind_of
 from orchestrator.run.tuning import _request, _Search
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 
 AUTO = Resources()
 MANY = 1000
@@ -218,7 +218,7 @@ from orchestrator.run.nodes import Nodes
 from orchestrator.run.placing import Placing
 from orchestrator.run.queue import Queue
 from orchestrator.run.tuning import _Notices, _tuner
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.lineage.bench import StoreOptions
 from trainables.lineage.trainable import Work
 from trainables.plugins.loading import Luggage

@@ -19,7 +19,8 @@ from orchestrator.records.recording import record_sweep
 from orchestrator.records.rungs import RUNG, Ranked, read_rung
 from orchestrator.run.planning import make_plan
 from orchestrator.run.ranking import Rung, at_density, decide, ranked
-from orchestrator.sweepfile.spec import Rank, SweepSpec
+from orchestrator.sweepfile.budget import Rank
+from orchestrator.sweepfile.spec import SweepSpec
 from trainables.lineage.ending import End, rules_of
 from trainables.lineage.keys import Lineage
 from trainables.store import Store

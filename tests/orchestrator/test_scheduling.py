@@ -19,7 +19,7 @@ from orchestrator.run.machines import Cluster
 from orchestrator.run.planning import Plan, make_plan, sweep_lineages
 from orchestrator.run.queue import Queue
 from orchestrator.run.tuning import raised
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.errors import Diverged, Interrupted

@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from orchestrator.sweepfile.spec import Resources
+from orchestrator.sweepfile.resources import Resources
 from trainables.data import DatasetConfig, data_roots, load_dataset
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.sparsity.masks import Masks
