@@ -173,7 +173,7 @@ def _await(run: Run, launch: Launch, kill: Kill) -> int | None:
         writer = _await_commit(run, launch)
         time.sleep(kill.delay)
         return writer
-    if kill.moment == "tables":
+    if kill.moment == "tables" and launch.running:
         _await_tables(run, launch)
     launch.pause(kill.delay)
     return None
