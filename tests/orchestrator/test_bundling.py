@@ -231,6 +231,25 @@ def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
     assert first == "fuse: dropping is trained alone: it draws random numbers in training"
 
 
+def test_a_loss_that_draws_is_trained_with_alone_and_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch.nn import functional as F\nfrom prunesweep import loss\n\n"
+        "@loss\ndef noisy(logits, labels):\n"
+        "    return F.cross_entropy(logits, labels, reduction='none') + torch.rand(len(labels))\n"
+    )
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "name: s\ndataset: {name: digits, subset: 100}\nmodel: {name: mlp, hidden: [8]}\n"
+        "plugins: [mine.py]\ntrain: {loss: noisy}\nmethods: [one_shot]\nresources: {fuse: 4}\n"
+    )
+    spec, roots = load_sweep(file), data_roots(None, {})
+    datasets = resolve_datasets(spec, roots)
+    plan = make_plan(sweep_lineages(spec, datasets), {}.get)
+    assert largest_bundles(plan.tasks, datasets, spec.resources, gpu=False) == {}
+    first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
+    assert first == "fuse: mlp is trained alone: the loss noisy draws random numbers"
+
+
 def test_lineages_whose_masks_change_in_training_share_no_trial(tmp_path: Path) -> None:
     plan = planned(tmp_path, "methods: [one_shot, {name: set, density: 0.5, every: 1}]\n")
     spec = load_sweep(tmp_path / "s.yaml")

@@ -76,6 +76,12 @@ def of_batch(logits: Tensor, labels: Tensor) -> Tensor:
     return losses * losses.detach().softmax(0)
 
 
+@loss
+def drawn(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of noisy logits."""
+    return F.cross_entropy(logits + torch.randn_like(logits), labels, reduction="none")
+
+
 @augmentation
 def noise(images: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.randint(0, 9, images.shape, generator=generator, dtype=torch.uint8)

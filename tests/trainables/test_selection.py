@@ -1,5 +1,6 @@
 """Selections: exact counts, ties, nesting, and masks drawn in proportion to scores."""
 
+import math
 from fractions import Fraction
 from itertools import permutations
 
@@ -18,13 +19,17 @@ from trainables.training.randomness import stream
 Net = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
+FEW = st.integers(-3, 3)
+ODD = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 5e-324, 1.0, math.inf, math.nan])
+
+
 @st.composite
-def nets(draw: st.DrawFn) -> Net:
+def nets(draw: st.DrawFn, few: st.SearchStrategy[float] = FEW) -> Net:
     """Scores and masks of two layers; few distinct scores, so that many are tied."""
     scores, masks = {}, {}
     for name, shape in {"a": (3, 4), "b": (2, 3, 1)}.items():
         size = torch.Size(shape).numel()
-        values = st.lists(st.integers(-3, 3), min_size=size, max_size=size)
+        values = st.lists(few, min_size=size, max_size=size)
         scores[name] = torch.tensor(draw(values), dtype=torch.float64).view(shape)
         kept = st.lists(st.booleans(), min_size=size, max_size=size)
         masks[name] = torch.tensor(draw(kept)).view(shape)
@@ -56,14 +61,16 @@ def test_a_density_is_the_decimal_that_was_written(density: float, total: int, k
 
 
 def without_lowest(scores: Tensor, kept: Tensor, amount: int) -> Tensor:
-    """What is kept [size] without the `amount` lowest scores, by sorting all of them."""
-    order = torch.where(kept, scores, torch.inf).argsort(stable=True)
+    """What is kept [size] without the `amount` lowest scores, one after the other; what is not a
+    number counts as infinite."""
+    value = [math.inf if math.isnan(each) else each for each in scores.tolist()]
+    ascending = sorted(kept.nonzero().flatten().tolist(), key=lambda i: value[i])
     left = kept.clone()
-    left[order[: max(0, amount)]] = False
+    left[ascending[: max(0, amount)]] = False
     return left
 
 
-@given(nets(), counts)
+@given(nets() | nets(ODD), counts)
 def test_a_group_alone_is_pruned_as_among_others(net: Net, amount: int) -> None:
     scores, kept = flat(net[0]), flat(net[1])
     expected = without_lowest(scores, kept, amount)
@@ -74,7 +81,18 @@ def test_a_group_alone_is_pruned_as_among_others(net: Net, amount: int) -> None:
     assert torch.equal(among, torch.stack([expected, kept]))
 
 
-@given(nets(), counts)
+def test_whole_numbers_are_compared_exactly() -> None:
+    """Float32 has every second one from 2^24 on."""
+    scores = torch.arange(2**26 + 7, 2**26 - 1, -1)
+    masks = {"a": torch.ones(8, dtype=torch.bool)}
+    assert keep_highest({"a": scores}, masks, 6)["a"].tolist() == [True] * 6 + [False] * 2
+    kept = torch.ones(2, 8, dtype=torch.bool)
+    left = drop_lowest(scores.expand(2, 8), kept, torch.tensor([2, 1]))
+    assert left.sum(1).tolist() == [6, 7]
+    assert not left[0, 6:].any()
+
+
+@given(nets() | nets(ODD), counts)
 def test_the_highest_are_those_that_dropping_the_lowest_leaves(net: Net, count: int) -> None:
     scores, masks = net
     kept = flat(masks)

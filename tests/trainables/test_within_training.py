@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -425,10 +426,20 @@ def test_a_run_that_is_told_to_go_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_training_that_diverges_says_so(data: DeviceData, name: str) -> None:
-    used = recipe(optimizer={"name": "sgd", "lr": 1e30})
-    with pytest.raises(Diverged):
-        run(method(name, every=1), data, used)
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("lr", [1e20, 1e30, 1e38])
+def test_a_training_that_diverges_says_so(
+    data: DeviceData, name: str, every: int, lr: float
+) -> None:
+    """Before its weights are numbers no more, and after that."""
+    used = recipe(optimizer={"name": "sgd", "lr": lr})
+    scopes = ("global", "layer", "neuron") if name == "gradual_magnitude" else ("global",)
+    for scope in scopes:
+        how, net = method(name, every=every), plain_net()
+        within = training(how, data, used, net)
+        schedule = how.mask_schedule(network(net, within.masks, scope), within.steps)
+        with pytest.raises(Diverged):
+            replace(within, mask_schedule=schedule).finish()
 
 
 def test_trainings_whose_masks_change_are_trained_alone_and_without_graphs(
@@ -473,8 +484,10 @@ def test_gradual_magnitude_ends_after_it_begins() -> None:
 # Lineages
 
 
-def lineage(how: Any, seed: int = 0, epochs: int = 4, **pruning: Any) -> Lineage:
-    mlp = TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [16]})
+def lineage(
+    how: Any, seed: int = 0, epochs: int = 4, hidden: Sequence[int] = (16,), **pruning: Any
+) -> Lineage:
+    mlp = TypeAdapter(ModelConfig).validate_python({"name": "mlp", "hidden": [*hidden]})
     used = recipe(epochs=epochs, optimizer={"name": "sgd", "lr": 0.05})
     cell = Cell(DIGITS, mlp, used, Pruning.model_validate(pruning), how, seed)
     return make_lineage(cell, {"name": "digits", "subset": 150})
@@ -535,16 +548,17 @@ def test_lineages_in_a_bundle_are_what_they_are_alone_and_go_on_when_told(
         assert same(masks, masks_too)
 
 
-def test_other_options_are_other_keys_and_iterations_none() -> None:
-    keys = {
-        lineage(how, **pruning).keys
-        for how in (
-            method("set"), method("rigl"), method("rigl", fraction=0.2),
-            method("rigl", distribution="uniform"), method("rigl", end=0.5),
-            method("gradual_magnitude"), method("gradual_magnitude", begin=0.2),
-        )
-        for pruning in ({"iterations": 2}, {"iterations": 3})
-    }  # fmt: skip
-    assert len(keys) == 7
-    layer = lineage(method("gradual_magnitude"), scope="layer")
-    assert layer.keys not in keys
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_of_which_nothing_is_kept_are_named_in_order_after_an_interruption(
+    data: DeviceData, tmp_path: Path, name: str
+) -> None:
+    one = lineage(method(name, density=0.0009, every=2), hidden=[16, 30, 12])
+    (unbroken,) = [*run_lineage(one, Bench(Store(str(tmp_path / "unbroken")), data, CPU))]
+    steps, store = iter(range(1000)), Store(str(tmp_path / "broken"))
+    with pytest.raises(Interrupted):
+        list(run_lineage(one, Bench(store, data, CPU, is_told=lambda: next(steps) > 14)))
+    (resumed,) = [*run_lineage(one, Bench(store, data, CPU))]
+    assert unbroken is not None
+    assert resumed is not None
+    assert ", " in unbroken["collapsed_layers"]
+    assert resumed["collapsed_layers"] == unbroken["collapsed_layers"]

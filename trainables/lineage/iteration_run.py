@@ -103,7 +103,9 @@ class IterationRun(Iteration):
         made.progress = yield replace(
             training, checkpoint=self._checkpoint(), mask_schedule=schedule
         )
-        made.masks = made.progress.masks or made.masks
+        if found := made.progress.masks:
+            # What a checkpoint kept comes in an order of its own.
+            made.masks = {name: found[name] for name in made.masks}
         return made
 
     def _ablated_masks(self, ablation: Ablation, layers: Sequence[str]) -> Masks:

@@ -18,12 +18,15 @@ STRIDE = 61
 def drop_lowest(scores: Tensor, kept: Tensor, amounts: Tensor) -> Tensor:
     """The new `kept` [groups, size] without the `amounts` [groups] lowest-scored kept entries.
 
-    Ties are broken by index, the lower index going first, so that counts are exact.
+    Ties are broken by index, the lower index going first, so that counts are exact. A score that is
+    not a number is higher than all that are.
     """
     if len(scores) == 1:
         left = max(0, int(kept.count_nonzero() - amounts))
         return keep_highest({"": scores}, {"": kept}, left)[""]
-    ascending = torch.where(kept, scores, torch.inf).argsort(dim=1, stable=True)
+    # What is not kept comes last: torch sorts NaN behind infinity.
+    compared = torch.where(kept, _compared(scores, scores.dtype), torch.nan)
+    ascending = compared.argsort(dim=1, stable=True)
     drop = torch.arange(scores.shape[1], device=scores.device) < amounts.unsqueeze(1)
     dropped = torch.zeros_like(kept).scatter_(1, ascending, drop)
     return kept & ~dropped
@@ -34,8 +37,8 @@ def keep_highest(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
 
     Ties are broken as in `drop_lowest`. It sorts nothing, which would take ten times as long.
     """
-    kind = reduce(torch.promote_types, (s.dtype for s in scores.values()), torch.float32)
-    rows = {name: scores[name].detach().to(kind).flatten() for name in masks}
+    kind = reduce(torch.promote_types, (s.dtype for s in scores.values()))
+    rows = {name: _compared(scores[name], kind).flatten() for name in masks}
     kept = {name: mask.flatten() for name, mask in masks.items()}
     total = sum(int(row.count_nonzero()) for row in kept.values())  # much faster than sum
     if count >= total:
@@ -51,6 +54,13 @@ def keep_highest(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
             row[tied] = False
             excess -= len(tied)
     return {name: stay[name].view(mask.shape) for name, mask in masks.items()}
+
+
+def _compared(scores: Tensor, kind: torch.dtype) -> Tensor:
+    """Scores of the type `kind` as floats that can be compared, none of which is NaN."""
+    least = torch.float32 if kind.is_floating_point else torch.float64
+    floats = scores.detach().to(torch.promote_types(kind, least))
+    return floats.nan_to_num(torch.inf, torch.inf, -torch.inf) if floats.isnan().any() else floats
 
 
 def keep_highest_of_each(

@@ -25,6 +25,7 @@ from trainables.training.batches import (
 from trainables.training.evaluation import Evaluation, Evaluations
 from trainables.training.execution import PLAIN, Execution
 from trainables.training.graphs import Graphed
+from trainables.training.losses import draws
 from trainables.training.mask_schedule import MaskSchedule
 from trainables.training.precision import arithmetic
 from trainables.training.progress import Begun, Checkpoint, Progress
@@ -73,6 +74,8 @@ class Training:
         if self.architecture is None or not self.recipe.optimizer.elementwise:
             return id(self)
         if self.mask_schedule is not None:  # an update may take the place of its step alone
+            return id(self)
+        if draws(self.recipe.loss, self.data.classes):
             return id(self)
         return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
@@ -379,8 +382,8 @@ class _Group:
 
     def _drawn(self, epoch: int, steps: range) -> Iterator[Drawn]:
         """What is drawn for each step."""
-        # Layers that draw, such as dropout, do so from the global generators; where there are
-        # several networks none does, but a plugged-in loss may.
+        # Layers that draw, such as dropout, do so from the global generators, and so may a loss;
+        # where there are several networks none does.
         self._randomness[0].seed_global(epoch)
         for begun in self._begun[:1]:
             set_global_states(begun.states)
