@@ -76,6 +76,14 @@ class MeasurementRecord:
     with_: tuple[PlainName, int] | None = None
 
 
+SAME_TEST_SET = ("subset", "holdout", "overlap", "normalize")
+"""Options of datasets that leave the test examples as they are."""
+
+
+def _tested_on(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in dataset.items() if name not in SAME_TEST_SET}
+
+
 @dataclass(frozen=True)
 class LineageRecord:
     """One lineage as a reader of results needs it."""
@@ -123,6 +131,15 @@ class LineageRecord:
 
         method: Method = TypeAdapter(MethodConfig).validate_python(self.config["method"])
         return method.steps(Pruning.model_validate(self.config["prune"]))
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The dataset that an ablation goes to, where its accuracies are of another test set than
+        those of what it is of."""
+        own, there = self.config["dataset"], self.config.get("ablation", {}).get("dataset")
+        if there is None or _tested_on(there) == _tested_on(own):
+            return None
+        return f"another {own['name']}" if there["name"] == own["name"] else str(there["name"])
 
     @property
     def committed_keys(self) -> tuple[str, ...]:

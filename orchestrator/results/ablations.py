@@ -47,16 +47,21 @@ class Pair:
 @dataclass(frozen=True)
 class Ablated:
     """An ablation of a cell: its method, what is changed, the iteration that it branches off, and a
-    pair for each seed."""
+    pair for each seed. `elsewhere`: the dataset that it goes to, whose test set its values are of.
+    """
 
     method: str
     ablation: str
     iteration: int
+    elsewhere: str | None
     pairs: tuple[Pair, ...]
 
     @property
     def comparison(self) -> Comparison:
-        """With the ablation minus without, over the seeds that have both."""
+        """With the ablation minus without, over the seeds that have both; none of values of two
+        test sets."""
+        if self.elsewhere is not None:
+            return Comparison(None, None, None)
         return compare(self._of_both(1), self._of_both(0))
 
     def _of_both(self, which: Literal[0, 1]) -> dict[int, float | None]:
@@ -117,7 +122,7 @@ def ablated_cells(
     rows = _rows(iterations, metric, density) if of else ()
     measured = {(row["lineage"], row["iteration"]): row for row in rows}
     names = labels(record)
-    cells: dict[tuple[str, str, int], list[Pair]] = {}
+    cells: dict[tuple[str, str, int, str | None], list[Pair]] = {}
     for line in (line for line in record.lineages if line.id in of):
         original, (t,) = of[line.id], line.iterations
         one, other = measured.get((original.id, t)), measured.get((line.id, t))
@@ -125,7 +130,10 @@ def ablated_cells(
             continue
         if chosen is None or (line.id, t) in chosen:
             method = names[original.id]
-            cell = (method, names[line.id].removeprefix(method).strip(), t)
+            ablation = names[line.id].removeprefix(method).strip()
+            if line.elsewhere is not None:
+                ablation += f" ({line.elsewhere})"
+            cell = (method, ablation, t, line.elsewhere)
             values = (_finite(one[metric]), _finite(other[metric]))
             pair = Pair(line.config["seed"], original.id, line.id, other[density], values)
             cells.setdefault(cell, []).append(pair)

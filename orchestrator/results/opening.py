@@ -50,14 +50,14 @@ class Results(SweepTables):
     def statistics(self, metric: str = "test_accuracy") -> pa.Table:
         """Mean, standard deviation, number of seeds and bootstrap interval of `metric` for every
         label and iteration. Raises ValueError when `metric` is no column of numbers."""
-        return cell_statistics(self.iterations, self.labels, metric)
+        return cell_statistics(self.iterations, self.labels, metric, self.density)
 
     def compare(
         self, one: str, other: str, *, metric: str = "test_accuracy", iteration: int | None = None
     ) -> Comparison:
         """Whether the cells with the labels `one` and `other` differ by more than noise, at
-        `iteration` or else at the last one of each on real data. Raises ValueError for what is not
-        there."""
+        `iteration` or else at the last one of each lineage on real data. Raises ValueError for what
+        is not there."""
         on_data = {line.id: line.on_data for line in self.record.lineages}
         return compare_cells(self.iterations, self.labels, metric, one, other, iteration, on_data)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import combinations
 from math import isclose, isfinite, sqrt
 from typing import Any, Literal
 
@@ -112,7 +113,8 @@ class PaperTable:
 class _Value:
     """The metric of one lineage at one iteration; `key` is None when the tables have no such row,
     and the metric is None when it has no finite value. `target` is the density that the method aims
-    at, with this iteration; None for those on the way."""
+    at, with this iteration; None for those on the way. `is_last`: no later iteration is planned of
+    which it is not known yet whether it would be chosen."""
 
     line: LineageRecord
     iteration: int
@@ -120,6 +122,7 @@ class _Value:
     key: str | None
     density: float | None
     metric: float | None
+    is_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -171,18 +174,21 @@ def _values(results: SweepTables, metric: str, where: str | None) -> list[_Value
     connection.register("planned", planned_iterations(results.record))
     with query_errors():
         rows = connection.sql(PLANNED_AND_MEASURED)
-        rows = rows if where is None else rows.filter(where)
         columns = f"lineage, iteration, key, {results.density}, {metric} AS metric"
-        found = rows.project(columns).fetchall()
+        found = (rows if where is None else rows.filter(where)).project(columns).fetchall()
+        # A condition on what is measured does not know what is not measured yet.
+        unknown = rows.filter(f"key IS NULL AND ({where or 'true'}) IS NULL")
+        to_come = dict(unknown.project("lineage, iteration").order("iteration").fetchall())
     chosen = {(lineage, t): (key, density, value) for lineage, t, key, density, value in found}
     of = originals(results.record)
-    return [
-        _Value(line, t, target, key, density, value if _is_finite(value) else None)
-        for line in results.record.lineages
-        for t in line.iterations
-        if (line.id, t) in chosen and t in line.on_data
-        for target, (key, density, value) in [(_target(line, t, of), chosen[line.id, t])]
-    ]
+    values = []
+    for line in results.record.lineages:
+        for t in (t for t in line.iterations if (line.id, t) in chosen and t in line.on_data):
+            key, density, value = chosen[line.id, t]
+            finite = value if _is_finite(value) else None
+            is_last = to_come.get(line.id, t) <= t
+            values.append(_Value(line, t, _target(line, t, of), key, density, finite, is_last))
+    return values
 
 
 def _is_finite(value: float | None) -> bool:
@@ -252,7 +258,7 @@ def _trunk_names(line: LineageRecord, record: SweepRecord) -> tuple[str, ...]:
         return options(line, record, {n for n in record.swept if not n.startswith(section)})
 
     return (
-        " ".join([line.config["dataset"]["name"], *swept("dataset.")]),
+        line.elsewhere or " ".join([line.config["dataset"]["name"], *swept("dataset.")]),
         " ".join([line.config["model"]["name"], *swept("model.")]),
         " ".join(swept("train.")),
     )
@@ -276,16 +282,17 @@ def _cell(values: Sequence[_Value], results: SweepTables) -> PaperCell:
 
 
 def _note(values: Sequence[_Value], results: SweepTables) -> str | None:
-    """Why seeds are missing, None when none is."""
+    """Why seeds are missing, or may not be at their last iteration; None when none is."""
     reasons = Counter(_reason(v, results) for v in values if v.metric is None)
-    if not reasons:
-        return None
-    if reasons.total() < len(values):
-        found = f"{len(values) - reasons.total()} of {len(values)} seeds"
-        return ", ".join([found, *(f"{count} {reason}" for reason, count in reasons.items())])
-    if len(reasons) == 1:
-        return next(iter(reasons))
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    early = sum(not v.is_last for v in values if v.metric is not None)
+    told = [f"{count} {reason}" for reason, count in reasons.items()]
+    if 0 < reasons.total() < len(values):
+        told.insert(0, f"{len(values) - reasons.total()} of {len(values)} seeds")
+    elif len(reasons) == 1:
+        told = [*reasons]
+    if early:
+        told.append(f"{early} may not be at the last iteration yet")
+    return ", ".join(told) or None
 
 
 def _reason(value: _Value, results: SweepTables) -> str:
@@ -318,30 +325,49 @@ def _with_published(
 # --- what is best
 
 
+def _contests(
+    cells: Mapping[_Place, PaperCell], layout: "_Layout"
+) -> list[dict[_Place, PaperCell]]:
+    """The cells that are compared with each other."""
+    contests: dict[Any, dict[_Place, PaperCell]] = {}
+    for place, cell in cells.items():
+        if cell.mean is not None:
+            contests.setdefault(layout.contest(place), {})[place] = cell
+    return [*contests.values()]
+
+
 def _marked(
     cells: Mapping[_Place, PaperCell], metric: str, layout: "_Layout", mark: Mark
 ) -> dict[_Place, PaperCell]:
     """`cells` with `best` set, unless it would be on all cells that are compared."""
-    contests: dict[Any, list[_Place]] = {}
-    for place, cell in cells.items():
-        if cell.mean is not None:
-            contests.setdefault(layout.contest(place), []).append(place)
+    is_best = _is_best if mark == "noise" else _has_best_mean
     marked = dict(cells)
-    for contest in contests.values():
-        is_best = _is_best if mark == "noise" else _has_best_mean
-        best = [p for p in contest if is_best(cells[p], [cells[q] for q in contest], metric)]
+    for contest in _contests(cells, layout):
+        best = [p for p, cell in contest.items() if is_best(cell, contest.values(), metric)]
         if len(best) < len(contest):
             marked |= {place: replace(cells[place], best=True) for place in best}
     return marked
 
 
+def _unmarked(contests: Iterable[Mapping[_Place, PaperCell]]) -> str:
+    """Why no cell is marked."""
+    pairs = (pair for contest in contests for pair in combinations(contest.values(), 2))
+    if any(compare(one.values, other.values).differs for one, other in pairs):
+        return "each is the best of those that keep no more weights"
+    return "no difference is more than noise"
+
+
 def _is_best(cell: PaperCell, contest: Iterable[PaperCell], metric: str) -> bool:
     """Whether no cell that keeps no more weights is better by more than noise."""
-    sign = -1 if metric.endswith("_loss") else 1
-    limit = (cell.density or 0) * SAME_DENSITY
-    rivals = [each for each in contest if (each.density or 0) <= limit]
-    top = max(rivals, key=lambda rival: sign * (rival.mean or 0))
-    return not compare(top.values, cell.values).differs
+    if cell.density is None:
+        return False
+    sign, limit = -1 if metric.endswith("_loss") else 1, cell.density * SAME_DENSITY
+    found = (
+        compare(rival.values, cell.values)
+        for rival in contest
+        if rival.density is not None and rival.density <= limit
+    )
+    return not any(each.differs and sign * (each.difference or 0) > 0 for each in found)
 
 
 def _has_best_mean(cell: PaperCell, contest: Iterable[PaperCell], metric: str) -> bool:
@@ -395,7 +421,7 @@ def _table(
         columns=tuple(replace(c, names=tuple(c.names[i] for i in shown)) for c in columns),
         rows=tuple(rows),
         cells=tuple(tuple(cells.get(_Place(row, column)) for column in columns) for row in rows),
-        notes=_notes(results, layout, cells.values(), mark),
+        notes=_notes(results, layout, cells, mark),
         remarks=_remarks(cells.values()),
         weights=results.weights,
     )
@@ -421,9 +447,9 @@ def _title(sweep: str, metric: str, constant: Sequence[str], cells: Iterable[Pap
 
 
 def _notes(
-    results: SweepTables, layout: _Layout, cells: Iterable[PaperCell], mark: Mark
+    results: SweepTables, layout: _Layout, placed: Mapping[_Place, PaperCell], mark: Mark
 ) -> tuple[str, ...]:
-    cells = [*cells]
+    cells = [*placed.values()]
     notes = [] if cells else ["No iteration is chosen."]
     if cells and results.weights == "effective":
         notes.append("Weights are the effective ones, on a path from an input to an output.")
@@ -439,7 +465,7 @@ def _notes(
             "a mean may be marked beside a better one that is not, of more weights or more spread."
         )
     elif any(cell.n > 1 for cell in cells) and mark == "noise":
-        notes.append(f"Nothing is marked: no difference is more than noise {test}.")
+        notes.append(f"Nothing is marked: {_unmarked(_contests(placed, layout))} {test}.")
     if not layout.last_only and any(
         len(line.on_data) < len(line.iterations) for line in results.record.lineages
     ):

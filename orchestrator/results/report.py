@@ -195,6 +195,7 @@ def _ablations(results: Results) -> list[dict[str, Any]]:
             "method": cell.method,
             "ablation": cell.ablation,
             "iteration": cell.iteration,
+            "elsewhere": cell.elsewhere is not None,
             "p_value": cell.comparison.p_value,
             "pairs": [asdict(pair) for pair in cell.pairs],
         }

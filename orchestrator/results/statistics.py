@@ -115,23 +115,25 @@ CELL_SCHEMA = pa.schema(
 )
 
 
-def cell_statistics(iterations: pa.Table, labels: Mapping[str, str], metric: str) -> pa.Table:
+def cell_statistics(
+    iterations: pa.Table, labels: Mapping[str, str], metric: str, density: str = "density"
+) -> pa.Table:
     """One row for each label and iteration, with the statistics of `metric` over its seeds and the
-    mean density.
+    mean of the column `density`.
 
     `iterations` has the columns of that table, `labels` the label of each lineage; `low` and `high`
     are the bootstrap interval, null where there is none. Raises ValueError when `metric` is no
     column of numbers.
     """
     rows = []
-    for (label, iteration), found in _by_cell(iterations, labels, metric).items():
+    for (label, iteration), found in _by_cell(iterations, labels, metric, density).items():
         values = [row[metric] for row in found]
         summary, interval = summarize(values), bootstrap_interval(values)
         rows.append(
             {
                 "label": label,
                 "iteration": iteration,
-                "density": summarize(row["density"] for row in found).mean,
+                "density": summarize(row[density] for row in found).mean,
                 "mean": summary.mean,
                 "std": summary.std,
                 "seeds": summary.n,
@@ -152,9 +154,10 @@ def compare_cells(
     on_data: Mapping[str, Collection[int]] | None = None,
 ) -> Comparison:
     """`compare` for the cells labelled `one` and `other`, at `iteration`, or at the last one of
-    each; with `on_data`, the iterations of each lineage trained on real data, at the last of those.
-    Raises ValueError for a label that is none, an iteration that one of them has not, and as
-    `cell_statistics` does."""
+    each lineage; with `on_data`, the planned iterations of each that are trained on real data, at
+    the last of those, without the lineages that are not there yet. Raises ValueError for a label
+    that is none, an iteration that one of them has not, a label of which no lineage has come to its
+    end, and as `cell_statistics` does."""
     for label in (one, other):
         if label not in labels.values():
             known = ", ".join(dict.fromkeys(labels.values()))
@@ -165,25 +168,34 @@ def compare_cells(
             there = ", ".join(str(t) for name, t in cells if name == label)
             raise ValueError(f"{label!r} has no iteration {iteration}; it has {there or 'none'}")
 
-    def values(label: str) -> dict[int, float | None]:
-        times = [
-            t
-            for (name, t), rows in cells.items()
-            if name == label
-            and (on_data is None or all(t in on_data[row["lineage"]] for row in rows))
-        ]
-        at = max(times, default=0) if iteration is None else iteration
-        return {row["seed"]: row[metric] for row in cells.get((label, at), ())}
+    if iteration is not None:
+        last: Mapping[str, int] = dict.fromkeys(labels, iteration)
+    elif on_data is not None:
+        last = {lineage: max(planned, default=-1) for lineage, planned in on_data.items()}
+    else:
+        every = sorted(
+            (row["iteration"], row["lineage"]) for rows in cells.values() for row in rows
+        )
+        last = {lineage: t for t, lineage in every}
 
+    def values(label: str) -> dict[int, float | None]:
+        of_label = (row for (name, _), rows in cells.items() if name == label for row in rows)
+        return {
+            row["seed"]: row[metric] for row in of_label if row["iteration"] == last[row["lineage"]]
+        }
+
+    for label in (one, other):
+        if not values(label):
+            raise ValueError(f"no lineage of {label!r} has come to its end; give an iteration")
     return compare(values(one), values(other))
 
 
 def _by_cell(
-    iterations: pa.Table, labels: Mapping[str, str], metric: str
+    iterations: pa.Table, labels: Mapping[str, str], metric: str, density: str = "density"
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """The rows of every label and iteration, in the order of the table."""
     require_metric(iterations, metric)
-    columns = dict.fromkeys(["lineage", "iteration", "seed", "density", metric])
+    columns = dict.fromkeys(["lineage", "iteration", "seed", density, metric])
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in iterations.select([*columns]).to_pylist():
         cells.setdefault((labels[row["lineage"]], row["iteration"]), []).append(row)

@@ -382,6 +382,29 @@ def test_ablations_stand_beside_what_they_are_of(example: Results) -> None:
     assert "lottery_ticket  shuffle_layers" in shown
 
 
+def test_accuracies_on_another_test_set_stand_apart(example: Results) -> None:
+    """Here as if the transport were to mnist; the example's is to fewer training examples."""
+    there = {"name": "mnist"}
+
+    def elsewhere(line: LineageRecord) -> LineageRecord:
+        if "dataset" not in line.config.get("ablation", {}):
+            return line
+        moved = line.config | {"ablation": line.config["ablation"] | {"dataset": there}}
+        return replace(line, config=moved)
+
+    lines = tuple(map(elsewhere, example.record.lineages))
+    assert {line.elsewhere for line in example.record.lineages} == {None}
+    assert {line.elsewhere for line in lines} == {None, "mnist"}
+    results = replace(example, record=replace(example.record, lineages=lines))
+    rows = [row for row in results.ablations().to_pylist() if "mnist" in row["ablation"]]
+    assert [row["method"] for row in rows] == ["lottery_ticket", "snip"]
+    for row in rows:
+        assert (row["difference"], row["p_value"], row["test"]) == (None, None, None)
+        assert row["original"] is not None is not row["ablated"]
+    columns = {column.names[0] for column in results.paper_table().columns}
+    assert columns == {"digits", "mnist"}
+
+
 def test_figures_of_initial_weights_leave_ablations_out(example: Results) -> None:
     """They may begin with other weights than the trunk's."""
     ablated = {line.id for line in example.record.lineages if "ablation" in line.config}

@@ -316,6 +316,37 @@ def test_a_cell_is_compared_with_what_keeps_no_more_weights(make: Make) -> None:
     assert by_iteration.bold == {(1, 4)}
 
 
+def test_why_nothing_is_marked_is_said(make: Make) -> None:
+    told = paper_table(make(iterative, never, **ITERATIVE)).notes[-1]
+    assert told.startswith(
+        "Nothing is marked: each is the best of those that keep no more weights (t-test over seeds"
+    )
+
+
+def test_nothing_is_marked_where_all_is_noise(make: Make) -> None:
+    def alike(line: LineageRecord, t: int) -> dict[str, Any]:
+        place = line.config["seed"] + len(line.config["method"]["name"])
+        return {"density": 0.5, "test_accuracy": 0.5 + 0.1 * (place % 3)}
+
+    told = paper_table(make(alike, never, **ITERATIVE)).notes[-1]
+    assert told.startswith("Nothing is marked: no difference is more than noise (t-test over seeds")
+
+
+def test_a_rival_that_is_best_by_noise_hides_none_that_is_better(make: Make) -> None:
+    """Of one seed nothing is told apart; normal is ten points below real all the same."""
+
+    def measures(line: LineageRecord, t: int) -> dict[str, Any] | None:
+        lucky = line.config["method"]["data"] == "sparse"
+        if lucky and line.config["seed"] > 0:
+            return None
+        return snip(line, t) | ({"test_accuracy": 0.99} if lucky else {})
+
+    table = paper_table(make(measures, never, **SNIP), where="method_density = 0.1")
+    assert [[cell is not None and cell.best for cell in row] for row in table.cells] == [
+        [False], [True], [True],
+    ]  # fmt: skip
+
+
 def test_iterations_by_method(make: Make) -> None:
     table = paper_table(make(iterative, never, **ITERATIVE), layout="iterations")
     assert paper_text(table).headings == (
@@ -380,6 +411,21 @@ def test_a_condition_reaches_what_was_not_run(make: Make) -> None:
     assert texts(paper_table(results, where="iteration < 2 and method = 'sap'")) == [
         ("sap", "70.0", "90.01 ± 1.01")
     ]
+
+
+def test_a_condition_on_what_is_not_measured_yet_is_open(make: Make) -> None:
+    """Seed 0 is not at its last iteration, which may be chosen too."""
+
+    def measures(line: LineageRecord, t: int) -> dict[str, Any] | None:
+        return iterative(line, t) if t < 2 or line.config["seed"] > 0 else None
+
+    results = make(measures, never, **ITERATIVE)
+    chosen = "method = 'sap' and density <= 1"
+    (((cell,),)) = paper_table(results, where=chosen).cells
+    assert cell is not None
+    assert (cell.n, cell.note) == (cell.seeds, "1 may not be at the last iteration yet")
+    early = paper_table(results, where=f"iteration < 2 and {chosen}").cells
+    assert [cell.note for row in early for cell in row if cell] == [None]
 
 
 @pytest.mark.parametrize("where", ["colour = 'red'", "seed =", "max(seed) > 1", "'x'", ""])

@@ -218,6 +218,16 @@ def test_cells_are_compared_at_an_iteration_or_at_their_last() -> None:
     assert at_the_end == compare({0: 0.5}, {0: 0.1, 1: 0.3})
 
 
+def test_lineages_are_compared_at_their_own_last_iteration() -> None:
+    """A stop rule may end each at another one; what has not come to its end is left out."""
+    planned = {"a0": {0, 1}, "a1": {0}, "a2": {0, 1, 2}, "b0": {0}, "b1": {0}}
+    found = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", None, planned)
+    assert found == compare({0: 0.5, 1: 0.6}, {0: 0.1, 1: 0.3})
+    planned |= {"b0": {0, 1}, "b1": {0, 1}}
+    with pytest.raises(ValueError, match="no lineage of 'b' has come to its end; give an itera"):
+        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", None, planned)
+
+
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="no cell has the label 'c'; choose one of: a, b"):
         compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "c", None)

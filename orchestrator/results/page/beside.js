@@ -6,7 +6,7 @@ const CLEARLY = 0.98; // of the kept weights are effective, or fewer: told from 
 const spreadCell = (name, values) => {
   const spread = deviation(values);
   const told = spread === null ? null : h("small", {}, ` ± ${format("percent", spread)}`);
-  return [format(name, mean(values)), told];
+  return [format(name, values.length ? mean(values) : null), told];
 };
 
 const ablationTable = dataTable({
@@ -76,17 +76,19 @@ function show(id, table, rows) {
 }
 
 /** Over the selected seeds that have both; null when none has. Of some seeds there is no test. */
-function ablationRow({ pairs, p_value, ...cell }, ids) {
+function ablationRow({ pairs, p_value, elsewhere, ...cell }, ids) {
   const chosen = pairs.filter(({ original, ablated }) => ids.has(original) && ids.has(ablated));
   const both = chosen.filter(({ values }) => !values.some(isMissing));
   if (!both.length) return null;
-  const differences = both.map(({ values: [without, with_] }) => with_ - without);
+  // Accuracies on two test sets have no difference.
+  const compared = elsewhere ? [] : both;
+  const differences = compared.map(({ values: [without, with_] }) => with_ - without);
   return {
     ...cell,
     density: mean(chosen.map(({ density }) => density)),
     original: mean(both.map(({ values }) => values[0])),
     ablated: mean(both.map(({ values }) => values[1])),
-    difference: mean(differences),
+    difference: differences.length ? mean(differences) : null,
     differences,
     p_value: chosen.length === pairs.length ? p_value : null,
     seeds: both.length,
