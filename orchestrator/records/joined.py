@@ -36,10 +36,9 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     differing = [n for each in (*SECTIONS, "ablation") for n in _differing(each, lines)]
     names = [n for n in dict.fromkeys([*swept, *differing]) if n not in UNTOLD]
     joined = _joined(parts, {name: _values(name, lines) for name in names})
-    lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
-    if len({label for label, _ in lengths}) < len(lengths):
+    if lengths := _lengths(joined):
         # Their last iterations are not to be averaged.
-        joined = _joined(joined.joined, {ITERATIONS: _values(ITERATIONS, lines)})
+        joined = _joined(joined.joined, {ITERATIONS: {n.id: lengths.get(n.id) for n in lines}})
     seeds = Counter((label, line.config["seed"]) for label, line in _labelled(joined))
     if max(seeds.values()) > 1:
         # One config has several keys where another version of prunesweep trained it.
@@ -51,6 +50,22 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
 def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:
     found = labels(record)
     return ((found[line.id], line) for line in record.lineages)
+
+
+def _lengths(record: SweepRecord) -> dict[str, int]:
+    """`prune.iterations` by the ids of the lineages whose label has several of them, and several
+    lengths: of methods that prune so often, and not once, or down to a density."""
+    cells: dict[str, list[LineageRecord]] = {}
+    for label, line in _labelled(record):
+        cells.setdefault(label, []).append(line)
+    found: dict[str, int] = {}
+    for lines in cells.values():
+        planned = {line.id: line.config["prune"].get("iterations") for line in lines}
+        several = len({*planned.values()}) > 1 and len({len(line.keys) for line in lines}) > 1
+        whole = [line for line in lines if line.stopped is None]
+        if several and all(line.iterations[-1] == planned[line.id] for line in whole):
+            found |= planned
+    return found
 
 
 def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:

@@ -160,6 +160,31 @@ def test_where_nothing_else_differs_the_sweeps_name_does(tmp_path: Path) -> None
     assert [*joined.labels.values()] == ["one_shot sweep=a", "one_shot sweep=b"]
 
 
+def test_only_lengths_that_iterations_decide_are_told(tmp_path: Path) -> None:
+    """Not of what prunes once, or down to a density, whatever else is in the sweeps."""
+    snip, random = ({"name": name, "density": 0.5} for name in ("snip", "random"))
+    imp = {"name": "imp", "density": 0.1, "ratio": 0.5}
+    first = {"name": "a", "seeds": [0, 1], "methods": [snip, random, imp, "one_shot", "sap"]}
+    other = {"seeds": [2], "methods": [snip, random, imp, "one_shot"]}
+    results = opened(tmp_path, first | {"prune": {"iterations": 2}},
+                     first | other | {"name": "b", "prune": {"iterations": 3}})  # fmt: skip
+    assert seeds_of(results) == {
+        "snip": [0, 1, 2], "random": [0, 1, 2], "imp": [0, 1, 2], "sap": [0, 1],
+        "one_shot iterations=2": [0, 1], "one_shot iterations=3": [2],
+    }  # fmt: skip
+
+
+def test_what_a_rule_has_ended_is_no_other_length(tmp_path: Path) -> None:
+    imp = {"name": "imp", "density": 0.1, "ratio": 0.5}
+    first = {"name": "a", "seeds": [0, 1], "methods": [imp], "prune": {"iterations": 2}}
+    then = {"name": "b", "seeds": [2], "methods": [imp], "prune": {"iterations": 3}}
+    one, other = stored(tmp_path, first, then)
+    (ended, *rest) = one.record.lineages
+    ended = replace(ended, iterations=ended.iterations[:2], keys=ended.keys[:2], stopped="why")
+    record = join([replace(one.record, lineages=(ended, *rest)), other.record])
+    assert seeds_of(Results(one.store, record)) == {"imp": [0, 1, 2]}
+
+
 def test_a_papers_table_of_both(folder: Path, both: Results) -> None:
     table = both.paper_table()
     assert table.title.startswith("at-init + imp, digits, mlp: ")
