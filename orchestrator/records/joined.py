@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.records.labels import labels
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from trainables.config import canonical_json
+from trainables.data import NO_CONTENT
 
 SECTIONS = ("dataset", "model", "train", "prune", "method")
 NAMES = frozenset(f"{section}.name" for section in SECTIONS)
@@ -34,12 +35,11 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     lines = [line for part in parts for line in part.lineages]
     swept = [name for part in parts for name in part.swept]
     differing = [n for each in (*SECTIONS, "ablation") for n in _differing(each, lines)]
-    names = [n for n in dict.fromkeys([*swept, *differing]) if n not in UNTOLD]
-    joined = _joined(parts, {name: _values(name, lines) for name in names})
-    lengths = {(label, len(line.keys)) for label, line in _labelled(joined)}
-    if len({label for label, _ in lengths}) < len(lengths):
+    found = [_by_path(n, parts) for n in [*swept, *differing] if n not in UNTOLD]
+    joined = _joined(parts, {name: _values(name, parts) for name in dict.fromkeys(found)})
+    if lengths := _lengths(joined):
         # Their last iterations are not to be averaged.
-        joined = _joined(joined.joined, {ITERATIONS: _values(ITERATIONS, lines)})
+        joined = _joined(joined.joined, {ITERATIONS: {n.id: lengths.get(n.id) for n in lines}})
     seeds = Counter((label, line.config["seed"]) for label, line in _labelled(joined))
     if max(seeds.values()) > 1:
         # One config has several keys where another version of prunesweep trained it.
@@ -51,6 +51,22 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
 def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:
     found = labels(record)
     return ((found[line.id], line) for line in record.lineages)
+
+
+def _lengths(record: SweepRecord) -> dict[str, int]:
+    """`prune.iterations` by the ids of the lineages whose label has several of them, and several
+    lengths: of methods that prune so often, and not once, or down to a density."""
+    cells: dict[str, list[LineageRecord]] = {}
+    for label, line in _labelled(record):
+        cells.setdefault(label, []).append(line)
+    found: dict[str, int] = {}
+    for lines in cells.values():
+        planned = {line.id: line.config["prune"].get("iterations") for line in lines}
+        several = len({*planned.values()}) > 1 and len({len(line.keys) for line in lines}) > 1
+        whole = [line for line in lines if line.stopped is None]
+        if several and all(line.iterations[-1] == planned[line.id] for line in whole):
+            found |= planned
+    return found
 
 
 def _without_repetitions(records: Sequence[SweepRecord]) -> list[SweepRecord]:
@@ -101,16 +117,60 @@ def _joined(parts: Sequence[SweepRecord], values: Values) -> SweepRecord:
     )
 
 
-def _values(name: str, lines: Sequence[LineageRecord]) -> dict[str, Any]:
+def _by_path(name: str, parts: Sequence[SweepRecord]) -> str:
+    """The path of a dataset for its fingerprint, where no two of a path differ in that."""
+    place = f"{name.rpartition('.')[0]}.path"
+    if not _is_place(place) or not name.endswith(".fingerprint"):
+        return name
+    contents, paths = _values(name, parts), _values(place, parts)
+    kinds = [
+        (line.section_name(name), paths[line.id], contents[line.id])
+        for part in parts
+        for line in part.lineages
+    ]
+    return place if len({kind[:2] for kind in kinds}) == len({*kinds}) else name
+
+
+def _values(name: str, parts: Sequence[SweepRecord]) -> dict[str, Any]:
     """The parameter `name` of each line, by its id: equal where configs have it equal, and as a
-    sweep wrote it, since configs leave out some defaults."""
-    known = {line.id: (line.section_name(name), canonical_json(_at(name, line))) for line in lines}
+    sweep wrote it, since configs leave out some defaults. What sweeps wrote alike is as configs
+    have it where those differ: a file whose content has changed."""
+    known: dict[str, tuple[str, str]] = {}
     shown: dict[tuple[str, str], Any] = {}
-    for line in lines:
-        value = line.swept.get(name, _at(name, line))
-        if shown.get(known[line.id]) is None:
-            shown[known[line.id]] = value
-    return {id: shown[config] for id, config in known.items()}
+    for part in parts:
+        for line in part.lineages:
+            decides = name.rpartition(".")[0] if _is_place(name) else name
+            config = (line.section_name(name), canonical_json(_at(decides, line)))
+            known[line.id] = config
+            if shown.get(config) is None:
+                shown[config] = _written(name, line, part)
+    alike = Counter((section, repr(value)) for (section, _), value in shown.items())
+
+    def value(line: LineageRecord) -> Any:
+        config = known[line.id]
+        found, content = shown[config], _at(name, line)
+        return found if content is None or alike[config[0], repr(found)] == 1 else content
+
+    return {line.id: value(line) for part in parts for line in part.lineages}
+
+
+def _is_place(name: str) -> bool:
+    """Whether configs have nothing of a parameter, but the content of the dataset that it leads
+    to."""
+    dataset, _, option = name.rpartition(".")
+    return dataset in ("dataset", "ablation.dataset") and option in NO_CONTENT
+
+
+def _written(name: str, line: LineageRecord, part: SweepRecord) -> Any:
+    """The parameter `name` of a line as its sweep wrote it."""
+    value = line.swept.get(name, _at(name, line))
+    section, _, option = name.partition(".")
+    if value is not None or not _is_place(name) or section != "dataset":
+        return value
+    # What is not swept is the same in all entries of a name.
+    entries = [each for each in part.spec.get(section) or () if isinstance(each, dict)]
+    named = [each for each in entries if each.get("name") == line.section_name(name)]
+    return named[0].get(option) if named else None
 
 
 def _at(name: str, line: LineageRecord) -> Any:

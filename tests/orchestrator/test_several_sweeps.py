@@ -4,12 +4,15 @@ import csv
 import io
 import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from asking import ask
 from measured import measured, sweep_file
+from PIL import Image
 
 from orchestrator.records.joined import join
 from orchestrator.records.sweep import LineageRecord, SweepRecord
@@ -158,6 +161,118 @@ def test_where_nothing_else_differs_the_sweeps_name_does(tmp_path: Path) -> None
     other = SweepRecord("b", one.record.spec, one.record.swept, (again,))
     joined = Results(one.store, join([one.record, other]))
     assert [*joined.labels.values()] == ["one_shot sweep=a", "one_shot sweep=b"]
+
+
+def test_only_lengths_that_iterations_decide_are_told(tmp_path: Path) -> None:
+    """Not of what prunes once, or down to a density, whatever else is in the sweeps."""
+    snip, random = ({"name": name, "density": 0.5} for name in ("snip", "random"))
+    imp = {"name": "imp", "density": 0.1, "ratio": 0.5}
+    first = {"name": "a", "seeds": [0, 1], "methods": [snip, random, imp, "one_shot", "sap"]}
+    other = {"seeds": [2], "methods": [snip, random, imp, "one_shot"]}
+    results = opened(tmp_path, first | {"prune": {"iterations": 2}},
+                     first | other | {"name": "b", "prune": {"iterations": 3}})  # fmt: skip
+    assert seeds_of(results) == {
+        "snip": [0, 1, 2], "random": [0, 1, 2], "imp": [0, 1, 2], "sap": [0, 1],
+        "one_shot iterations=2": [0, 1], "one_shot iterations=3": [2],
+    }  # fmt: skip
+
+
+def test_what_a_rule_has_ended_is_no_other_length(tmp_path: Path) -> None:
+    imp = {"name": "imp", "density": 0.1, "ratio": 0.5}
+    first = {"name": "a", "seeds": [0, 1], "methods": [imp], "prune": {"iterations": 2}}
+    then = {"name": "b", "seeds": [2], "methods": [imp], "prune": {"iterations": 3}}
+    one, other = stored(tmp_path, first, then)
+    (ended, *rest) = one.record.lineages
+    ended = replace(ended, iterations=ended.iterations[:2], keys=ended.keys[:2], stopped="why")
+    record = join([replace(one.record, lineages=(ended, *rest)), other.record])
+    assert seeds_of(Results(one.store, record)) == {"imp": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ({"a": b"1", "b": b"2"}, {"a": [0, 1], "b": [0, 1]}),
+        ({"a": b"1", "b": b"3"}, {"a": [0, 1], "2": [0], "3": [1]}),
+        ({"a": b"3", "b": b"4"}, {"1": [0], "2": [0], "3": [1], "4": [1]}),
+        ({"a": b"2", "b": b"1"}, {"a": [0, 1], "b": [0, 1]}),
+        ({"b": b"1", "c": b"2"}, {"a": [0, 1], "b": [0, 1]}),
+        ({"a": b"3", "c": b"1"}, {"1": [0, 1], "b": [0], "3": [1]}),
+    ],
+)
+def test_networks_from_files_are_told_by_content(
+    tmp_path: Path, then: dict[str, bytes], told: dict[str, list[int]]
+) -> None:
+    """By the path where all content that was there is one, else by the content."""
+
+    def weights(seed: int, files: dict[str, bytes]) -> Results:
+        for name, content in files.items():
+            (tmp_path / f"{name}.pt").write_bytes(content)
+        model = {"name": "mlp", "initial_weights": [f"{name}.pt" for name in files]}
+        sweep = ONE_SHOT | {"name": f"of-{seed}", "model": model, "seeds": [seed]}
+        return stored(tmp_path, sweep)[0]
+
+    first = weights(0, {"a": b"1", "b": b"2"})
+    weights(1, then)
+    content = {f"sha256:{sha256(str(n).encode()).hexdigest()}"[:19]: str(n) for n in range(1, 5)}
+    shown = {
+        label.removeprefix("one_shot initial_weights=").removesuffix(".pt"): seeds
+        for label, seeds in seeds_of(open_results(first.store, "of-0", "of-1")).items()
+    }
+    assert {content.get(each, each): seeds for each, seeds in shown.items()} == told
+
+
+def folder_of_images(folder: Path, content: int) -> None:
+    """Two classes; of another `content`, other images."""
+    draws = np.random.default_rng(content)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (8, 8), np.uint8)).save(folder / place / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ({"easy": 1, "hard": 2}, {"easy": 1, "hard": 2}, {"easy": [0, 1], "hard": [0, 1]}),
+        ({"easy": 1, "hard": 2}, {"hard": 2, "easy": 1}, {"easy": [0, 1], "hard": [0, 1]}),
+        ({"easy": 1, "hard": 2}, {"hard": 2}, {"easy": [0], "hard": [0, 1]}),
+        ({"easy": 1, "hard": 2}, {"other": 3}, {"easy": [0], "hard": [0], "other": [1]}),
+        ({"easy": 1, "hard": 2}, {"copy": 2}, {"easy": [0], "hard": [0, 1]}),
+        ({"easy": 1}, {"hard": 2}, {"easy": [0], "hard": [1]}),
+        ({"easy": 1}, {"copy": 1}, {"": [0, 1]}),
+    ],
+)
+def test_datasets_of_files_are_told_by_path(
+    tmp_path: Path, first: dict[str, int], then: dict[str, int], told: dict[str, list[int]]
+) -> None:
+    results = of_folders(tmp_path, first, then)
+    shown = {label.rpartition("/")[2]: seeds for label, seeds in seeds_of(results).items()}
+    assert {label.replace("one_shot", ""): seeds for label, seeds in shown.items()} == told
+    if "" not in told:
+        sql = "SELECT DISTINCT dataset_path AS path, seed FROM iterations ORDER BY seed"
+        found = [(Path(row["path"]).name, row["seed"]) for row in results.sql(sql).to_pylist()]
+        assert sorted(found) == sorted((path, seed) for path in told for seed in told[path])
+
+
+@pytest.mark.parametrize("then", [{"easy": 3, "hard": 2}, {"easy": 3}, {"easy": 2, "hard": 1}])
+def test_a_path_with_other_content_is_another_dataset(tmp_path: Path, then: dict[str, int]) -> None:
+    results = of_folders(tmp_path, {"easy": 1, "hard": 2}, then)
+    cells = {
+        (results.labels[line.id], line.config["dataset"]["fingerprint"])
+        for line in results.record.lineages
+    }
+    assert len(cells) == len({*results.labels.values()}) == len({1, 2, *then.values()})
+
+
+def of_folders(folder: Path, *sweeps: dict[str, int]) -> Results:
+    """Sweeps of the folders with so much as content, of a seed each."""
+    names = [f"of-{seed}" for seed in range(len(sweeps))]
+    for seed, contents in enumerate(sweeps):
+        for name, content in contents.items():
+            folder_of_images(folder / name, content)
+        paths = [str(folder / name) for name in contents]
+        dataset = {"name": "image_folder", "path": paths if len(paths) > 1 else paths[0]}
+        stored(folder, ONE_SHOT | {"name": names[seed], "dataset": dataset, "seeds": seed})
+    return open_results(folder / "store", *names)
 
 
 def test_a_papers_table_of_both(folder: Path, both: Results) -> None:
