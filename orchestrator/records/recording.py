@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic_core import to_jsonable_python
+
 from orchestrator.records.sweep import (
     LineageRecord,
     MeasurementRecord,
@@ -13,7 +15,7 @@ from trainables.lineage.keys import Lineage
 
 
 def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
-    """The record of a sweep with its lineages."""
+    """The record of a sweep with its lineages; it is equal to what is read of it again."""
     swept = swept_parameters(spec)
     return SweepRecord(
         name=spec.name,
@@ -23,7 +25,7 @@ def record_sweep(spec: SweepSpec, lineages: Sequence[Lineage]) -> SweepRecord:
             LineageRecord(
                 line.id,
                 line.config(),
-                {name: parameter(line.cell, name) for name in swept},
+                {name: to_jsonable_python(parameter(line.cell, name)) for name in swept},
                 tuple(step.iteration for step in line.own_steps),
                 line.own_keys,
                 tuple(step.pruned for step in line.own_steps),

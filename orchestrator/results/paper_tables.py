@@ -55,8 +55,8 @@ class PaperCell:
     """A cell over the seeds it has: mean and sample standard deviation of the metric.
 
     Accuracies and densities are fractions of 1. `n` of the `seeds` are measured, with the `values`
-    by seed; `density` is the mean of what they keep. `best`: it is marked, see `Mark`. `note` says
-    why seeds are missing. `published` is in percent.
+    by seed; `density` is the mean of what they keep, the `densities` by seed. `best`: it is marked,
+    see `Mark`. `note` says why seeds are missing. `published` is in percent.
     """
 
     mean: float | None
@@ -65,6 +65,7 @@ class PaperCell:
     seeds: int
     density: float | None
     values: Mapping[int, float]
+    densities: Mapping[int, float]
     best: bool = False
     note: str | None = None
     published: PublishedValue | None = None
@@ -277,6 +278,11 @@ def _cell(values: Sequence[_Value], results: SweepTables) -> PaperCell:
         seeds=len(values),
         density=summarize(v.density for v in values if v.metric is not None).mean,
         values=by_seed,
+        densities={
+            v.line.config["seed"]: v.density
+            for v in values
+            if v.metric is not None and v.density is not None
+        },
         note=_note(values, results),
     )
 

@@ -181,7 +181,7 @@ def _paper_cell(cell: PaperCell) -> dict[str, Any]:
     return {
         "values": {str(seed): value for seed, value in cell.values.items()},
         "seeds": cell.seeds,
-        "density": cell.density,
+        "densities": {str(seed): density for seed, density in cell.densities.items()},
         "best": cell.best,
         "note": cell.note,
         "published": published,

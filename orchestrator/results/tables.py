@@ -173,9 +173,7 @@ def with_swept(
 
 def plain(value: Any) -> Any:
     """The value of a swept parameter as a column has it."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str([*value] if isinstance(value, tuple) else value)  # as a record that was read has it
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def read_rows(

@@ -2,19 +2,27 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from measured import measured, sweep_file
 
 import orchestrator.results.figures.rows
+from orchestrator.records.sweep import LineageRecord
 from orchestrator.results.figures.rows import (
+    State,
     epoch_rows,
     iteration_rows,
     layer_rows,
     some_seeds,
+    sparsity_rows,
     spread,
 )
-from orchestrator.results.opening import Results
+from orchestrator.results.opening import Results, open_results
+from orchestrator.results.tables import SPARSITY_SCHEMA, table_path
+from trainables.store import Store, iteration_path
+from trainables.store.artifacts import SPARSITY, encode_table
 
 
 @pytest.fixture
@@ -62,6 +70,40 @@ def test_layers_and_epochs_of_some_seeds_are_read_alone(
         assert len(drawn) < 18
         assert rows == [row for row in every[name] if row["lineage"] in drawn]
     assert {"layers", "epochs"}.isdisjoint(vars(results))
+
+
+@pytest.mark.parametrize("state", ["retrained", "pruned"])
+def test_maps_of_a_method_are_of_all_seeds_that_have_the_iteration(
+    tmp_path: Path, state: State
+) -> None:
+    methods = ["one_shot", "lottery_ticket"]
+    file = sweep_file(tmp_path, seeds=[0, 1, 2, 3], prune={"iterations": 6}, methods=methods)
+    last = {0: 4, 1: 5, 2: 6, 3: 0}
+
+    def until(line: LineageRecord, t: int) -> dict[str, Any] | None:
+        return {} if t <= last[line.config["seed"]] else None
+
+    made = measured(tmp_path, file, until)
+    for key in {*made.iterations["key"].to_pylist()}:
+        add_sparsity(made.store, key)
+    made.store.delete_file(table_path("sparsity", "s"))
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for row in sparsity_rows(open_results(made.store, "s"), 4, state):
+        seeds.setdefault((row["label"], row["iteration"]), set()).add(row["seed"])
+    assert seeds == {
+        (label, t): {seed for seed, end in last.items() if t <= end}
+        for label in methods
+        for t in ((0, 2, 4, 6) if state == "retrained" else (1, 3, 4, 6))
+    }
+
+
+def add_sparsity(store: Store, key: str) -> None:
+    path = iteration_path(key)
+    files = {name: store.read(path, name) for name in store.manifest(path)["files"]}
+    of_all = {"scope": "global", "layer": None, "p": 0.5, "q": 1.0, "pq_index": 0.1}
+    rows = [of_all | {"state": state} for state in ("retrained", "pruned")]
+    table = encode_table(pa.Table.from_pylist(rows, SPARSITY_SCHEMA))
+    store.replace(path, files | {SPARSITY: table})
 
 
 def test_spread_has_the_first_and_the_last() -> None:

@@ -406,14 +406,27 @@ def test_scores_are_of_all_and_of_those_that_are_kept(everything: Results, drawn
     assert shares == pytest.approx(expected)
 
 
+def test_no_seed_counts_twice(drawn: Drawn) -> None:
+    for name, figure in drawn.items():
+        assert seeds_shown(figure) <= {1, len(EVERYTHING["seeds"])}, name
+
+
+def seeds_shown(figure: dict[str, Any]) -> set[int]:
+    """Over how many seeds the marks of a figure are means, as they say themselves."""
+    return {int(n) for n in re.findall(r"seeds: (\d+)", vl_convert.vegalite_to_svg(figure))}
+
+
 def test_a_randomized_mask_has_scores_of_its_own(tmp_path: Path) -> None:
     sampled = AT_INIT | {
         "seeds": [0],
         "methods": [{"name": "snip", "density": 0.2, "selection": ["threshold", "sampled"]}],
     }
     results = make(Store(str(tmp_path / "store")), tmp_path, sampled)
-    rows = rows_of({"": draw(results, "scores").to_dict()}, "")
+    figure = draw(results, "scores").to_dict()
+    rows = rows_of({"": figure}, "")
     assert {row["criterion"] for row in rows} == {"snip"}
+    # All scores are those of one network, whatever is chosen by them.
+    assert seeds_shown(figure) == {1}
     kinds = {row["label"]: set() for row in rows}
     for row in rows:
         kinds[row["label"]].add(row["weights"])

@@ -35,6 +35,7 @@ from trainables.lineage.cause import Cause
 from trainables.lineage.ending import End, rules_of
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.keys import Measurement
+from trainables.measurements.interpolation import alphas
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import MASK, WEIGHTS, encode_table, measured_file
 from trainables.store.index import StoreIndex
@@ -443,6 +444,45 @@ def test_what_is_measured_in_two_ways_is_not_averaged(tmp_path: Path) -> None:
     assert {(row["setting"].rpartition(", ")[2], row["test_error"]) for row in drawn} == {
         ("batchnorm: recompute", 0.2), ("batchnorm: average", 0.6),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [("s",), ("s", "s")])
+def test_a_line_that_several_measures_have_counts_once(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Of three copies the lines are those of two, and two more; of more points, a barrier is
+    higher."""
+    asked = {"name": "lmc", "iterations": [1], "copies": [2, 3], "points": [3, 5]}
+    results = measured(
+        tmp_path, sweep_file(tmp_path, **(SWEEP | {"measures": [asked]})), lambda line, t: {}
+    )
+    heights = {(1, 2): 0.1, (1, 3): 0.2, (2, 3): 0.6}
+    for each in measurements(results):
+        measure: Any = each.measure
+        rows = [
+            ROW | {"one": one, "other": other, "what": what, "alpha": alpha, "test_error": error}
+            for (one, other), height in heights.items()
+            if other <= measure.copies
+            for what, alpha, error in (
+                *(("point", at, height * at) for at in alphas(measure.points)),
+                ("barrier", None, height if measure.points == 5 else 0.1),
+            )
+        ]
+        table = pa.Table.from_pylist(rows, MEASURED["connectivity"])
+        files = {measured_file("connectivity"): encode_table(table)}
+        results.store.commit(iteration_path(each.key), files)
+    again = open_results(results.store, *names)
+    assert [row["test_error"] for row in barrier_rows(again)] == pytest.approx([0.3, 0.3])
+    drawn = {}
+    for figure in ("instability", "connectivity"):
+        chart = FIGURES[figure].draw(again)
+        assert chart is not None
+        (drawn[figure],) = chart.to_dict()["datasets"].values()
+    assert [row["test_error"] for row in drawn["instability"]] == pytest.approx([0.3, 0.3])
+    along = [(row["alpha"], row["test_error"]) for row in drawn["connectivity"]]
+    assert sorted(along) == [
+        (at, pytest.approx(0.3 * at)) for at in alphas(5) for _ in results.record.lineages
+    ]
 
 
 @pytest.mark.parametrize("order", [("s", "other"), ("other", "s")])

@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 from asking import ask
+from stored import store_sweep
 
+from orchestrator.records.published import published_cell
 from orchestrator.results.opening import open_results
-from orchestrator.sweepfile.published import COLUMNS, OPTIONAL, PublishedError, read_published
+from orchestrator.sweepfile.published import (
+    COLUMNS,
+    OPTIONAL,
+    PublishedCell,
+    PublishedError,
+    read_published,
+)
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from orchestrator.sweepfile.yaml_source import load_sweep
+from trainables.store import Store
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 HEADER = ",".join(column for column in COLUMNS if column not in OPTIONAL)
@@ -122,6 +131,24 @@ def test_a_sweep_file_says_where_it_names_it(
     monkeypatch.chdir("/")
     assert load_sweep(sweep.relative_to("/")).published == str(published)
     assert load_sweep(sweep, ["published=null"]).published is None
+
+
+@pytest.mark.parametrize(
+    ("method", "published"),
+    [
+        ({}, True),
+        ({"criterion": "magnitude"}, True),
+        ({"criterion": "snip"}, False),
+        ({"rewind": {"step": 3}}, True),
+    ],
+)
+def test_a_value_is_of_a_method_with_its_own_criterion(
+    tmp_path: Path, method: dict[str, Any], published: bool
+) -> None:
+    imp = {"name": "imp", "density": 0.1} | method
+    record = store_sweep(Store(str(tmp_path)), "s", methods=[imp])
+    cell = PublishedCell("digits", "mlp", "imp", "real", "threshold", 0.1)
+    assert [published_cell(line) for line in record.lineages] == [cell if published else None]
 
 
 def test_a_run_keeps_the_values_of_its_cells(tmp_path: Path) -> None:

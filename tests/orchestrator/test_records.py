@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import store_sweep
 
 from orchestrator.records.failures import FAILURES, Failure
 from orchestrator.records.files import RecordFile
 from orchestrator.records.heartbeat import RUN
+from orchestrator.records.labels import lineage_labels
 from orchestrator.records.provenance import PROVENANCE, read_provenance
 from orchestrator.records.published import PUBLISHED
 from orchestrator.records.runs import begin_run, end_run
@@ -58,6 +60,23 @@ def test_a_sweep_is_written_as_it_was_read(before: Store, tmp_path: Path) -> Non
         file.unlink()
     write_sweep(before, record)
     assert [file.read_bytes() for file in files] == written
+
+
+def test_a_record_is_what_is_read_of_it(tmp_path: Path) -> None:
+    """So that lineages have one name, in the run that records them and wherever else."""
+    hidden = [{"name": "mlp", "hidden": widths} for widths in ([8], [8, 4])]
+    rewinds = [{"step": 0}, {"step": 3}]
+    ticket = {"name": "lottery_ticket", "criterion": ["magnitude", "snip"], "rewind": rewinds}
+    made = store_sweep(
+        Store(str(tmp_path)), "s", model=hidden, train={"epochs": 1},
+        methods=[ticket, {"name": "sap", "p": [0.5, 0.7]}],
+    )  # fmt: skip
+    read = read_sweep(Store(str(tmp_path)), "s")
+    assert read is not None
+    assert read == made
+    names = [*lineage_labels(made).values()]
+    assert names == [*lineage_labels(read).values()]
+    assert any("hidden=[8]" in name for name in names)
 
 
 def test_failures_and_published_values_are_written_as_they_are(tmp_path: Path) -> None:

@@ -211,6 +211,30 @@ def test_leaving_a_seed_out_changes_the_means(page: Page) -> None:
     assert rows(page, "paper")[0][1].split("\n")[0] == "60.00"
 
 
+def test_the_papers_table_is_of_the_seeds_that_are_left(
+    tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    kept = {0: 0.1, 1: 0.2, 2: 0.6}
+
+    def by_seed(line: LineageRecord, t: int) -> dict[str, Any]:
+        seed = line.config["seed"]
+        return {"density": kept[seed], "test_accuracy": 0.9 - seed / 10}
+
+    file = sweep_file(tmp_path, **SECTIONS | {"seeds": [0, 1, 2]})
+    write_report(measured(tmp_path, file, by_seed), tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    title = page.locator("#paper p").first
+    mean = "s, digits, mlp: test accuracy in %, mean ± standard deviation over"
+    assert rows(page, "paper")[0][1:] == ["80.00 ± 10.00\nat 30.0 %"]
+    assert title.inner_text() == f"{mean} 3 seeds"
+    boxes = page.locator('[data-dimension="seed"] input')
+    boxes.nth(2).uncheck()
+    assert rows(page, "paper")[0][1:] == ["85.00 ± 7.07\nat 15.0 %"]
+    assert title.inner_text() == f"{mean} the seeds that are left"
+    boxes.nth(0).uncheck()
+    assert rows(page, "paper")[0][1:] == ["80.00\nat 20.0 %"]
+
+
 def points(page: Page, figure: str) -> str:
     """What a screen reader is told of a figure's points."""
     marks = page.locator(f"#figure-{figure} svg .mark-symbol.role-mark path")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import altair as alt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.figures.curves import (
@@ -43,6 +44,11 @@ ERROR = Measure("test_error", "Test error", "%", fraction=True)
 REWIND = Measure("rewind", "Rewound to step k", "d")
 HOW = ("batchnorm", "train_examples")
 """In what lines between the same networks may be measured in several ways."""
+LINE = (
+    "lineage", "iteration", "measure", "rewind", "with_lineage", "one", "other", "layer", "what",
+    "alpha", *HOW,
+)  # fmt: skip
+"""What tells errors apart: between which networks, where on the line, and how it was measured."""
 WHOLE_BARRIER = (pc.field("what") == "barrier") & pc.field("layer").is_null()
 BARRIER = Measure("test_error", "Error barrier", "%", fraction=True)
 CONSECUTIVE = "consecutive iterations"
@@ -84,7 +90,7 @@ def instability(results: Results) -> alt.TopLevelMixin | None:
 def method_barriers(results: Results) -> alt.TopLevelMixin | None:
     """The error barrier between the tickets of two methods against their remaining weights, a curve
     for each two methods."""
-    found = results.connectivity.filter((pc.field("measure") == "lmc_methods") & WHOLE_BARRIER)
+    found = _lines(results, (pc.field("measure") == "lmc_methods") & WHOLE_BARRIER)
     rows = measured_rows(results, found, ["with_lineage"], "test_error", how=HOW)
     if not rows:
         return None
@@ -169,7 +175,7 @@ def barrier_rows(results: Results) -> list[Row]:
     from step k, or an iteration and the one before it; and how, where in several ways."""
     cells = cell_columns(results)
     within = (pc.field("measure") == "lmc") | (pc.field("measure") == "lmc_consecutive")
-    found = results.connectivity.filter(WHOLE_BARRIER & within)
+    found = _lines(results, WHOLE_BARRIER & within)
     ways = several(found, HOW)
     rows = mean_rows(found, ["rewind", "measure", *ways], "test_error")
     rows = [cells[row["lineage"]] | row | {"between": _between(row, ways)} for row in rows]
@@ -190,5 +196,13 @@ def _rows(
     layer = pc.field("layer")
     wanted = (pc.field("measure") == "lmc") & (pc.field("what") == what)
     wanted &= layer.is_valid() if layers else layer.is_null()
-    found = results.connectivity.filter(wanted)
+    found = _lines(results, wanted)
     return measured_rows(results, found, ["rewind", column], "test_error", ITERATIONS, HOW)
+
+
+def _lines(results: Results, wanted: pc.Expression) -> pa.Table:
+    """The `wanted` errors along each line, each once: measures with other `points` or `copies` have
+    lines in common. A barrier is the highest that was found on its line."""
+    found = results.connectivity.filter(wanted)
+    once = found.group_by(LINE, use_threads=False).aggregate([("test_error", "max")])
+    return once.select([*LINE, "test_error_max"]).rename_columns([*LINE, "test_error"])

@@ -98,23 +98,28 @@ def epoch_rows(results: Results, iterations: Sequence[int], epochs: int) -> list
 def sparsity_rows(results: Results, count: int, state: State = "retrained") -> list[Row]:
     """The global PQ Index of the retrained, or the pruned, models for each p and q.
 
-    Of lineages of more than one iteration; of each, at most `count` iterations, evenly spread. The
-    dense model was not pruned.
+    Of methods with more than one iteration; of each, at most `count` iterations, evenly spread and
+    the same for all of its seeds. The dense model was not pruned.
     """
     cells = cell_columns(results)
-    there: dict[str, list[int]] = {}
+    there: dict[str, set[int]] = {}
     for row in results.iterations.select(["lineage", "iteration"]).to_pylist():
-        there.setdefault(row["lineage"], []).append(row["iteration"])
+        there.setdefault(results.labels[row["lineage"]], set()).add(row["iteration"])
     first = 0 if state == "retrained" else 1
-    chosen = {
-        line: set(spread(sorted(t for t in ts if t >= first), count))
-        for line, ts in there.items()
+    drawn = {
+        label: spread(sorted(t for t in ts if t >= first), count)
+        for label, ts in there.items()
         if len(ts) > 1
     }
-    if not chosen:
+    if not drawn:
         return []
-    some = some_seeds(results, chosen, count * P_AND_Q)
-    chosen = {line: ts for line, ts in chosen.items() if line in some}
+    of_them = {
+        line
+        for line in results.iterations["lineage"].unique().to_pylist()
+        if results.labels[line] in drawn
+    }
+    some = some_seeds(results, of_them, count * P_AND_Q)
+    chosen = {line: drawn[results.labels[line]] for line in cells if line in some}
     # The table is by far the largest, and most of it is not needed: it is not read as a whole.
     found = results.sql(
         f"""SELECT lineage, iteration, p, q, pq_index FROM sparsity
@@ -123,7 +128,7 @@ def sparsity_rows(results: Results, count: int, state: State = "retrained") -> l
         AND lineage IN ({", ".join(f"'{line}'" for line in chosen)})
         ORDER BY lineage, iteration, p, q"""
     )
-    wanted: dict[str, list[Row]] = {line: [] for line in cells if line in chosen}
+    wanted: dict[str, list[Row]] = {line: [] for line in chosen}
     for row in _listed(found):
         if row["iteration"] in chosen.get(row["lineage"], ()):
             wanted[row["lineage"]].append(cells[row["lineage"]] | row)

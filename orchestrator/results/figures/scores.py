@@ -16,6 +16,12 @@ BINS = 40
 SAMPLE = ("score", "kept", "kept_by_threshold")
 EVERY, HIGHEST, RANDOMIZED = "all scores", "mask of the highest", "randomized mask"
 
+OF_A_SEED = {
+    "aggregate": [{"op": "mean", "field": "share", "as": "share"}],
+    "groupby": ["weights", "score", "seed"],
+}
+"""Lineages that differ in the selection alone have one network's scores, which count once."""
+
 SHARE = Measure("share", "Share of all weights", "~%", fraction=True)
 
 
@@ -35,6 +41,7 @@ def _block(rows: list[Row], look: Look, network: str, listening: bool) -> alt.Co
     for criterion in distinct(shown, "criterion"):
         there = [row["score"] for row in shown if row["criterion"] == criterion]
         curves = mean_curves(_score(there), SHARE, look, ("score",))
+        curves.transform = [OF_A_SEED, *curves.transform]
         if listening and not panels:
             curves = curves.add_params(look.chosen())
         panels.append(block([curves], criterion, alt.datum.criterion == criterion))

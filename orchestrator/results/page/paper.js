@@ -16,10 +16,16 @@ function paperTable(paper, lineages) {
     h("thead", {}, paper.levels.map((level, i) => paperHead(paper, level, i))),
     h("tbody", {}, body),
   );
-  const named = { class: "scroll", tabIndex: 0, role: "region", "aria-label": paper.title };
+  const cells = shown.flatMap((i) => paper.cells[i]).filter(Boolean);
+  const whole = cells.every((each) => Object.keys(each.values).every((seed) => seeds.has(seed)));
+  const title = whole ? paper.title : withoutSeeds(paper.title);
+  const named = { class: "scroll", tabIndex: 0, role: "region", "aria-label": title };
   const notes = paper.notes.map((note) => h("p", { class: "quiet" }, note));
-  return [h("p", { class: "quiet" }, paper.title), h("div", named, table), ...notes];
+  return [h("p", { class: "quiet" }, title), h("div", named, table), ...notes];
 }
+
+/** A title that counts no seeds, as some are left out. */
+const withoutSeeds = (title) => title.replace(/over (\d+ )?seeds$/, "over the seeds that are left");
 
 /** One line of column headings: neighbours of one name, under one name above, are one heading. */
 function paperHead({ columns, levels, row_heading }, level, i) {
@@ -40,12 +46,16 @@ function publishedText(published) {
   return `published ${published.mean}${spread}`;
 }
 
+/** Those of `bySeed` whose seeds are selected. */
+const selectedValues = (bySeed, seeds) =>
+  Object.entries(bySeed).flatMap(([seed, value]) => (seeds.has(seed) ? [value] : []));
+
 function paperCell(cell, seeds) {
-  const measured = Object.entries(cell.values);
-  const values = measured.filter(([seed]) => seeds.has(seed)).map(([, value]) => value);
-  const all = values.length === measured.length;
+  const values = selectedValues(cell.values, seeds);
+  const densities = selectedValues(cell.densities, seeds);
+  const all = values.length === Object.keys(cell.values).length;
   const lines = [
-    cell.density !== null && values.length ? `at ${format("density", cell.density)} %` : null,
+    densities.length ? `at ${format("density", mean(densities))} %` : null,
     all ? cell.note : null,
     publishedText(cell.published),
   ];
