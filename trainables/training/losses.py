@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -79,8 +79,8 @@ CROSS_ENTROPY = CrossEntropy(name="cross_entropy")
 
 
 @cache
-def draws(loss: Loss, classes: int) -> bool:
-    """Whether a loss draws random numbers, as a plugged-in one may: it is tried once."""
+def draws(loss: Any, classes: int) -> bool:
+    """Whether `loss`, a Loss, draws random numbers, as a plugged-in one may: it is tried once."""
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         loss.mean(torch.zeros(2, classes), torch.zeros(2, dtype=torch.int64))
