@@ -78,9 +78,14 @@ class CrossEntropy(Loss):
 CROSS_ENTROPY = CrossEntropy(name="cross_entropy")
 
 
+def draws(loss: Loss, classes: int) -> bool:
+    """Whether a loss draws random numbers, as a plugged-in one may: it is tried once."""
+    frozen: Any = loss
+    return _tried(frozen, classes)
+
+
 @cache
-def draws(loss: Any, classes: int) -> bool:
-    """Whether `loss`, a Loss, draws random numbers, as a plugged-in one may: it is tried once."""
+def _tried(loss: Any, classes: int) -> bool:
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
         loss.mean(torch.zeros(2, classes), torch.zeros(2, dtype=torch.int64))
