@@ -69,10 +69,9 @@ def ray_cluster(address: str | None, trials: Callable[[Cluster], int] = _none) -
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
     One that is started has workers for as many `trials` on it in advance, and does not hear
-    SIGTERM. It listens on loopback only and asks for a token of
-    its own, which is in the environment of its processes and on no disk; where the temporary
-    folder's path is too long for its sockets, they are in a folder of their own. Raises
-    ClusterError, and NoShortFolder.
+    SIGTERM. It listens on loopback only and asks for a token of its own, which is in the
+    environment of its processes and on no disk; where the temporary folder's path is too long for
+    its sockets, they are in a folder of their own. Raises ClusterError, and NoShortFolder.
     """
     if address and address.startswith(("http://", "https://")):
         raise ClusterError(

@@ -71,11 +71,11 @@ def _why_alone(cell: Cell, info: DatasetInfo) -> str | None:
     if not optimizer.elementwise:
         return f"a step of the optimizer {optimizer.name} may depend on the whole network"
     # Here, as they import torch, and a run with nothing to train does without.
-    from trainables.training.losses import draws
+    from trainables.training.losses import may_draw
     from trainables.training.networks import Unfusible, form_of
 
-    if draws(cell.train.loss, info.classes):
-        return f"the loss {cell.train.loss.name} draws random numbers"
+    if may_draw(cell.train.loss, info.classes):
+        return f"the loss {cell.train.loss.name} may draw random numbers"
     try:
         form_of(cast(Any, cell.model), info.shape, info.classes)
     except Unfusible as error:

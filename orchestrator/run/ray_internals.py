@@ -13,7 +13,7 @@ from ray._private import node, parameter, ray_constants, services, state, worker
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 ASKED_SECONDS, ASKED_EVERY_SECONDS = 30.0, 0.02
 
@@ -78,8 +78,9 @@ def asked_often() -> Iterator[None]:
     def get_node(gcs_address: str, node_id: str) -> Any:
         client, until = GcsClient(address=gcs_address), time.monotonic() + ASKED_SECONDS
         while time.monotonic() < until:
-            if any(known.hex() == node_id for known in client.get_all_node_info(timeout=5)):
-                break
+            with suppress(RayError):  # as Ray asks again where it was not answered
+                if any(known.hex() == node_id for known in client.get_all_node_info(timeout=5)):
+                    break
             time.sleep(ASKED_EVERY_SECONDS)
         return before(gcs_address, node_id)
 

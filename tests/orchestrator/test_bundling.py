@@ -247,7 +247,7 @@ def test_a_loss_that_draws_is_trained_with_alone_and_said(tmp_path: Path) -> Non
     plan = make_plan(sweep_lineages(spec, datasets), {}.get)
     assert largest_bundles(plan.tasks, datasets, spec.resources, gpu=False) == {}
     first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
-    assert first == "fuse: mlp is trained alone: the loss noisy draws random numbers"
+    assert first == "fuse: mlp is trained alone: the loss noisy may draw random numbers"
 
 
 def test_lineages_whose_masks_change_in_training_share_no_trial(tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def drawn(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits + torch.randn_like(logits), labels, reduction="none")
 
 
+@loss
+def of_many(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of more examples than two."""
+    assert len(labels) > 2
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
 @augmentation
 def noise(images: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.randint(0, 9, images.shape, generator=generator, dtype=torch.uint8)

@@ -78,15 +78,18 @@ class CrossEntropy(Loss):
 CROSS_ENTROPY = CrossEntropy(name="cross_entropy")
 
 
-def draws(loss: Loss, classes: int) -> bool:
-    """Whether a loss draws random numbers, as a plugged-in one may: it is tried once."""
+def may_draw(loss: Loss, classes: int) -> bool:
+    """Whether a loss draws random numbers, as a plugged-in one may, or cannot be tried for it."""
     frozen: Any = loss
-    return _tried(frozen, classes)
+    return _drew(frozen, classes)
 
 
 @cache
-def _tried(loss: Any, classes: int) -> bool:
+def _drew(loss: Any, classes: int) -> bool:
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        loss.mean(torch.zeros(2, classes), torch.zeros(2, dtype=torch.int64))
+        try:
+            loss.mean(torch.zeros(2, classes), torch.zeros(2, dtype=torch.int64))
+        except Exception:  # what it has against these examples is its own
+            return True
         return not torch.equal(torch.get_rng_state(), before)

@@ -25,7 +25,7 @@ from trainables.training.batches import (
 from trainables.training.evaluation import Evaluation, Evaluations
 from trainables.training.execution import PLAIN, Execution
 from trainables.training.graphs import Graphed
-from trainables.training.losses import draws
+from trainables.training.losses import may_draw
 from trainables.training.mask_schedule import MaskSchedule
 from trainables.training.precision import arithmetic
 from trainables.training.progress import Begun, Checkpoint, Progress
@@ -75,7 +75,7 @@ class Training:
             return id(self)
         if self.mask_schedule is not None:  # an update may take the place of its step alone
             return id(self)
-        if draws(self.recipe.loss, self.data.classes):
+        if may_draw(self.recipe.loss, self.data.classes):
             return id(self)
         return self.architecture, id(self.data), self.recipe, self.inputs, self.start_step
 
