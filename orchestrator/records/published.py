@@ -18,9 +18,8 @@ def published_cell(line: LineageRecord) -> PublishedCell | None:
     value is of."""
     method = line.config["method"]
     density = method.get("density")
-    other = {"layer_densities", "criterion"} & {*method} or "rewound" in (
-        method.get("rewind") or {}
-    )
+    told = {*method, *(method.get("rewind") or {})}
+    other = told & {"layer_densities", "criterion", "rewound"}
     if density is None or other or "ablation" in line.config:
         return None
     cell = identity_row("", line) | {"density": density}

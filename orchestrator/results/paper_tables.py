@@ -55,20 +55,24 @@ class PaperCell:
     """A cell over the seeds it has: mean and sample standard deviation of the metric.
 
     Accuracies and densities are fractions of 1. `n` of the `seeds` are measured, with the `values`
-    by seed; `density` is the mean of what they keep, the `densities` by seed. `best`: it is marked,
-    see `Mark`. `note` says why seeds are missing. `published` is in percent.
+    by seed, and `densities` are what they keep, by seed too. `best`: it is marked, see `Mark`.
+    `note` says why seeds are missing. `published` is in percent.
     """
 
     mean: float | None
     std: float | None
     n: int
     seeds: int
-    density: float | None
     values: Mapping[int, float]
     densities: Mapping[int, float]
     best: bool = False
     note: str | None = None
     published: PublishedValue | None = None
+
+    @property
+    def density(self) -> float | None:
+        """The mean of what the seeds keep."""
+        return summarize(self.densities.values()).mean
 
     @property
     def difference(self) -> float | None:
@@ -123,7 +127,7 @@ class _Value:
     key: str | None
     density: float | None
     metric: float | None
-    is_last: bool = True
+    is_last: bool
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,6 @@ def _cell(values: Sequence[_Value], results: SweepTables) -> PaperCell:
         std=summary.std,
         n=summary.n,
         seeds=len(values),
-        density=summarize(v.density for v in values if v.metric is not None).mean,
         values=by_seed,
         densities={
             v.line.config["seed"]: v.density

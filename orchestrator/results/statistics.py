@@ -151,13 +151,12 @@ def compare_cells(
     one: str,
     other: str,
     iteration: int | None,
-    on_data: Mapping[str, Collection[int]] | None = None,
+    on_data: Mapping[str, Collection[int]],
 ) -> Comparison:
     """`compare` for the cells labelled `one` and `other`, at `iteration`, or at the last one of
-    each lineage; with `on_data`, the planned iterations of each that are trained on real data, at
-    the last of those, without the lineages that are not there yet. Raises ValueError for a label
-    that is none, an iteration that one of them has not, a label of which no lineage has come to its
-    end, and as `cell_statistics` does."""
+    each lineage that is there, of those that are planned `on_data`, real ones. Raises ValueError
+    for a label that is none, an iteration that one of them has not, a label of which no lineage has
+    come to its end, and as `cell_statistics` does."""
     for label in (one, other):
         if label not in labels.values():
             known = ", ".join(dict.fromkeys(labels.values()))
@@ -168,15 +167,10 @@ def compare_cells(
             there = ", ".join(str(t) for name, t in cells if name == label)
             raise ValueError(f"{label!r} has no iteration {iteration}; it has {there or 'none'}")
 
-    if iteration is not None:
-        last: Mapping[str, int] = dict.fromkeys(labels, iteration)
-    elif on_data is not None:
+    if iteration is None:
         last = {lineage: max(planned, default=-1) for lineage, planned in on_data.items()}
     else:
-        every = sorted(
-            (row["iteration"], row["lineage"]) for rows in cells.values() for row in rows
-        )
-        last = {lineage: t for t, lineage in every}
+        last = dict.fromkeys(labels, iteration)
 
     def values(label: str) -> dict[int, float | None]:
         of_label = (row for (name, _), rows in cells.items() if name == label for row in rows)

@@ -60,12 +60,10 @@ class ClusterError(UserError):
     """The Ray cluster cannot be reached; the message says what to do."""
 
 
-def _none(cluster: Cluster) -> int:
-    return 0
-
-
 @contextmanager
-def ray_cluster(address: str | None, trials: Callable[[Cluster], int] = _none) -> Iterator[Cluster]:
+def ray_cluster(
+    address: str | None, trials: Callable[[Cluster], int] = lambda cluster: 0
+) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start one on this machine; leave it at the end.
 
     One that is started has workers for as many `trials` on it in advance, and does not hear
@@ -83,19 +81,22 @@ def ray_cluster(address: str | None, trials: Callable[[Cluster], int] = _none) -
     os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     # Ray counts all CPUs there are, whatever this process may use.
     own = {"include_dashboard": False, "num_cpus": _cpus()} if address is None else {}
-    ahead = trials(Cluster(usable_cpus(), gpus_here())) if address is None else 0
     token = own_token() if address is None else users_token()
     folder = ray_folder() if address is None else nullcontext()
     with (
         folder as notice,
         token,
-        loopback(address is None),
-        few_helpers(),
-        asked_often(),
-        workers_ahead(ahead),
+        _started_lean(trials) if address is None else nullcontext(),
         _connected(address, own) as cluster,
     ):
         yield replace(cluster, line=_line(address, cluster), notices=(notice,) if notice else ())
+
+
+@contextmanager
+def _started_lean(trials: Callable[[Cluster], int]) -> Iterator[None]:
+    ahead = trials(Cluster(usable_cpus(), gpus_here()))
+    with loopback(), few_helpers(), asked_often(), workers_ahead(ahead):
+        yield
 
 
 def reconnect(address: str, packages: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -30,20 +30,26 @@ def read_authentication() -> None:
 
 
 @contextmanager
-def loopback(on: bool) -> Iterator[None]:
+def _replaced(owner: Any, **parts: Any) -> Iterator[None]:
+    """Let a module or class of Ray's have other parts meanwhile."""
+    before = {name: getattr(owner, name) for name in parts}
+    for name, part in parts.items():
+        setattr(owner, name, part)
+    try:
+        yield
+    finally:
+        for name, part in before.items():
+            setattr(owner, name, part)
+
+
+def loopback() -> AbstractContextManager[None]:
     """Let Ray take this machine's address to be 127.0.0.1, as it does on macOS and Windows.
 
     Publicly there are `_node_ip_address`, in which Ray replaces 127.0.0.1 by an address others can
     reach, and RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which is read once, when Ray is imported: before
     it is known whether a cluster is started or found.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    if on:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return _replaced(ray_constants, ENABLE_RAY_CLUSTER=False)
 
 
 @contextmanager
@@ -55,22 +61,19 @@ def few_helpers() -> Iterator[None]:
     `ray.init` has no option for them.
     """
     before: Any = parameter.RayParams
-    started: Any = node.Node
-    api_server = started.start_api_server
-    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
-    started.start_api_server = _no_dashboard
-    try:
+    fewer = partial(before, no_monitor=True, include_log_monitor=False)
+    with (
+        _replaced(parameter, RayParams=fewer),
+        _replaced(node.Node, start_api_server=_no_dashboard),
+    ):
         yield
-    finally:
-        parameter.RayParams, started.start_api_server = before, api_server
 
 
 def _no_dashboard(started: Any, **options: Any) -> None:
     started._webui_url = ""
 
 
-@contextmanager
-def asked_often() -> Iterator[None]:
+def asked_often() -> AbstractContextManager[None]:
     """Let `ray.init` go on as soon as its raylet has registered: Ray asks for that once a second,
     the first time too early."""
     before = services.get_node
@@ -84,15 +87,10 @@ def asked_often() -> Iterator[None]:
             time.sleep(ASKED_EVERY_SECONDS)
         return before(gcs_address, node_id)
 
-    services.get_node = get_node
-    try:
-        yield
-    finally:
-        services.get_node = before
+    return _replaced(services, get_node=get_node)
 
 
-@contextmanager
-def workers_ahead(count: int) -> Iterator[None]:
+def workers_ahead(count: int) -> AbstractContextManager[None]:
     """Let a raylet start as many workers as soon as the driver is there, before they are asked for.
 
     Ray has an option to start as many as there are CPUs, or none.
@@ -104,11 +102,7 @@ def workers_ahead(count: int) -> Iterator[None]:
         command = [f"{option}{count}" if part.startswith(option) else part for part in command]
         return before(command, *given, **options)
 
-    services.start_ray_process = start
-    try:
-        yield
-    finally:
-        services.start_ray_process = before
+    return _replaced(services, start_ray_process=start)
 
 
 def gpus_here() -> int:
@@ -146,38 +140,25 @@ def draining_nodes() -> list[str]:
     return [*state.state.get_draining_nodes()]
 
 
-@contextmanager
-def uncounted() -> Iterator[None]:
+def uncounted() -> AbstractContextManager[None]:
     """Keep Tune from importing wandb, for half a second, to count the callbacks that are wandb's:
     it does so for its usage statistics, also where those are off."""
     from ray.air._internal import usage
 
-    before = usage.tag_callbacks
-    usage.tag_callbacks = lambda callbacks: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = before
+    return _replaced(usage, tag_callbacks=lambda callbacks: False)
 
 
-@contextmanager
-def signals_kept() -> Iterator[None]:
+def signals_kept() -> AbstractContextManager[None]:
     """Keep Tune from putting signal handlers of its own in the place of ours.
 
     Of the two, it has an option to leave SIGINT alone, and none for SIGUSR1.
     """
     from ray.tune import tune
 
-    before = tune._setup_signal_catching
-    tune._setup_signal_catching = threading.Event
-    try:
-        yield
-    finally:
-        tune._setup_signal_catching = before
+    return _replaced(tune, _setup_signal_catching=threading.Event)
 
 
-@contextmanager
-def saved_once() -> Iterator[None]:
+def saved_once() -> AbstractContextManager[None]:
     """Keep Tune from saving its state but at the end, where it reads it again: nobody else does, as
     a run always starts a fresh Tuner.
 
@@ -191,15 +172,10 @@ def saved_once() -> Iterator[None]:
         if force:
             before(self, force, wait)
 
-    TuneController.checkpoint = checkpoint
-    try:
-        yield
-    finally:
-        TuneController.checkpoint = before
+    return _replaced(TuneController, checkpoint=checkpoint)
 
 
-@contextmanager
-def plain_workers() -> Iterator[None]:
+def plain_workers() -> AbstractContextManager[None]:
     """Keep Tune from asking for workers with an environment of their own: none that is started in
     advance has that, and AWS keys that are handed on so Ray writes into its logs, on every node.
     Workers have the environment of their node.
@@ -209,29 +185,19 @@ def plain_workers() -> Iterator[None]:
     # Here, as it takes longer than all the rest, and who only asks a cluster has no use for it.
     from ray.tune.execution import class_cache
 
-    before = class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS
-    handed_on = {name for name in before[0] if not name.startswith("AWS_")}
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    handed_on = {name for name in names if not name.startswith("AWS_")}
     # The one by default is for another framework.
-    class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS = handed_on, {}
-    try:
-        yield
-    finally:
-        class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS = before
+    return _replaced(class_cache, ENV_VARS_TO_PROPAGATE=handed_on, DEFAULT_ENV_VARS={})
 
 
-@contextmanager
-def nothing_printed() -> Iterator[None]:
+def nothing_printed() -> AbstractContextManager[None]:
     """Keep what Ray tells its driver off the terminal: twenty lines of a raylet's log when a node
     is lost, twice.
 
     `ray.init(log_to_driver=False)` leaves out what workers print, and nothing else.
     """
-    before = worker._worker_logs_enabled
-    worker._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        worker._worker_logs_enabled = before
+    return _replaced(worker, _worker_logs_enabled=False)
 
 
 def actor_of(trial: Any) -> str | None:

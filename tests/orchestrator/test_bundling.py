@@ -212,15 +212,32 @@ def test_how_many_go_together(tmp_path: Path, fuse: Any, gpu: bool, size: int | 
     assert [("bit-identical" in notice) for notice in notices] == ([True] if fuse == 8 else [])
 
 
-def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+ALONE = {
+    "dropping": (
         "from torch import nn\nfrom prunesweep import model\n\n@model\n"
-        "def dropping(shape, classes):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))\n"
-    )
+        "def mine(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))\n",
+        "model: mine",
+        "fuse: mine is trained alone: it draws random numbers in training",
+    ),
+    "noisy": (
+        "import torch\nfrom torch.nn import functional as F\nfrom prunesweep import loss\n\n@loss\n"
+        "def mine(logits, labels):\n"
+        "    return F.cross_entropy(logits, labels, reduction='none') + torch.rand(len(labels))\n",
+        "model: {name: mlp, hidden: [8]}\ntrain: {loss: mine}",
+        "fuse: mlp is trained alone: the loss mine may draw random numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plugin", "sections", "told"), ALONE.values(), ids=ALONE)
+def test_what_cannot_be_fused_is_trained_alone_and_said(
+    tmp_path: Path, plugin: str, sections: str, told: str
+) -> None:
+    (tmp_path / "mine.py").write_text(plugin)
     file = tmp_path / "s.yaml"
     file.write_text(
-        "name: s\ndataset: {name: digits, subset: 100}\nmodel: dropping\nplugins: [mine.py]\n"
+        f"name: s\ndataset: {{name: digits, subset: 100}}\n{sections}\nplugins: [mine.py]\n"
         "methods: [one_shot]\nresources: {fuse: 4}\n"
     )
     spec, roots = load_sweep(file), data_roots(None, {})
@@ -228,26 +245,7 @@ def test_what_cannot_be_fused_is_trained_alone_and_said(tmp_path: Path) -> None:
     plan = make_plan(sweep_lineages(spec, datasets), {}.get)
     assert largest_bundles(plan.tasks, datasets, spec.resources, gpu=False) == {}
     first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
-    assert first == "fuse: dropping is trained alone: it draws random numbers in training"
-
-
-def test_a_loss_that_draws_is_trained_with_alone_and_said(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch\nfrom torch.nn import functional as F\nfrom prunesweep import loss\n\n"
-        "@loss\ndef noisy(logits, labels):\n"
-        "    return F.cross_entropy(logits, labels, reduction='none') + torch.rand(len(labels))\n"
-    )
-    file = tmp_path / "s.yaml"
-    file.write_text(
-        "name: s\ndataset: {name: digits, subset: 100}\nmodel: {name: mlp, hidden: [8]}\n"
-        "plugins: [mine.py]\ntrain: {loss: noisy}\nmethods: [one_shot]\nresources: {fuse: 4}\n"
-    )
-    spec, roots = load_sweep(file), data_roots(None, {})
-    datasets = resolve_datasets(spec, roots)
-    plan = make_plan(sweep_lineages(spec, datasets), {}.get)
-    assert largest_bundles(plan.tasks, datasets, spec.resources, gpu=False) == {}
-    first, _ = fusing_notices(plan.tasks, datasets, spec.resources)
-    assert first == "fuse: mlp is trained alone: the loss noisy may draw random numbers"
+    assert first == told
 
 
 def test_lineages_whose_masks_change_in_training_share_no_trial(tmp_path: Path) -> None:

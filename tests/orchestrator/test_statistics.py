@@ -211,16 +211,19 @@ def test_the_statistics_of_cells() -> None:
     ]  # fmt: skip
 
 
+ON_DATA = {"a0": {0, 1}, "a1": {0, 1}, "a2": {0, 1}, "b0": {0}, "b1": {0}}
+
+
 def test_cells_are_compared_at_an_iteration_or_at_their_last() -> None:
-    at_the_beginning = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", 0)
+    at_the_beginning = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", 0, ON_DATA)
     assert at_the_beginning == compare({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.1, 1: 0.3})
-    at_the_end = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", None)
+    at_the_end = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", None, ON_DATA)
     assert at_the_end == compare({0: 0.5}, {0: 0.1, 1: 0.3})
 
 
 def test_lineages_are_compared_at_their_own_last_iteration() -> None:
     """A stop rule may end each at another one; what has not come to its end is left out."""
-    planned = {"a0": {0, 1}, "a1": {0}, "a2": {0, 1, 2}, "b0": {0}, "b1": {0}}
+    planned = ON_DATA | {"a1": {0}, "a2": {0, 1, 2}}
     found = compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", None, planned)
     assert found == compare({0: 0.5, 1: 0.6}, {0: 0.1, 1: 0.3})
     planned |= {"b0": {0, 1}, "b1": {0, 1}}
@@ -230,8 +233,8 @@ def test_lineages_are_compared_at_their_own_last_iteration() -> None:
 
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="no cell has the label 'c'; choose one of: a, b"):
-        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "c", None)
+        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "c", None, ON_DATA)
     with pytest.raises(ValueError, match="'b' has no iteration 1; it has 0"):
-        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", 1)
+        compare_cells(ITERATIONS, LABELS, "test_accuracy", "a", "b", 1, ON_DATA)
     with pytest.raises(ValueError, match="no metric 'method'; choose one of: iteration, seed, d"):
         cell_statistics(ITERATIONS, LABELS, "method")
