@@ -14,6 +14,7 @@ from orchestrator.commands.storages import doctor, du, gc_, merge, mv, rm, verif
 from orchestrator.commands.streams import complain, leave_stdout, prepare_streams
 from orchestrator.commands.sweep_files import init, list_, schema
 from orchestrator.errors import message
+from orchestrator.run.interruption import TOLD_TO_GO, interrupt
 from orchestrator.version import VERSION
 
 app = cyclopts.App(
@@ -38,8 +39,8 @@ for command in (
 
 def main() -> None:
     """The entry point: exit codes 0, 1 (failures), 2 (wrong input), 130 (interrupted)."""
-    for told_to_go in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(told_to_go, signal.default_int_handler)
+    for told_to_go in TOLD_TO_GO:
+        signal.signal(told_to_go, interrupt)
     prepare_streams()
     # Imports make many objects and little garbage; most of a command's start is imports.
     gc.set_threshold(100_000)

@@ -4,12 +4,22 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 TOLD_TO_GO = (signal.SIGTERM, signal.SIGUSR1)
 """A machine's last warning, and the one that job queues send some time before."""
 
 INTERRUPTIONS = (signal.SIGINT, *TOLD_TO_GO)
+
+
+def interrupt(number: int, frame: Any) -> NoReturn:
+    """A handler that raises KeyboardInterrupt, and lets the process leave in its own time.
+
+    A process that Ray is in hears SIGTERM through a handler of Ray's, which calls this one, and has
+    set an alarm: after three seconds it would be aborted.
+    """
+    signal.alarm(0)
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -19,7 +29,7 @@ def stopped_by_signals(
     """SIGINT calls `stop`, and once it is `stopping` raises KeyboardInterrupt; SIGTERM and SIGUSR1
     call `leave`, as often as they come: some senders send them twice."""
 
-    def interrupt(number: int, frame: Any) -> None:
+    def heard(number: int, frame: Any) -> None:
         if number in TOLD_TO_GO:
             leave()
         elif stopping():
@@ -27,7 +37,7 @@ def stopped_by_signals(
         else:
             stop()
 
-    with _handled_by(interrupt):
+    with _handled_by(heard):
         yield
 
 

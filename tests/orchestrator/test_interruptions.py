@@ -268,6 +268,30 @@ def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> Non
     assert commits(tmp_path) == set()
 
 
+SLOW_TO_LEAVE = """
+    import ray
+    while not ray.is_initialized():
+        time.sleep(0.1)
+    Path("reading").touch()
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(4)
+"""
+
+
+def test_sigterm_after_ray_has_started_leaves_time_to_end(tmp_path: Path) -> None:
+    """Ray's own handler has the process aborted after three seconds."""
+    waits = SLOW.index('    Path("reading").touch()'), SLOW.index("    half =")
+    (tmp_path / "slow.py").write_text(SLOW[: waits[0]] + SLOW_TO_LEAVE + SLOW[waits[1] :])
+    file = write(tmp_path, SWEEP | {"dataset": "slow", "plugins": ["slow.py"]})
+    process = start(tmp_path, "run", str(file))
+    wait_for((tmp_path / "reading").exists)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+
+
 def test_runs_at_once_train_each_iteration_once(tmp_path: Path) -> None:
     """Two of the same sweep, and one that shares its trunk and a part of its lineages."""
     sweep = LONGER | {"train": {"epochs": 15, "batch_size": 20}, "prune": {"iterations": 2}}
