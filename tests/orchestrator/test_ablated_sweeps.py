@@ -22,6 +22,7 @@ from orchestrator.records.published import published_cell
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
+from orchestrator.results.figures.rows import cell_columns
 from orchestrator.results.opening import Results, open_results
 from orchestrator.results.paper_tables import rows_of
 from orchestrator.results.query import answer
@@ -403,6 +404,8 @@ def test_accuracies_on_another_test_set_stand_apart(example: Results) -> None:
         assert row["original"] is not None is not row["ablated"]
     columns = {column.names[0] for column in results.paper_table().columns}
     assert columns == {"digits", "mnist"}
+    drawn_in = {id: cell["setting"].split()[0] for id, cell in cell_columns(results).items()}
+    assert drawn_in == {line.id: line.elsewhere or "digits" for line in lines}
 
 
 def test_figures_of_initial_weights_leave_ablations_out(example: Results) -> None:

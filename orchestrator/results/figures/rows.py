@@ -215,8 +215,8 @@ def _of_some_seeds(
 def cell_columns(results: Results) -> dict[str, Row]:
     """For each lineage id, what its rows have in common.
 
-    `setting` is the dataset, the model and the scope; `variant` is the rest of the label, and
-    `curve` that without the density aimed at.
+    `setting` is the dataset whose test set accuracies are of, the model and the scope; `variant` is
+    the rest of the label, and `curve` that without the density aimed at.
     """
     record = results.record
     return {
@@ -269,8 +269,13 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
 
 
 def _network(line: LineageRecord, record: SweepRecord) -> str:
-    rest = {name for name in record.swept if not _is_of_network(name)}
-    named = [line.config["dataset"]["name"], line.config["model"]["name"]]
+    elsewhere = line.elsewhere
+    rest = {
+        name
+        for name in record.swept
+        if not _is_of_network(name) or (elsewhere and name.startswith("dataset."))
+    }
+    named = [elsewhere or line.config["dataset"]["name"], line.config["model"]["name"]]
     return " ".join([*named, *options(line, record, rest)])
 
 
