@@ -23,9 +23,10 @@ from orchestrator.run.ray_internals import (
     few_helpers,
     gpus_here,
     kill_at_shutdown,
+    lean_raylet,
     loopback,
     nothing_printed,
-    workers_ahead,
+    one_environment,
 )
 from trainables.errors import UserError
 
@@ -45,11 +46,14 @@ OWN = {
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
     "RAY_enable_metrics_collection": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_pipe_based_agent_to_parent_health_check": "1",
 }
 """That of a cluster of our own: workers import what trials need before they are asked for one, and
-are not taken to be idle meanwhile. A raylet connects to a thread of its own that may not listen
-yet, and would wait for a second before it tries again, ten times: it tries more often, for as long.
-Nobody reads its metrics."""
+are not taken to be idle meanwhile. They stand back for others only if the run does (`nice`). A
+raylet connects to a thread of its own that may not listen yet, and would wait for a second before
+it tries again, ten times: it tries more often, for as long. Nobody reads its metrics. It is at the
+other end of the input of what stands in for its agents."""
 
 
 ANSWER_SECONDS = 10.0
@@ -95,7 +99,7 @@ def ray_cluster(
 @contextmanager
 def _started_lean(trials: Callable[[Cluster], int]) -> Iterator[None]:
     ahead = trials(Cluster(usable_cpus(), gpus_here()))
-    with loopback(), few_helpers(), asked_often(), workers_ahead(ahead):
+    with loopback(), few_helpers(), asked_often(), lean_raylet(ahead), one_environment():
         yield
 
 

@@ -14,8 +14,14 @@ from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # pyright: ignore
 from ray.exceptions import AuthenticationError, RayError
+from ray.job_config import JobConfig
 
 ASKED_SECONDS, ASKED_EVERY_SECONDS = 30.0, 0.02
+NO_PORT, NOBODYS_PORT = -1, 1
+LISTENS = "dashboard_agent_listen_port"
+STAND_IN = 'sh -c "cat > /dev/null; while kill -0 $PPID 2> /dev/null; do sleep 1; done"'
+"""Its input ends with the raylet, where RAY_enable_pipe_based_agent_to_parent_health_check is set;
+where that is unknown, it looks whether that is there."""
 
 
 def read_authentication() -> None:
@@ -90,19 +96,51 @@ def asked_often() -> AbstractContextManager[None]:
     return _replaced(services, get_node=get_node)
 
 
-def workers_ahead(count: int) -> AbstractContextManager[None]:
-    """Let a raylet start as many workers as soon as the driver is there, before they are asked for.
+def lean_raylet(workers: int) -> AbstractContextManager[None]:
+    """Let a raylet start so many workers as soon as the driver is there, before they are asked for,
+    and none of its agents: it waits until each has told its ports, a second of both cores, and
+    ends itself where that takes long. One reports to the dashboard; the other makes environments,
+    which `one_environment` leaves nobody to ask for. What stands in for them ends as the raylet
+    does.
 
-    Ray has an option to start as many as there are CPUs, or none.
+    Ray has an option to start as many workers as there are CPUs, or none, and none for agents.
     """
     before: Any = services.start_ray_process
-    option = "--num_prestart_python_workers="
+    given = {
+        "num_prestart_python_workers": workers,
+        "dashboard_agent_command": STAND_IN,
+        "runtime_env_agent_command": STAND_IN,
+        "metrics-agent-port": NO_PORT,
+        "metrics_export_port": NO_PORT,
+        "runtime_env_agent_port": NOBODYS_PORT,
+    }
+    # Ray does not say this one, and a raylet may not know it.
+    more = [f"--{LISTENS}={NO_PORT}", f"--undefok={LISTENS}"]
 
-    def start(command: list[str], *given: Any, **options: Any) -> Any:
-        command = [f"{option}{count}" if part.startswith(option) else part for part in command]
-        return before(command, *given, **options)
+    def option(part: str) -> str:
+        name = part.removeprefix("--").partition("=")[0]
+        return f"--{name}={given[name]}" if name in given else part
+
+    def start(command: list[str], kind: str, *others: Any, **options: Any) -> Any:
+        if kind == ray_constants.PROCESS_TYPE_RAYLET:
+            command = [*map(option, command), *more]
+        return before(command, kind, *others, **options)
 
     return _replaced(services, start_ray_process=start)
+
+
+def one_environment() -> AbstractContextManager[None]:
+    """Let all workers have the environment of this process, whoever asks for another: a hook, which
+    there is by default below `uv run`, or the job of Ray's that this process is in.
+
+    Publicly that is so where each of them is told.
+    """
+    before = JobConfig.set_runtime_env
+
+    def no_other(config: JobConfig, *asked: Any, **options: Any) -> None:
+        before(config, None)
+
+    return _replaced(JobConfig, set_runtime_env=no_other)
 
 
 def gpus_here() -> int:

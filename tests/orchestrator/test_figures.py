@@ -200,9 +200,14 @@ BEGINS = {
 }
 
 
+@pytest.fixture(scope="module")
+def pictures(drawn: Drawn) -> dict[str, str]:
+    return {name: vl_convert.vegalite_to_svg(figure) for name, figure in drawn.items()}
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_drawn(drawn: Drawn, name: str) -> None:
-    assert vl_convert.vegalite_to_svg(drawn[name]).startswith("<svg")
+def test_every_figure_is_drawn(pictures: dict[str, str], name: str) -> None:
+    assert pictures[name].startswith("<svg")
 
 
 @pytest.mark.parametrize("format", BEGINS)
@@ -406,14 +411,14 @@ def test_scores_are_of_all_and_of_those_that_are_kept(everything: Results, drawn
     assert shares == pytest.approx(expected)
 
 
-def test_no_seed_counts_twice(drawn: Drawn) -> None:
-    for name, figure in drawn.items():
-        assert seeds_shown(figure) <= {1, len(EVERYTHING["seeds"])}, name
+def test_no_seed_counts_twice(pictures: dict[str, str]) -> None:
+    for name, picture in pictures.items():
+        assert seeds_shown(picture) <= {1, len(EVERYTHING["seeds"])}, name
 
 
-def seeds_shown(figure: dict[str, Any]) -> set[int]:
+def seeds_shown(picture: str) -> set[int]:
     """Over how many seeds the marks of a figure are means, as they say themselves."""
-    return {int(n) for n in re.findall(r"seeds: (\d+)", vl_convert.vegalite_to_svg(figure))}
+    return {int(n) for n in re.findall(r"seeds: (\d+)", picture)}
 
 
 def test_a_randomized_mask_has_scores_of_its_own(tmp_path: Path) -> None:
@@ -426,7 +431,7 @@ def test_a_randomized_mask_has_scores_of_its_own(tmp_path: Path) -> None:
     rows = rows_of({"": figure}, "")
     assert {row["criterion"] for row in rows} == {"snip"}
     # All scores are those of one network, whatever is chosen by them.
-    assert seeds_shown(figure) == {1}
+    assert seeds_shown(vl_convert.vegalite_to_svg(figure)) == {1}
     kinds = {row["label"]: set() for row in rows}
     for row in rows:
         kinds[row["label"]].add(row["weights"])
@@ -685,17 +690,32 @@ def test_a_click_on_the_legend_chooses(drawn: Drawn, page: Page) -> None:
     assert set(opacities.values()) == {0.1}
 
 
-def colours_of(spec: Any) -> Iterator[tuple[str, str]]:
-    """Each value with a colour of its own, and that colour."""
+def objects_in(spec: Any) -> Iterator[dict[str, Any]]:
     if isinstance(spec, dict):
-        colour = spec.get("color")
-        scale = colour.get("scale", {}) if isinstance(colour, dict) else {}
-        yield from zip(scale.get("domain", ()), scale.get("range", ()), strict=False)
-        for each in spec.values():
-            yield from colours_of(each)
+        yield spec
+        for name, each in spec.items():
+            if name != "datasets":
+                yield from objects_in(each)
     elif isinstance(spec, list):
         for each in spec:
-            yield from colours_of(each)
+            yield from objects_in(each)
+
+
+def colours_of(spec: Any) -> Iterator[tuple[str, str]]:
+    """Each value with a colour of its own, and that colour."""
+    for each in objects_in(spec):
+        colour = each.get("color")
+        scale = colour.get("scale", {}) if isinstance(colour, dict) else {}
+        yield from zip(scale.get("domain", ()), scale.get("range", ()), strict=False)
+
+
+def test_a_number_under_the_pointer_is_in_percent_where_its_axis_is(drawn: Drawn) -> None:
+    for figure in drawn.values():
+        axes = [each["axis"] for each in objects_in(figure) if each.get("axis")]
+        percent = {each["title"]: each.get("format", "")[-1:] in ("%", "p") for each in axes}
+        for each in (each for found in objects_in(figure) for each in found.get("tooltip", ())):
+            if percent.get(each.get("title")) is not None:
+                assert ("p" in each["format"]) == percent[each["title"]], each
 
 
 OTHER_COLOURS = ("scores", "representations", "method-barriers")

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import ray
 from ray._raylet import (
@@ -88,16 +90,43 @@ with ray_cluster(None, lambda machine: 1 if machine.cpus >= 1 else 0):
         time.sleep(0.05)
     trial = ray.remote(runtime_env={"env_vars": {}})(Trial).remote()
     pid, ready = ray.get(trial.where.remote())
-    dashboards = named("dashboard/dashboard.py")
-    print(json.dumps({"idle": idle, "pid": pid, "ready": ready, "dashboards": dashboards}))
+    others = [*named("dashboard/dashboard.py"), *named("agent.py"), *named("agent/main.py")]
+    nice = psutil.Process(pid).nice() - psutil.Process().nice()
+    print(json.dumps({"idle": idle, "pid": pid, "ready": ready, "nice": nice, "others": others,
+                      "environment": ray.get_runtime_context().runtime_env}))
+    stands_in = named("cat > /dev/null")
+    if sys.argv[1:]:
+        print(json.dumps(stands_in), flush=True)
+        os.kill(os.getpid(), 9)
 """
+OF_AGENTS = "RAY_enable_pipe_based_agent_to_parent_health_check"
+FROM_A_JOB = {"runtime_env": {"env_vars": {"OTHER": "1"}}, "metadata": {}}
 
 
-def test_a_run_has_workers_ready_before_it_asks_and_no_dashboard() -> None:
-    done = subprocess.run([sys.executable, "-c", AHEAD], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found == {"idle": [found["pid"]], "pid": found["pid"], "ready": True, "dashboards": []}
+def test_a_run_has_workers_ready_before_it_asks_and_nobody_that_it_does_not_ask() -> None:
+    """Also in a job of Ray's, whose environment it has anyway."""
+    job = os.environ | {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(FROM_A_JOB)}
+    for environment in (os.environ, job):
+        done = subprocess.run(
+            [sys.executable, "-c", AHEAD], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        pid, nobody = found["pid"], {"others": [], "environment": {}}
+        assert found == {"idle": [pid], "pid": pid, "ready": True, "nice": 0} | nobody
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_what_stands_in_for_rays_agents_ends_with_it(piped: bool) -> None:
+    environment = os.environ | {OF_AGENTS: str(int(piped))}
+    done = subprocess.run(
+        [sys.executable, "-c", AHEAD, "kill"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = json.loads(done.stdout.splitlines()[-1])
+    assert len(pids) >= 2
+    there = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(there, timeout=60)[1] == []
 
 
 UNASKED = """

@@ -49,7 +49,8 @@ class Measure:
 
     def tooltip(self, field: str, title: str | None = None) -> alt.Tooltip:
         # Significant digits, and not places: there are densities of a hundredth of a percent.
-        number = {None: ".4g", "d": "d"}.get(self.format, ".4p")
+        shown = self.format or ""
+        number = shown if shown == "d" else ".4p" if shown.endswith(("%", "p")) else ".4g"
         return alt.Tooltip(f"{field}:Q", title=title or self.title, format=number)
 
 
