@@ -1,5 +1,6 @@
 """What ends a run, or some of its lineages, before everything is trained."""
 
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Ending:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        self._began = self._looked = time.monotonic()
+        self._began, self._looked = time.monotonic(), -math.inf
 
     def heed(self, queue: Queue) -> None:
         """Stop what is to stop by now; called often."""

@@ -19,9 +19,13 @@ from ray.job_config import JobConfig
 ASKED_SECONDS, ASKED_EVERY_SECONDS = 30.0, 0.02
 NO_PORT, NOBODYS_PORT = -1, 1
 LISTENS = "dashboard_agent_listen_port"
-STAND_IN = 'sh -c "cat > /dev/null; while kill -0 $PPID 2> /dev/null; do sleep 1; done"'
+STAND_IN = (
+    "sh -c \"trap '' HUP INT TERM USR1; "
+    'cat > /dev/null; while kill -0 $PPID 2> /dev/null; do sleep 1; done"'
+)
 """Its input ends with the raylet, where RAY_enable_pipe_based_agent_to_parent_health_check is set;
-where that is unknown, it looks whether that is there."""
+where that is unknown, it looks whether that is there. Who tells all processes to go does not mean
+it: the raylet would end with it."""
 
 
 def read_authentication() -> None:

@@ -711,11 +711,12 @@ def colours_of(spec: Any) -> Iterator[tuple[str, str]]:
 
 def test_a_number_under_the_pointer_is_in_percent_where_its_axis_is(drawn: Drawn) -> None:
     for figure in drawn.values():
-        axes = [each["axis"] for each in objects_in(figure) if each.get("axis")]
-        percent = {each["title"]: each.get("format", "")[-1:] in ("%", "p") for each in axes}
-        for each in (each for found in objects_in(figure) for each in found.get("tooltip", ())):
-            if percent.get(each.get("title")) is not None:
-                assert ("p" in each["format"]) == percent[each["title"]], each
+        parts = [*objects_in(figure)]
+        axes = [part["axis"] for part in parts if (part.get("axis") or {}).get("title")]
+        percent = {axis["title"]: axis.get("format", "")[-1:] in ("%", "p") for axis in axes}
+        for told in (each for part in parts for each in part.get("tooltip", ())):
+            if told.get("title") in percent and "format" in told:
+                assert ("p" in told["format"]) == percent[told["title"]], told
 
 
 OTHER_COLOURS = ("scores", "representations", "method-barriers")
