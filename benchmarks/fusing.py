@@ -1,28 +1,34 @@
 """Trainings an hour by the number of networks that are one computation, all cores busy.
 
 One process on each core trains networks with half of their weights pruned, clipped gradients and
-an evaluation after each epoch: K = 1 as they are trained alone, K > 1 as one computation. All K
-take turns, several times, and the ratio is that of the medians of trainings an hour.
+an evaluation after each epoch: K = 1 as they are trained alone, K > 1 as one computation. All K, in
+all precisions, take turns, several times, and the ratio is that of the medians of trainings an
+hour to that of the first.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import statistics
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from pydantic import TypeAdapter
 
 from trainables.data import Dataset, Split
+from trainables.lineage.memory import keep_memory
 from trainables.models import ModelConfig, Shape, build_model, prunable
 from trainables.training.batches import DeviceData, Randomness
+from trainables.training.precision import Precision, laid_out
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training, train
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,17 @@ def data_of(case: Case) -> DeviceData:
     channels = case.shape[0]
     train_, test = split(case.examples), split(case.examples // 6)
     mean, std = (0.3,) * channels, (0.3,) * channels
-    return DeviceData.of(Dataset("random", train_, None, test, 10, mean, std), torch.device("cpu"))
+    return DeviceData.of(Dataset("random", train_, None, test, 10, mean, std), CPU)
 
 
-def trainings(case: Case, data: DeviceData, count: int) -> list[Training]:
+def trainings(case: Case, data: DeviceData, precision: Precision, count: int) -> list[Training]:
     config: Any = TypeAdapter(ModelConfig).validate_python({"name": case.model})
-    recipe = Recipe(epochs=case.epochs, batch_size=case.batch_size, clip_grad_norm=1.0)
+    recipe = Recipe(
+        epochs=case.epochs, batch_size=case.batch_size, clip_grad_norm=1.0, precision=precision
+    )
 
     def training(seed: int) -> Training:
-        model = build_model(config, case.shape, 10, seed)
+        model = laid_out(build_model(config, case.shape, 10, seed), precision, CPU)
         generator = torch.Generator().manual_seed(seed)
         masks = {
             name: torch.rand(weight.shape, generator=generator) < 0.5
@@ -76,16 +84,17 @@ def trainings(case: Case, data: DeviceData, count: int) -> list[Training]:
 
 
 def worker(core: int, asked: Connection) -> None:
-    """Trains what it is asked for, on one core, and answers with the seconds."""
+    """Trains what it is asked for, on one core, as a trial does, and answers with the seconds."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
+    keep_memory()
     kept: dict[Case, DeviceData] = {}
-    for case, count in iter(asked.recv, None):
+    for case, precision, count in iter(asked.recv, None):
         if case not in kept:
             kept[case] = data_of(case)
-            train(trainings(case, kept[case], max(count, 2)))
-        runs = trainings(case, kept[case], count)
+            train(trainings(case, kept[case], precision, max(count, 2)))
+        runs = trainings(case, kept[case], precision, count)
         started = time.perf_counter()
         train(runs)
         asked.send(time.perf_counter() - started)
@@ -94,6 +103,7 @@ def worker(core: int, asked: Connection) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--precisions", choices=get_args(Precision), nargs="+", default=["float32"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     options = parser.parse_args()
@@ -105,25 +115,26 @@ def main() -> None:
         context.Process(target=worker, args=(core, its), daemon=True).start()
         pipes.append(mine)
 
-    def seconds(case: Case, count: int) -> float:
+    def seconds(case: Case, precision: Precision, count: int) -> float:
         for pipe in pipes:
-            pipe.send((case, count))
+            pipe.send((case, precision, count))
         return max(pipe.recv() for pipe in pipes)
 
     print(f"{len(cores)} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} before")
+    ways = [*itertools.product(options.precisions, options.sizes)]
     for case in CASES:
         if options.only not in case.name:
             continue
-        seconds(case, 1)
-        measured: dict[int, list[float]] = {count: [] for count in options.sizes}
+        seconds(case, *ways[0])
+        measured: dict[tuple[Precision, int], list[float]] = {way: [] for way in ways}
         for _ in range(options.repeats):
-            for count in options.sizes:
-                measured[count].append(3600 * len(cores) * count / seconds(case, count))
-        medians = {count: statistics.median(rates) for count, rates in measured.items()}
+            for way in ways:
+                measured[way].append(3600 * len(cores) * way[1] / seconds(case, *way))
+        medians = {way: statistics.median(rates) for way, rates in measured.items()}
         print(case.name)
-        for count, rate in medians.items():
-            ratio = rate / medians[options.sizes[0]]
-            print(f"  K = {count:2}: {rate:9,.0f} trainings an hour, {ratio:.2f}", flush=True)
+        for (precision, count), rate in medians.items():
+            ratio, what = rate / medians[ways[0]], f"{precision} K = {count:2}"
+            print(f"  {what}: {rate:9,.0f} trainings an hour, {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

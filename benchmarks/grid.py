@@ -80,10 +80,11 @@ class Swept:
         return 1 - self.trained / self.cores
 
 
-def swept(fuse: int | str) -> Swept:
+def swept(fuse: int | str, precision: str) -> Swept:
     with tempfile.TemporaryDirectory() as folder:
         file, store = Path(folder) / "grid.yaml", Path(folder) / "store"
-        file.write_text(json.dumps(SWEEP | {"resources": {"fuse": fuse}}))
+        train = SWEEP["train"] | {"precision": precision}
+        file.write_text(json.dumps(SWEEP | {"train": train, "resources": {"fuse": fuse}}))
         command = [Path(sys.executable).with_name("prunesweep"), "run", file, "--storage", store]
         started = time.perf_counter()
         with psutil.Popen(command, stdout=subprocess.DEVNULL) as driver:
@@ -198,6 +199,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fuse", type=int, default=8)
+    parser.add_argument("--precision", default="float32", help="of the sweep, not of the loops")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
@@ -205,7 +207,7 @@ def main() -> None:
     for _ in range(options.rounds):
         print(f"load before: {os.getloadavg()[0]:.1f}")
         loops = loop_seconds(cores)
-        alone, fused = swept("off"), swept(options.fuse)
+        alone, fused = (swept(fuse, options.precision) for fuse in ("off", options.fuse))
         habit = habit_seconds(cores)
         print(f"bare loops {loops:.1f} s")
         for name, sweep in (("sweep", alone), (f"sweep, fuse: {options.fuse}", fused)):

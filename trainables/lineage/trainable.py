@@ -32,6 +32,7 @@ from trainables.lineage.cause import Cause
 from trainables.lineage.cores import OwnCores
 from trainables.lineage.ending import End
 from trainables.lineage.keys import Lineage, Measurement
+from trainables.lineage.memory import keep_memory
 from trainables.lineage.mirror import Mirror, Mirrors
 from trainables.lineage.mps_client import without_mps
 from trainables.lineage.notice import Notice
@@ -98,6 +99,7 @@ class LineageTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
         assert work is not None
+        keep_memory()
         self._work = work
         self._data: dict[tuple[str, torch.device], DeviceData] = {}
         self._rounds: Generator[dict[str, Outcome]] | None = None

@@ -50,9 +50,9 @@ def logits_in(precision: Precision, forward: Callable[[Tensor], Tensor], images:
 
 
 def laid_out(model: M, precision: Precision, device: torch.device) -> M:
-    """`model` on the device; there, with the channels of a pixel side by side, if the arithmetic is
-    that of tensor cores, which want them so."""
+    """`model` on the device, with the channels of a pixel side by side if the arithmetic is that of
+    tensor cores, or of a CPU's units for bfloat16, which want them so."""
     model = model.to(device)
-    if device.type == "cuda" and precision != "float32":
+    if precision == "bf16" or (precision == "tf32" and device.type == "cuda"):
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model
