@@ -268,22 +268,26 @@ def test_sigterm_while_ray_starts_ends_as_an_interruption(tmp_path: Path) -> Non
     assert commits(tmp_path) == set()
 
 
-SLOW_TO_LEAVE = """
-    import ray
+UNTIL_TOLD = """    while Path("reading").exists():
+        time.sleep(0.1)
+"""
+SLOW_TO_LEAVE = """    try:
+        while True:
+            time.sleep(0.1)
+    finally:
+        time.sleep(4)  # Ray's alarm comes after three
+"""
+ONCE_RAY_IS_THERE = """    import ray
     while not ray.is_initialized():
         time.sleep(0.1)
-    Path("reading").touch()
-    try:
-        time.sleep(60)
-    finally:
-        time.sleep(4)
 """
 
 
 def test_sigterm_after_ray_has_started_leaves_time_to_end(tmp_path: Path) -> None:
     """Ray's own handler has the process aborted after three seconds."""
-    waits = SLOW.index('    Path("reading").touch()'), SLOW.index("    half =")
-    (tmp_path / "slow.py").write_text(SLOW[: waits[0]] + SLOW_TO_LEAVE + SLOW[waits[1] :])
+    touched = '    Path("reading").touch()\n'
+    source = SLOW.replace(UNTIL_TOLD, SLOW_TO_LEAVE).replace(touched, ONCE_RAY_IS_THERE + touched)
+    (tmp_path / "slow.py").write_text(source)
     file = write(tmp_path, SWEEP | {"dataset": "slow", "plugins": ["slow.py"]})
     process = start(tmp_path, "run", str(file))
     wait_for((tmp_path / "reading").exists)

@@ -94,9 +94,8 @@ with ray_cluster(None, lambda machine: 1 if machine.cpus >= 1 else 0):
     nice = psutil.Process(pid).nice() - psutil.Process().nice()
     print(json.dumps({"idle": idle, "pid": pid, "ready": ready, "nice": nice, "others": others,
                       "environment": ray.get_runtime_context().runtime_env}))
-    stands_in = named("cat > /dev/null")
     if sys.argv[1:]:
-        print(json.dumps(stands_in), flush=True)
+        print(json.dumps(named("cat > /dev/null")), flush=True)
         os.kill(os.getpid(), 9)
 """
 OF_AGENTS = "RAY_enable_pipe_based_agent_to_parent_health_check"
