@@ -292,7 +292,7 @@ def test_nodes_come_and_go(tmp_path: Path) -> None:
     """A run begins where there is nothing to run on, goes on with what joins, and loses a node."""
     hold = tmp_path / "hold"
     (tmp_path / "held.py").write_text(HELD.format(hold=hold))
-    held = {"train": SWEEP["train"] | {"augment": "held"}, "plugins": ["held.py"]}
+    held = {"train": {"epochs": 100, "batch_size": 50, "augment": "held"}, "plugins": ["held.py"]}
     with raylets() as cluster:
         run = Run(tmp_path, cluster, SWEEP | held)
         run.until_said("waiting for a node with 1 CPU, for up to 30 minutes")
