@@ -307,10 +307,13 @@ def _differing(prefix: str, values: Iterable[Any]) -> Iterator[str]:
     for value in values:
         by_kind.setdefault(type(value), {})[value] = None
     kinds = [kind for kind in by_kind if issubclass(kind, Config)]
-    if len(kinds) > 1 or (kinds and len(by_kind) > 1):
+    others = [value for kind, group in by_kind.items() if kind not in kinds for value in group]
+    if len(by_kind) > 1 and any("name" in kind.model_fields for kind in kinds):
         yield f"{prefix}.name"
     for kind in kinds:
+        # Only its fields tell a config without a name from None.
+        values = [*by_kind[kind], *(() if "name" in kind.model_fields else others)]
         for key in kind.ordered():
-            yield from _differing(f"{prefix}.{key}", (getattr(each, key) for each in by_kind[kind]))
-    if sum(len(group) for kind, group in by_kind.items() if kind not in kinds) > 1:
+            yield from _differing(f"{prefix}.{key}", (getattr(each, key, None) for each in values))
+    if len(others) > 1:
         yield prefix

@@ -79,6 +79,37 @@ def test_a_record_is_what_is_read_of_it(tmp_path: Path) -> None:
     assert any("hidden=[8]" in name for name in names)
 
 
+NORMALIZE = {"mean": [0.5], "std": [0.2]}
+ALTERNATIVES = {
+    "dataset": [
+        "digits", {"name": "digits", "normalize": NORMALIZE},
+        {"name": "digits", "subset": 400},
+    ],
+    "model": ["linear", "mlp", {"name": "mlp", "hidden": [8]}, {"name": "mlp", "init": "openlth"}],
+    "train": {
+        "epochs": 1, "clip_grad_norm": [None, 1.0], "lr_schedule": ["cosine", "constant"],
+        "optimizer": ["adam", "sgd", {"name": "sgd", "lr": 0.01}],
+    },
+    "methods": ["one_shot", "sap", {"name": "sap", "p": 0.7}, {"name": "sap", "criterion": "snip"}],
+    "ablations": [
+        "reinit", {"name": "reinit", "at": 1}, {"name": "transport", "seed": 7},
+        {"name": "transport", "dataset": {"name": "digits", "subset": 400}},
+        {"name": "transport", "dataset": {"name": "digits", "normalize": NORMALIZE}},
+    ],
+}  # fmt: skip
+"""Of each section values that differ in an option, one that only some have, a name, or None."""
+
+
+@pytest.mark.parametrize("sections", [[name] for name in ALTERNATIVES] + [["dataset", "methods"]])
+def test_no_two_lineages_have_one_name(tmp_path: Path, sections: list[str]) -> None:
+    """Of what has one name, means are taken."""
+    chosen: dict[str, Any] = {name: ALTERNATIVES[name] for name in sections}
+    chosen |= {"seeds": [0, 1], "prune": {"iterations": 2}}
+    made = store_sweep(Store(str(tmp_path)), "s", **chosen)
+    names = lineage_labels(made)
+    assert len({*names.values()}) == len({line.keys for line in made.lineages}) == len(names)
+
+
 def test_failures_and_published_values_are_written_as_they_are(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     failure = Failure("a", 1, 2, "ValueError: no")
