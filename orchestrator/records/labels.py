@@ -64,6 +64,27 @@ def method_label(line: LineageRecord, record: SweepRecord, without: Container[st
     return " ".join([*own[False], *own[True]])
 
 
+def label_beside(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> str:
+    """`method_label` where `test_set` is told beside it: of an ablation that goes to another, also
+    whose mask it has, where there are several datasets."""
+    label, own = method_label(line, record, without), _own_dataset(line, record)
+    several = varies("dataset", record) or own != line.config["dataset"]["name"]
+    return f"{label} from {own}" if line.elsewhere and several else label
+
+
+def test_set(line: LineageRecord, record: SweepRecord) -> str:
+    """The dataset whose test set accuracies of `line` are of, with what tells it from others."""
+    if line.elsewhere is None:
+        return _own_dataset(line, record)
+    known = {n for n in record.swept if not n.startswith("ablation.dataset.")}
+    return " ".join([line.elsewhere, *options(line, record, known | {"ablation.dataset.name"})])
+
+
+def _own_dataset(line: LineageRecord, record: SweepRecord) -> str:
+    others = {name for name in record.swept if not name.startswith("dataset.")}
+    return " ".join([line.config["dataset"]["name"], *options(line, record, others)])
+
+
 def options(line: LineageRecord, record: SweepRecord, without: Container[str] = ()) -> list[str]:
     """What tells `line` from others of its dataset, model or method, such as `p=0.5`; the swept
     parameters in `without` are left out."""

@@ -14,7 +14,7 @@ from itertools import combinations
 from math import isclose, isfinite, sqrt
 from typing import Any, Literal
 
-from orchestrator.records.labels import common_options, method_label, options
+from orchestrator.records.labels import common_options, label_beside, options, test_set
 from orchestrator.records.published import published_cell
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.ablations import originals
@@ -234,7 +234,7 @@ def rows_of(record: SweepRecord) -> dict[str, str]:
 def _row(line: LineageRecord, record: SweepRecord, target: float | None) -> str:
     swept = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)}
     # A density that is no column's tells rows apart.
-    return method_label(line, record, swept if target is None else swept | {"method.density"})
+    return label_beside(line, record, swept if target is None else swept | {"method.density"})
 
 
 def _paper_place(value: _Value, record: SweepRecord, last: str) -> _Place:
@@ -251,7 +251,7 @@ def _percent(density: float) -> str:
 
 def _iterations_place(value: _Value, record: SweepRecord, last: str) -> _Place:
     elsewhere = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)}
-    label = method_label(value.line, record, elsewhere)
+    label = label_beside(value.line, record, elsewhere)
     column = PaperColumn((*_trunk_names(value.line, record), label), None)
     return _Place(str(value.iteration), column)
 
@@ -263,7 +263,7 @@ def _trunk_names(line: LineageRecord, record: SweepRecord) -> tuple[str, ...]:
         return options(line, record, {n for n in record.swept if not n.startswith(section)})
 
     return (
-        line.elsewhere or " ".join([line.config["dataset"]["name"], *swept("dataset.")]),
+        test_set(line, record),
         " ".join([line.config["model"]["name"], *swept("model.")]),
         " ".join(swept("train.")),
     )

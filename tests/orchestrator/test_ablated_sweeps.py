@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from asking import ask, refused
 from measured import measured, sweep_file
+from PIL import Image
 from stored import snapshots_of, store_sweep
 
 from orchestrator.errors import PlanError
@@ -406,6 +408,42 @@ def test_accuracies_on_another_test_set_stand_apart(example: Results) -> None:
     assert columns == {"digits", "mnist"}
     drawn_in = {id: cell["setting"].split()[0] for id, cell in cell_columns(results).items()}
     assert drawn_in == {line.id: line.elsewhere or "digits" for line in lines}
+
+
+def test_what_goes_from_several_datasets_to_several_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three datasets of one name, masks of two on the others."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    noise = np.random.default_rng(0).integers(0, 255, (3, 2, 2, 4, 4), np.uint8)
+    for index in np.ndindex(noise.shape[:3]):
+        folder, split, number = "abc"[index[0]], ("train", "test")[index[1]], index[2]
+        path = tmp_path / folder / split / f"class {number}" / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(noise[index]).save(path)
+    a, b, c = ({"name": "image_folder", "path": str(tmp_path / name)} for name in "abc")
+
+    def accuracy(line: LineageRecord, t: int) -> dict[str, Any]:
+        to = line.swept["ablation.dataset.path"] or line.swept["dataset.path"]
+        from_a = line.swept["dataset.path"] == a["path"]
+        return {"test_accuracy": 0.1 * "abc".index(Path(to).name) + 0.5 * from_a}
+
+    file = sweep_file(
+        tmp_path, dataset=[a, b], train={"epochs": 1, "batch_size": 1}, prune={"iterations": 1},
+        methods=["lottery_ticket"], seeds=[0, 1],
+        ablations=[{"name": "transport", "dataset": [b, c]}],
+        exclude=[{"dataset.path": b["path"], "ablation.dataset.path": b["path"]}],
+    )  # fmt: skip
+    results = measured(tmp_path, file, accuracy)
+    table = results.paper_table()
+    found = [cell for row in table.cells for cell in row if cell is not None]
+    assert sorted(cell.mean or 0.0 for cell in found) == pytest.approx([0.1, 0.2, 0.5, 0.6, 0.7])
+    assert {(cell.n, cell.seeds) for cell in found} == {(2, 2)}
+    # What is compared is of one test set: a's and b's masks on c.
+    columns = {column.names[0].rpartition("/")[2]: j for j, column in enumerate(table.columns)}
+    assert sum(row[columns["c"]] is not None for row in table.cells) == 2
+    panels = {(cell["setting"], cell["variant"]) for cell in cell_columns(results).values()}
+    assert len(panels) == len(found) == len({*results.labels.values()})
 
 
 def test_figures_of_initial_weights_leave_ablations_out(example: Results) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.records.labels import method_label, options
+from orchestrator.records.labels import label_beside, options, test_set
 from orchestrator.records.sweep import LineageRecord, SweepRecord
 from orchestrator.results.opening import Results
 
@@ -237,7 +237,7 @@ def cell_columns(results: Results) -> dict[str, Row]:
 def variant(line: LineageRecord, record: SweepRecord, *without: str) -> str:
     """The label of `line` without dataset, model, scope, and the parameters in `without`."""
     networks = {name for name in record.swept if _is_of_network(name)}
-    return method_label(line, record, {"prune.scope", *networks, *without})
+    return label_beside(line, record, {"prune.scope", *networks, *without})
 
 
 def is_outcome(line: LineageRecord, iteration: int) -> bool:
@@ -269,14 +269,9 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
 
 
 def _network(line: LineageRecord, record: SweepRecord) -> str:
-    elsewhere = line.elsewhere
-    rest = {
-        name
-        for name in record.swept
-        if not _is_of_network(name) or (elsewhere and name.startswith("dataset."))
-    }
-    named = [elsewhere or line.config["dataset"]["name"], line.config["model"]["name"]]
-    return " ".join([*named, *options(line, record, rest)])
+    rest = {name for name in record.swept if not name.startswith("model.")}
+    model = [line.config["model"]["name"], *options(line, record, rest)]
+    return " ".join([test_set(line, record), *model])
 
 
 def _is_of_network(name: str) -> bool:
