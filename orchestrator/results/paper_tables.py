@@ -55,8 +55,9 @@ class PaperCell:
     """A cell over the seeds it has: mean and sample standard deviation of the metric.
 
     Accuracies and densities are fractions of 1. `n` of the `seeds` are measured, with the `values`
-    by seed, and `densities` are what they keep, by seed too. `best`: it is marked, see `Mark`.
-    `note` says why seeds are missing. `published` is in percent.
+    by seed, and `densities` are what they keep, by seed too; `lineages` are the ids of all, by
+    seed. `best`: it is marked, see `Mark`. `note` says why seeds are missing. `published` is in
+    percent.
     """
 
     mean: float | None
@@ -65,6 +66,7 @@ class PaperCell:
     seeds: int
     values: Mapping[int, float]
     densities: Mapping[int, float]
+    lineages: Mapping[int, str]
     best: bool = False
     note: str | None = None
     published: PublishedValue | None = None
@@ -222,15 +224,6 @@ def _last_iteration(values: Iterable[_Value]) -> str:
     return f"iteration {found.pop()}" if len(found) == 1 else "last iteration"
 
 
-def rows_of(record: SweepRecord) -> dict[str, str]:
-    """By the id of each lineage, the row that its last iteration is in."""
-    of = originals(record)
-    return {
-        line.id: _row(line, record, _target(line, line.iterations[-1], of))
-        for line in record.lineages
-    }
-
-
 def _row(line: LineageRecord, record: SweepRecord, target: float | None) -> str:
     swept = {n for n in record.swept if n.startswith(COLUMN_SECTIONS)}
     # A density that is no column's tells rows apart.
@@ -286,6 +279,7 @@ def _cell(values: Sequence[_Value], results: SweepTables) -> PaperCell:
             for v in values
             if v.metric is not None and v.density is not None
         },
+        lineages={v.line.config["seed"]: v.line.id for v in values},
         note=_note(values, results),
     )
 

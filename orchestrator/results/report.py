@@ -1,7 +1,7 @@
 """The report of sweeps: what its page shows, gathered as JSON values, and the page as one file."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from heapq import merge
@@ -25,7 +25,7 @@ from orchestrator.results.figures.rows import MOST, Row, cell_columns, is_outcom
 from orchestrator.results.opening import Results
 from orchestrator.results.page import Payload, render
 from orchestrator.results.page.packing import DIGITS, EVERY, Packed, pack
-from orchestrator.results.paper_tables import PaperCell, paper_table, rows_of
+from orchestrator.results.paper_tables import PaperCell, paper_table
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.version import VERSION
 from trainables.store import Store, iteration_path
@@ -165,22 +165,24 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def _paper(results: Results) -> dict[str, Any]:
     table = paper_table(results)
+    place = {line.id: number for number, line in enumerate(results.record.lineages)}
     return {
         "title": table.title,
         "row_heading": table.row_heading,
         "levels": table.levels,
         "columns": [column.names for column in table.columns],
         "rows": table.rows,
-        "cells": [[cell and _paper_cell(cell) for cell in row] for row in table.cells],
+        "cells": [[cell and _paper_cell(cell, place) for cell in row] for row in table.cells],
         "notes": [*table.notes, *table.remarks],
     }
 
 
-def _paper_cell(cell: PaperCell) -> dict[str, Any]:
+def _paper_cell(cell: PaperCell, place: Mapping[str, int]) -> dict[str, Any]:
+    """Seed by seed, with the number of its lineage, so that some of them can be left out."""
     published = cell.published and {"mean": cell.published.mean, "std": cell.published.std}
     return {
+        "lineages": {str(seed): place[id] for seed, id in cell.lineages.items()},
         "values": {str(seed): value for seed, value in cell.values.items()},
-        "seeds": cell.seeds,
         "densities": {str(seed): density for seed, density in cell.densities.items()},
         "best": cell.best,
         "note": cell.note,
@@ -210,12 +212,12 @@ def _barriers(results: Results) -> Packed:
 
 
 def _lineages(results: Results, lineages: Sequence[LineageStatus]) -> Packed:
-    cells, in_paper = cell_columns(results), rows_of(results.record)
+    cells = cell_columns(results)
     rows = [
         {name: cells[line.id][name] for name in CELL_COLUMNS}
         | asdict(line)
         | {name: record.config[name]["name"] for name in ("dataset", "model")}
-        | {"row": in_paper[line.id], "ablation": "ablation" in record.config}
+        | {"ablation": "ablation" in record.config}
         for line, record in zip(lineages, results.record.lineages, strict=True)
     ]
     return pack(_columns(rows), len(rows), EVERY)

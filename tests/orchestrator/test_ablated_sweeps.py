@@ -26,7 +26,6 @@ from orchestrator.records.sweep import LineageRecord, write_sweep
 from orchestrator.results.figures.kept import histogram_rows, norm_rows
 from orchestrator.results.figures.rows import cell_columns
 from orchestrator.results.opening import Results, open_results
-from orchestrator.results.paper_tables import rows_of
 from orchestrator.results.query import answer
 from orchestrator.results.report import report_payload
 from orchestrator.results.sweep_tables import QueryError
@@ -571,8 +570,9 @@ def test_an_ablation_on_the_way_to_a_density_is_in_no_column_of_it(tmp_path: Pat
     assert shown.pop("imp") == there
     for name, cells in shown.items():
         assert cells == (there if "density" not in name else on_the_way), name
-    # The page finds the rows of the lineages that are selected by their names.
-    assert {*rows_of(found.record).values()} == {*table.rows}
+    # The page finds the cells of the lineages that are selected.
+    there = [cell.lineages for cells in table.cells for cell in cells if cell is not None]
+    assert sorted(id for each in there for id in each.values()) == sorted(found.labels)
 
 
 def test_what_was_trained_on_noise_has_no_row(tmp_path: Path) -> None:

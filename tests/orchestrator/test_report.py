@@ -235,6 +235,29 @@ def test_the_papers_table_is_of_the_seeds_that_are_left(
     assert rows(page, "paper")[0][1:] == ["80.00\nat 20.0 %"]
 
 
+@pytest.mark.parametrize(
+    ("sections", "dimension"),
+    [({"model": ["mlp", "linear"]}, "setting"), ({"train": {"epochs": [1, 2]}}, "method")],
+)
+def test_the_papers_table_is_of_what_is_left(
+    tmp_path: Path, open_page: Callable[[str], Page], sections: dict[str, Any], dimension: str
+) -> None:
+    """What tells columns apart is a setting, or in the names of methods."""
+    file = sweep_file(tmp_path, **SECTIONS | sections)
+    write_report(measured(tmp_path, file, measures), tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    assert [len(row) for row in rows(page, "paper")] == [3, 3]
+    boxes = page.locator(f'[data-dimension="{dimension}"] input')
+    boxes.nth(0).uncheck()
+    left = [[name, *(cell != "–" for cell in cells)] for name, *cells in rows(page, "paper")]
+    # Of two methods with two recipes, the first with the first.
+    of_both = [["one_shot", False, True], ["lottery_ticket", True, True]]
+    of_other = [["one_shot", True], ["lottery_ticket", True]]
+    assert left == (of_both if dimension == "method" else of_other)
+    heads = page.locator('[data-table="paper"] thead tr').first.locator("th").all_inner_texts()
+    assert len(heads) == len(left[0])
+
+
 def points(page: Page, figure: str) -> str:
     """What a screen reader is told of a figure's points."""
     marks = page.locator(f"#figure-{figure} svg .mark-symbol.role-mark path")

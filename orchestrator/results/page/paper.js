@@ -1,28 +1,37 @@
-// The table as papers have it: methods by density, over the seeds that are selected.
+// The table as papers have it: methods by density, over the lineages that are selected.
 
-/** The table with the rows of the selected lineages; null when none of it is left. */
-function paperTable(paper, lineages) {
-  const rows = new Set(lineages.map((line) => line.row));
-  const seeds = new Set(lineages.map((line) => String(line.seed)));
-  const shown = paper.rows.map((_, i) => i).filter((i) => rows.has(paper.rows[i]));
-  if (!shown.length) return null;
-  const cell = (each) => (each ? paperCell(each, seeds) : h("td", { class: "missing" }, MISSING));
-  const body = shown.map((i) =>
-    h("tr", {}, h("th", { scope: "row", class: "text" }, paper.rows[i]), paper.cells[i].map(cell)),
-  );
+/** The table with what is selected, by the ids of lineages; null when none of it is left. */
+function paperTable(paper, ids) {
+  const withLeft = (cell) => cell && { ...cell, left: seedsLeft(cell, ids) };
+  const cells = paper.cells.map((row) => row.map(withLeft));
+  const isLeft = (cell) => cell?.left.size > 0;
+  const rows = paper.rows.map((_, i) => i).filter((i) => cells[i].some(isLeft));
+  const columns = paper.columns.map((_, j) => j).filter((j) => cells.some((row) => isLeft(row[j])));
+  if (!rows.length) return null;
+  const cell = (each) => (isLeft(each) ? paperCell(each) : h("td", { class: "missing" }, MISSING));
+  const body = rows.map((i) => {
+    const name = h("th", { scope: "row", class: "text" }, paper.rows[i]);
+    return h("tr", {}, name, columns.map((j) => cell(cells[i][j])));
+  });
+  const shown = { ...paper, columns: columns.map((j) => paper.columns[j]) };
   const table = h(
     "table",
     { "data-table": "paper" },
-    h("thead", {}, paper.levels.map((level, i) => paperHead(paper, level, i))),
+    h("thead", {}, paper.levels.map((level, i) => paperHead(shown, level, i))),
     h("tbody", {}, body),
   );
-  const cells = shown.flatMap((i) => paper.cells[i]).filter(Boolean);
-  const whole = cells.every((each) => Object.keys(each.values).every((seed) => seeds.has(seed)));
+  const whole = cells.flat().filter(isLeft).every(isWhole);
   const title = whole ? paper.title : withoutSeeds(paper.title);
   const named = { class: "scroll", tabIndex: 0, role: "region", "aria-label": title };
   const notes = paper.notes.map((note) => h("p", { class: "quiet" }, note));
   return [h("p", { class: "quiet" }, title), h("div", named, table), ...notes];
 }
+
+/** The seeds of a cell whose lineages are selected. */
+const seedsLeft = ({ lineages }, ids) =>
+  new Set(Object.keys(lineages).filter((seed) => ids.has(data.lineages[lineages[seed]].id)));
+
+const isWhole = ({ lineages, left }) => left.size === Object.keys(lineages).length;
 
 /** A title that counts no seeds, as some are left out. */
 const withoutSeeds = (title) => title.replace(/over (\d+ )?seeds$/, "over the seeds that are left");
@@ -50,18 +59,17 @@ function publishedText(published) {
 const selectedValues = (bySeed, seeds) =>
   Object.entries(bySeed).flatMap(([seed, value]) => (seeds.has(seed) ? [value] : []));
 
-function paperCell(cell, seeds) {
-  const values = selectedValues(cell.values, seeds);
-  const densities = selectedValues(cell.densities, seeds);
-  const all = values.length === Object.keys(cell.values).length;
+function paperCell(cell) {
+  const values = selectedValues(cell.values, cell.left);
+  const densities = selectedValues(cell.densities, cell.left);
   const lines = [
     densities.length ? `at ${format("density", mean(densities))} %` : null,
-    all ? cell.note : null,
+    isWhole(cell) ? cell.note : null,
     publishedText(cell.published),
   ];
   const spread = deviation(values);
   // What is best was decided over all seeds.
-  const best = cell.best && all;
+  const best = cell.best && values.length === Object.keys(cell.values).length;
   return h(
     "td",
     { class: best ? "best" : values.length ? "" : "missing" },

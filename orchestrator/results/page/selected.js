@@ -93,7 +93,7 @@ function drawTables() {
   const methods = lineages.filter((line) => !line.ablation); // ablations have a table of their own
   $("glance").replaceChildren(glanceTable(methods, iterations, swatch));
   drawBeside(lineages, iterations, ids);
-  fill("paper", paperTable(data.paper, lineages));
+  fill("paper", paperTable(data.paper, ids));
   lineageTable.update(lineages.map(lineageRow));
   iterationTable.update(iterations);
   costTable.update(costRows(iterations));
