@@ -154,9 +154,17 @@ def swept_types(sweep: SweepRecord) -> dict[str, pa.DataType]:
     """The types of the columns of swept parameters: those of the whole sweep, whatever of it is
     committed, so that all pieces have the same."""
     return {
-        name: pa.array([plain(line.swept.get(name)) for line in sweep.lineages]).type
+        name: _common_type([plain(line.swept.get(name)) for line in sweep.lineages])
         for name in sweep.swept
     }
+
+
+def _common_type(values: Sequence[Any]) -> pa.DataType:
+    """Of numbers and words together, as an option of a plug-in may have them, that of text."""
+    try:
+        return pa.array(values).type
+    except (pa.ArrowException, OverflowError):
+        return pa.string()
 
 
 def with_swept(
@@ -166,8 +174,10 @@ def with_swept(
     for name, kind in types.items():
         column = name.replace(".", "_")
         if column not in table.column_names:
-            values = pa.array([plain(line.swept.get(name)) for line in lines], kind)
-            table = table.append_column(column, values)
+            values = [plain(line.swept.get(name)) for line in lines]
+            if pa.types.is_string(kind):
+                values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+            table = table.append_column(column, pa.array(values, kind))
     return table
 
 

@@ -209,3 +209,31 @@ def test_swept_parameters_have_one_type_in_all_pieces(tmp_path: Path) -> None:
     assert kinds == {"double"}
     write_sweep(results.store, results.record)
     assert rows(results.store)["iterations"] == results.iterations.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "column"),
+    [
+        ('int | Literal["all"] = "all"', [3, "all"], ["3", "all"]),
+        ("bool | float = False", [True, 0.5], ["true", "0.5"]),
+        ("float | int = 0", [1, 0.5], [1.0, 0.5]),
+        ("int = 0", [2**70, 1], [str(2**70), "1"]),
+    ],
+)
+def test_a_swept_parameter_may_have_values_of_several_types(
+    tmp_path: Path, option: str, values: list[Any], column: list[Any]
+) -> None:
+    (tmp_path / "lab.py").write_text(
+        "from typing import Literal\n"
+        "from prunesweep import Scoring, criterion\n\n"
+        "@criterion\n"
+        f"def windowed(scoring: Scoring, *, window: {option}):\n"
+        "    return {name: w.abs() for name, w in scoring.weights.items()}\n"
+    )
+    file = sweep_file(
+        tmp_path, plugins=["lab.py"], prune={"iterations": 0},
+        methods=[{"name": "one_shot", "criterion": {"name": "windowed", "window": values}}],
+    )  # fmt: skip
+    results = measured(tmp_path, file, lambda line, t: {})
+    assert results.iterations["method_criterion_window"].to_pylist() == column
+    assert len(results.paper_table().rows) == 2
