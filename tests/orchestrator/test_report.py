@@ -354,9 +354,17 @@ def test_the_page_rounds_as_tables_do(browser: Browser) -> None:
     found = page.evaluate(
         f"values => {{ {script}; return values.map((v) => decimals(v)); }}", values
     )
+    densities = [0.5, 0.12345, 0.0999951, 0.06335, 0.0008585, 0.0001, 1e-7]
+    remaining = page.evaluate(
+        f"values => {{ {script}; return values.map(formats.density); }}", densities
+    )
     page.close()
     assert found == [decimals(value, 2) for value in values]
     assert found[0] == found[1] == "81.98"
+    assert [*map(float, remaining)] == [
+        float(decimals(100 * value, 1, significant=3)) for value in densities
+    ]
+    assert remaining[3] == "6.34"
 
 
 def test_every_layout_shows_the_same_number(tmp_path: Path, open_page: Callable[..., Page]) -> None:

@@ -11,7 +11,7 @@ const formats = {
   points: (v) => (v > 0 ? "+" : "") + decimals(100 * v),
   probability: (v) => decimals(v, 3),
   // Densities span decades: 100, 10.7, 1.07, 0.107.
-  density: (v) => (v >= 0.1 ? rounded(100 * v, 1).toFixed(1) : (100 * v).toPrecision(3)),
+  density: (v) => (v >= 0.1 ? rounded(100 * v, 1).toFixed(1) : shortened(100 * v, 3).toPrecision(3)),
   seconds: (v) => duration(v),
   bytes: (v) => size(v),
   date: (v) => moment(v),
@@ -24,9 +24,12 @@ function decimals(v, places = 2, significant = 2) {
   const size = Math.abs(exact);
   if (size <= 1e-9) return (0).toFixed(places);
   if (size >= 10 ** (significant - 1 - places)) return rounded(exact, places).toFixed(places);
-  const small = rounded(exact, significant - 1 - Math.floor(Math.log10(size)));
-  return Number(small.toPrecision(significant)).toString();
+  return Number(shortened(exact, significant).toPrecision(significant)).toString();
 }
+
+/** Rounded to so many digits. */
+const shortened = (v, digits) =>
+  v === 0 ? 0 : rounded(v, digits - 1 - Math.floor(Math.log10(Math.abs(v))));
 
 /** Rounded to so many places; what is half-way goes up. */
 const rounded = (v, places) =>
