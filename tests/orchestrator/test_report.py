@@ -319,6 +319,19 @@ def test_tables_are_filtered(page: Page, query: str, left: int) -> None:
     assert len(rows(page, "iterations")) == left
 
 
+def test_a_part_of_a_label_is_found_whatever_columns_are_called(
+    tmp_path: Path, open_page: Callable[[str], Page]
+) -> None:
+    methods = [{"name": "snip", "density": [0.2, 0.05]}]
+    file = sweep_file(tmp_path, methods=methods)
+    kept = measured(tmp_path, file, lambda line, t: {"density": line.config["method"]["density"]})
+    write_report(kept, tmp_path / "s.html")
+    page = open_page((tmp_path / "s.html").as_uri())
+    for query in ("density=0.05", "snip density=0.2", "remaining=20", "density=20"):
+        page.get_by_label("Filter iterations").fill(query)
+        assert len(rows(page, "iterations")) == 1, query
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [

@@ -27,8 +27,9 @@ function wordTest(word, columns, rows) {
   const texts = columns.filter((each) => each.format === "text");
   const [, name, sign, value] = word.match(COMPARISON) ?? [];
   const column = columns.find((each) => [each.alias, each.name].includes(name));
-  // Labels have comparisons in them too, such as p=0.5.
-  if (!name || (!column && rows.some((row) => mentions(row, texts, word)))) {
+  // Labels have comparisons in them too, such as p=0.5, and density=0.05 where remaining is shown.
+  const isShown = column && filterName(column) === name;
+  if (!name || (!isShown && rows.some((row) => mentions(row, texts, word)))) {
     return (row) => mentions(row, texts, word);
   }
   if (!column) return { wrong: `no column ${name}; there are ${columns.map(filterName).join(", ")}` };
