@@ -90,7 +90,9 @@ def sweep_of(wanted: Sequence[PublishedValue], given: argparse.Namespace) -> dic
     spec = max(files, key=lambda spec: len(about(spec, wanted)))
     found = about(spec, wanted)
     first = found[0]
-    if len({(c.dataset, c.model, c.train) for c in found}) > 1:
+    # What is of another dataset may be in another file.
+    several = len({(value.dataset, value.model) for value in wanted}) > 1
+    if several or len({(c.dataset, c.model, c.train) for c in found}) > 1:
         sys.exit("more than one dataset, model or recipe: choose with --dataset and --model")
     train = first.train.model_dump(mode="json")
     parts = [spec.name, first.model.name]

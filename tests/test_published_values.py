@@ -6,6 +6,7 @@ import re
 from argparse import Namespace
 from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import TypeAlias
@@ -185,3 +186,21 @@ def test_every_row_can_be_run_by_itself(
     found = [*cells(load_sweep(file))]
     assert len(found) == lineages
     assert {cell.seed for cell in found} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("table", ["1", "2", "3", "4", "stored results"])
+def test_all_that_is_asked_for_is_run_or_nothing(reproduce: ModuleType, table: str) -> None:
+    """Another dataset of the table may be in another file."""
+    values = read_published(FOLDER / "published.csv")
+    models = {value.model for value in values if value.table == table}
+    for dataset, model in product((None, "cifar10"), (None, *sorted(models))):
+        given = Namespace(
+            table=table, dataset=dataset, model=model, density=0.1, method=None, seeds=1,
+            epochs=None,
+        )  # fmt: skip
+        wanted = reproduce.chosen(values, given)
+        if len({(value.dataset, value.model) for value in wanted}) > 1:
+            with pytest.raises(SystemExit, match="choose with --dataset and --model"):
+                reproduce.sweep_of(wanted, given)
+        elif wanted:
+            assert len(reproduce.sweep_of(wanted, given)["methods"]) == len(wanted)
