@@ -441,6 +441,22 @@ def test_a_randomized_mask_has_scores_of_its_own(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("score", [-1.0, 0.0, 1.0])
+def test_scores_may_all_be_one(tmp_path: Path, score: float) -> None:
+    (tmp_path / "lab.py").write_text(
+        "from prunesweep import Scoring, criterion\n\n"
+        "@criterion\n"
+        "def alike(scoring: Scoring, *, score: float):\n"
+        "    return {name: 0 * w.abs() + score for name, w in scoring.weights.items()}\n"
+    )
+    alike = {
+        "plugins": ["lab.py"], "seeds": [0],
+        "methods": [{"name": "alike", "density": 0.5, "score": score}],
+    }  # fmt: skip
+    results = make(Store(str(tmp_path / "store")), tmp_path, AT_INIT | alike)
+    assert "<svg" in vl_convert.vegalite_to_svg(draw(results, "scores").to_dict())
+
+
 def test_a_sweep_without_what_a_figure_needs(folder: Path, everything: Results) -> None:
     at_init = make(everything.store, folder, AT_INIT)
     there = {name for name, figure in FIGURES.items() if figure.draw(at_init)}

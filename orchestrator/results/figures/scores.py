@@ -49,8 +49,8 @@ def _block(rows: list[Row], look: Look, network: str, listening: bool) -> alt.Co
 
 
 def _score(values: Sequence[float]) -> Measure:
-    """The scores, on a log axis where none is negative."""
-    if min(values) < 0:
+    """The scores, on a log axis where none is negative, nor all are zero."""
+    if min(values) <= 0:
         return Measure("score", "Score")
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     return logarithmic("score", "Score", "~g", [10.0**power for power in powers], values)
