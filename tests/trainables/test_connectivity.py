@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import any_networks
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -113,6 +114,18 @@ def test_a_line_of_one_layer_leaves_the_others() -> None:
     assert all(torch.equal(found[name], other[name]) for name in first)
     assert all(torch.equal(found[name], one[name]) for name in one.keys() - {*first})
     assert not {*first} & {name for names in rest for name in names}
+
+
+@pytest.mark.parametrize("shared", [any_networks.tied_linears, any_networks.tied_embedding])
+def test_a_weight_that_layers_share_goes_to_the_other_end(shared: Any) -> None:
+    config = vars(shared)["config"](name=shared.__name__)
+    one, other, model = (build_model(config, (1, 8, 8), 10, seed) for seed in (0, 1, 2))
+    for weight, names in tensors_of_layers(model).items():
+        layer = weight.rpartition(".")[0]
+        model.load_state_dict(between(one.state_dict(), other.state_dict(), 1.0, names))
+        for name, each in model.named_parameters():
+            moved = each is model.get_parameter(weight) or name.rpartition(".")[0] == layer
+            assert torch.equal(each, (other if moved else one).get_parameter(name))
 
 
 def test_points_are_evenly_spaced_with_both_ends() -> None:

@@ -76,7 +76,10 @@ LONG = {"imagenet_resnet50", "resnet18", "resnet50", "tiny_resnet18", "tiny_wide
 )
 def test_every_model_takes_the_steps_that_it_takes_alone(name: str) -> None:
     """In float64, with masks, momentum, weight decay and clipping, from weights of their own."""
-    config, shape = model_config(name), SMALLEST.get(name, DIGIT)
+    assert_same_steps(model_config(name), SMALLEST.get(name, DIGIT), 50)
+
+
+def assert_same_steps(config: Any, shape: Shape, steps: int) -> None:
     networks = [build_model(config, shape, 10, seed).double() for seed in (1, 2)]
     masks = [half_masks(network, seed) for seed, network in enumerate(networks)]
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +88,7 @@ def test_every_model_takes_the_steps_that_it_takes_alone(name: str) -> None:
             torch.randn(4, 2, *shape, generator=generator, dtype=torch.float64),
             torch.randint(10, (4, 2), generator=generator),
         )
-        for _ in range(50)
+        for _ in range(steps)
     ]
     alone = [
         losses(One(build_model(config, shape, 10, seed).double()), [masks[k]],
@@ -150,6 +153,7 @@ def test_what_no_form_is_known_to_fit_is_fused_or_refused_but_never_wrong(name: 
     expected = torch.stack([each(images[:, k]) for k, each in enumerate(networks)], dim=1)
     networks = [build_model(config, DIGIT, 10, seed).train() for seed in (1, 2)]
     torch.testing.assert_close(Stack(networks, form).logits(images), expected)
+    assert_same_steps(config, DIGIT, 5)
 
 
 def test_networks_with_a_weight_that_is_a_number_are_clipped_each() -> None:

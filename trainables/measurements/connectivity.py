@@ -155,10 +155,11 @@ def some(examples: Examples, count: int | None) -> Examples:
 
 
 def tensors_of_layers(model: nn.Module) -> dict[str, list[str]]:
-    """By the name of each prunable weight, what is in the state of the layer that it is of."""
-    names = [*model.state_dict()]
+    """By the name of each prunable weight, what is in the state of the layer that it is of, and the
+    weight by all of its names, where layers share it."""
+    state = model.state_dict(keep_vars=True).items()
     found = {}
-    for weight in prunable(model):
-        layer = weight.rpartition(".")[0]
-        found[weight] = [name for name in names if name.rpartition(".")[0] == layer]
+    for name, weight in prunable(model).items():
+        layer = name.rpartition(".")[0]
+        found[name] = [n for n, each in state if n.rpartition(".")[0] == layer or each is weight]
     return found

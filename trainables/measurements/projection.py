@@ -91,9 +91,11 @@ class _Product(torch.autograd.Function):
 def free_weights(model: nn.Module, masks: Masks) -> Tensor:
     """The places of all that training moves, in the parameters of `model` one after the other, each
     flattened: what `masks` keep of the prunable weights, and all other parameters."""
+    # By what they are: a weight that layers share may be pruned by another name than its first.
+    pruned = {id(model.get_parameter(name)): mask for name, mask in masks.items()}
     kept = (
-        masks[name] if name in masks else torch.ones_like(each, dtype=torch.bool)
-        for name, each in model.named_parameters()
+        pruned[id(each)] if id(each) in pruned else torch.ones_like(each, dtype=torch.bool)
+        for each in model.parameters()
     )
     return torch.cat([each.flatten() for each in kept]).nonzero().flatten()
 

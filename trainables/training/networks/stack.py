@@ -55,9 +55,11 @@ class Stack:
 
     def masked(self, masks: Sequence[Masks | None]) -> list[tuple[nn.Parameter, Tensor]]:
         names = dict.fromkeys(name for each in masks for name in each or {})
+        first = {id(each): name for name, each in self.models[0].named_parameters()}
         found = []
         for name in names:
-            weight = self.weights[name]
+            # A weight that layers share may be pruned by another name than its first.
+            weight = self.weights[first[id(self.models[0].get_parameter(name))]]
             kept = torch.ones_like(weight, dtype=torch.bool)
             for row, mask in zip(kept, masks, strict=True):
                 if mask is not None:
