@@ -12,6 +12,7 @@ import math
 import pickle
 import struct
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
@@ -168,6 +169,22 @@ class Half(Rewinds, Iterative):
 
     def amount(self, weights: Tensor, kept: Tensor) -> Tensor:
         return kept.sum(dim=1) // 2
+
+
+@method
+def by_layer(network: Network) -> Masks:
+    """In each layer another part than in the one before it, and than at the iteration before."""
+    return {
+        name: (torch.arange(mask.numel()) % (network.iteration + place) > 0).view_as(mask)
+        for place, (name, mask) in enumerate(network.masks.items(), start=2)
+    }
+
+
+@model
+def unsorted(shape: Shape, classes: int) -> nn.Module:
+    """The order of its layers is not that of their names."""
+    layers = nn.Flatten(), nn.Linear(16, 3), nn.Linear(3, 3), nn.Linear(3, classes)
+    return nn.Sequential(OrderedDict(zip("xbca", layers, strict=True)))
 
 
 @optimizer
@@ -607,6 +624,14 @@ def of_iterative() -> Numbers:
     }
 
 
+def of_by_function() -> Numbers:
+    found = iterations(Cell(
+        dataset=entry(DATASET, "digits"), model=config_of(unsorted), train=own_recipe(),
+        prune=Pruning(iterations=3), seed=1, method=config_of(by_layer),
+    ))  # fmt: skip
+    return {f"iteration {t}": found[f"iteration {t}, kept"] for t in (1, 2, 3)}
+
+
 class Given:
     """Tickets of networks that are known."""
 
@@ -883,6 +908,11 @@ def lineage(rewound: Any = "weights") -> Numbers:
         prune=Pruning(iterations=2, rewind_batchnorm=False), seed=1,
         method=Half(name="half", criterion=config_of(seen, **EXAMPLES), rewind=rewind),
     )  # fmt: skip
+    return iterations(cell)
+
+
+def iterations(cell: Cell) -> Numbers:
+    """What a lineage commits."""
     line = make_lineage(cell, {"name": "own"})
     found: Numbers = {}
     with a_folder() as (folder, _):
@@ -961,6 +991,7 @@ BY_NAME: dict[str, Callable[[Any], Numbers]] = {
 SHARED: dict[str, Callable[[], Numbers]] = {
     "AtInit": of_at_init,
     "Augmentation": of_augmentation_base,
+    "ByFunction": of_by_function,
     "DatasetOptions": of_dataset_options,
     "Iterative": of_iterative,
     "Loss": of_loss_base,

@@ -186,6 +186,7 @@ EDITS: dict[str, Edit] = {
     "selection": lambda to, part: with_result(to, selection, "_lowest_but", lambda low: low + 0.3),
     "AtInit": lambda to, part: with_result(to, AtInit, "kept_after_rounds", lambda n: [n[-1] + 1]),
     "Augmentation": lambda to, part: with_result(to, torch, "randint", one_more),
+    "ByFunction": lambda to, part: with_result(to, iterative, "checked_masks", edited_masks),
     "DatasetOptions": lambda to, part: to.setitem(partition.__globals__, "SPLIT_SEED", 1),
     "Iterative": lambda to, part: with_result(to, iterative, "drop_lowest", rolled),
     "Loss": lambda to, part: with_result(to, Loss, "_of_each"),
@@ -430,7 +431,7 @@ def test_a_raised_version_changes_the_keys_of_what_is_made_with_the_part_and_no_
                 assert changed == [first, *rest], (part, cell)
                 used |= {part} if last else set()
     measuring = {part for part in PARTS if part.startswith(("measure/", "batchnorm/", "baseline/"))}
-    others = {EVERYTHING, "plug-ins/criterion", "plug-ins/method"}
+    others = {EVERYTHING, "ByFunction", "plug-ins/criterion", "plug-ins/method"}
     assert {*PARTS} - used == others | measuring
 
 

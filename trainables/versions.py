@@ -1,6 +1,8 @@
 """The versions of what prunesweep computes with: raised where a formula gives other numbers."""
 
 VERSIONS: dict[str, int] = {
+    # Methods that are functions find the masks in the order of the layers, and not of their names.
+    "ByFunction": 2,
     # Batches of which statistics are recomputed are drawn, whatever the order of the dataset.
     "batchnorm/recompute": 2,
     "measure/lmc": 2,

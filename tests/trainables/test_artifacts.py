@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainables.store.artifacts import decode_tensors, encode_tensors
+from trainables.store.artifacts import decode_masks, decode_tensors, encode_masks, encode_tensors
 
 
 def test_tensors_that_share_memory_are_each_written() -> None:
@@ -14,6 +14,14 @@ def test_tensors_that_share_memory_are_each_written() -> None:
     read = decode_tensors(encode_tensors(state))
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
+
+
+def test_what_is_read_is_in_the_order_of_names_every_time() -> None:
+    names = [str(number) for number in range(20, 0, -1)]
+    written = encode_tensors({name: torch.ones(int(name)) for name in names})
+    masked = encode_masks({name: torch.ones(int(name)) > 0 for name in names})
+    for _ in range(3):
+        assert [*decode_tensors(written)] == [*decode_masks(masked)] == sorted(names)
 
 
 def test_the_bytes_do_not_depend_on_what_is_shared_or_how_it_lies_in_memory() -> None:

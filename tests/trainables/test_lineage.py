@@ -15,18 +15,22 @@ from torch import Tensor, nn
 from trainables.data import DatasetConfig, DatasetOptions, describe_dataset, identity, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.errors import Diverged, Interrupted
+from trainables.lineage import iteration_run
 from trainables.lineage.bench import Bench, StoreOptions
 from trainables.lineage.bundle import Failed, run_bundle
+from trainables.lineage.commits import commit_iteration
 from trainables.lineage.identity import snapshot_key
 from trainables.lineage.iteration_run import IterationRun
 from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
+from trainables.lineage.made import Made
 from trainables.lineage.metrics import METRICS_SCHEMA
 from trainables.lineage.schemas import EPOCH_SCHEMA, LAYER_SCHEMA
 from trainables.lineage.stored import missing_iterations
 from trainables.models import ModelConfig, build_model, prunable
 from trainables.own_code import own_code
 from trainables.pruning import MethodConfig, Network, Pruning
+from trainables.pruning.decorator import method as as_method
 from trainables.sparsity.masks import Masks, apply_masks, density
 from trainables.sparsity.weights import kept_magnitude, measure_sparsity
 from trainables.store import MANIFEST, Store, iteration_path, snapshot_path
@@ -68,6 +72,15 @@ def model_config(name: str, **options: Any) -> Any:
 
 MLP = model_config("mlp", hidden=(16,))
 CNN = model_config("cnn", hidden=(4, 8))
+
+
+@as_method
+def but_the_last(network: Network) -> Masks:
+    """All but the first weights of all but the last layer."""
+    *others, last = network.masks
+    first = {name: torch.arange(mask.numel()) > 0 for name, mask in network.masks.items()}
+    kept = {name: network.masks[name] & first[name].view_as(network.masks[name]) for name in others}
+    return kept | {last: network.masks[last]}
 
 
 def lineage(
@@ -353,6 +366,37 @@ def retrained(
     randomness = Randomness(one.cell.seed, t)
     Training(model, masks, data, one.cell.train, randomness, start_step=step).finish()
     return model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        method("lottery_ticket", ratio=0.5),
+        method("imp", density=0.5, ratio=0.3, data="random"),
+        vars(but_the_last)["config"](name="but_the_last"),
+    ],
+    ids=lambda how: how.name,
+)
+def test_masks_are_in_the_order_of_the_layers_whatever_that_of_their_names(
+    how: Any, data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = model_config("mlp", hidden=(9, 8, 7))
+    one, layers = lineage(how, model=deep), [*prunable(build_model(deep, (1, 8, 8), 10, 0))]
+    assert layers != sorted(layers)
+    found: list[list[str]] = []
+
+    def committed(at: Any, model: Any, initial: Any, made: Made, claim: Any) -> Any:
+        found.append([*made.masks])
+        return commit_iteration(at, model, initial, made, claim)
+
+    monkeypatch.setattr(iteration_run, "commit_iteration", committed)
+    run(one, data, tmp_path)
+    assert found == [layers] * len(one.steps)
+    if how.name == "but_the_last":
+        *others, last = layers
+        for masks in held(one, tmp_path).masks[1:]:
+            assert [bool(masks[name].all()) for name in others] == [False] * len(others)
+            assert masks[last].all()
 
 
 def test_retraining_starts_from_the_initialization(

@@ -1,7 +1,7 @@
 """One iteration: prune → measure → rewind → train → measure → commit."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
@@ -69,7 +69,7 @@ class IterationRun(Iteration):
         """Find the masks, measure the pruned model, and train it from its rewound weights."""
         started = time.perf_counter()
         if self.step.kind == "retrain":
-            masks = self._parent_masks()
+            masks = self._parent_masks(prunable(model))
             rewound = self._rewound_state()
             model.load_state_dict(rewound)
             made = self._measured_pruned(model, masks)
@@ -81,7 +81,7 @@ class IterationRun(Iteration):
         """Train what the ablation makes of its parent's masks, from the weights that it says."""
         assert self.ablation is not None
         started = time.perf_counter()
-        masks = self._ablated_masks(self.ablation, [*prunable(model)])
+        masks = self._ablated_masks(self.ablation, prunable(model))
         start = self.start_state(self.ablation, model)
         model.load_state_dict(start)
         made = self._measured_pruned(model, masks)
@@ -108,11 +108,10 @@ class IterationRun(Iteration):
             made.masks = {name: found[name] for name in made.masks}
         return made
 
-    def _ablated_masks(self, ablation: Ablation, layers: Sequence[str]) -> Masks:
-        stored, at = self._parent_masks(), self.lineage.pruned_at
-        masks = {name: stored[name] for name in layers}  # a file has an order of its own
+    def _ablated_masks(self, ablation: Ablation, layers: Iterable[str]) -> Masks:
+        masks, at = self._parent_masks(layers), self.lineage.pruned_at
         found = Iteration(self.lineage, at, self.bench)
-        before = self._parent_masks(at) if found.step.has_parent else dense_masks(masks)
+        before = self._parent_masks(masks, at) if found.step.has_parent else dense_masks(masks)
 
         def scores() -> dict[str, Tensor]:
             model = self._initial_model(found)
@@ -139,7 +138,8 @@ class IterationRun(Iteration):
     def _scored_and_pruned(self, model: nn.Module) -> tuple[State, Made]:
         """The state to train from, and the masks with the pruned model's measures."""
         scored = self._load_scored(model)
-        masks = self._parent_masks() if self.step.has_parent else dense_masks(prunable(model))
+        weights = prunable(model)
+        masks = self._parent_masks(weights) if self.step.has_parent else dense_masks(weights)
         sample = self._score_sample(masks)
         made = self._measured_pruned(model, self._masks(model, masks, sample))
         made.scores = sample
@@ -195,11 +195,12 @@ class IterationRun(Iteration):
             sample=sample,
         )
 
-    def _parent_masks(self, index: int | None = None) -> Masks:
-        """Those of the step before the one at `index`, by default this one."""
+    def _parent_masks(self, layers: Iterable[str], index: int | None = None) -> Masks:
+        """Those of the step before the one at `index`, by default this one, in the order of the
+        model's `layers`: a file has an order of its own."""
         index = self.index if index is None else index
         parent = read_masks(self.bench.store, self.path(index - 1))
-        return {name: mask.to(self.bench.device) for name, mask in parent.items()}
+        return {name: parent[name].to(self.bench.device) for name in layers}
 
     def _measured_pruned(self, model: nn.Module, masks: Masks) -> Made:
         apply_masks(model, masks)

@@ -26,9 +26,9 @@ the trained ones that it pruned."""
 class Branch:
     """What an ablation finds of the iteration that it branches off.
 
-    `masks` are those of the iteration, in the order of the model's layers, and `before` those of
-    the weights that it chose among. `scores()` computes what its method scored them with; it is for
-    ablations that are `scored`.
+    `masks` are those of the iteration, and `before` those of the weights that it chose among, both
+    in the order of the model's layers. `scores()` computes what its method scored them with; it is
+    for ablations that are `scored`.
     """
 
     masks: Masks

@@ -63,9 +63,9 @@ class Step:
 class Network:
     """A network as a method finds it when it has to prune.
 
-    `model` has the weights that the method scores, and `masks` are what is kept of them so far.
-    `density` is to be met exactly, where there is one. Who scores at initialization tells the
-    `sample` of it, where some scores are to be kept.
+    `model` has the weights that the method scores, and `masks` are what is kept of them so far, in
+    the order of its layers. `density` is to be met exactly, where there is one. Who scores at
+    initialization tells the `sample` of it, where some scores are to be kept.
     """
 
     model: nn.Module

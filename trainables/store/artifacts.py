@@ -95,9 +95,10 @@ def _damaged_unless_read(path: str, name: str) -> Iterator[None]:
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
+    """Tensors by name, in the order of names: safetensors has another at every call."""
     import safetensors.torch
 
-    return safetensors.torch.load(data)
+    return dict(sorted(safetensors.torch.load(data).items()))
 
 
 def encode_masks(masks: Masks) -> bytes:
@@ -108,11 +109,11 @@ def encode_masks(masks: Masks) -> bytes:
 
 
 def decode_masks(data: bytes) -> Masks:
-    """Masks by layer, in no particular order of layers."""
+    """Masks by layer, in the order of their names, as `decode_tensors`."""
     arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
     return {
         name: unpacked(bits, tuple(arrays[f"{SHAPE}{name}"].tolist()))
-        for name, bits in arrays.items()
+        for name, bits in sorted(arrays.items())
         if not name.startswith(SHAPE)
     }
 
