@@ -240,7 +240,17 @@ class Uneven(nn.Module):
         return self.last(F.max_pool1d(self.first(images.flatten(1)).unsqueeze(1), 2).flatten(1))
 
 
-@pytest.mark.parametrize("network", [Gated, Offset, Uneven])
+class Everything(nn.Sequential):
+    """Biases, and what BatchNorm scales by, are pruned too."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 4))
+
+    def prunes(self, name: str, parameter: nn.Parameter) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("network", [Gated, Offset, Uneven, Everything])
 def test_what_is_not_understood_is_not_known(network: Callable[[], nn.Module]) -> None:
     model = network()
     masks = dense_masks(prunable(model))

@@ -52,8 +52,11 @@ def effective_masks(model: nn.Module, masks: Masks, shape: Shape) -> Masks | Non
     A channel of a convolution is one unit, whatever its size: a weight is on a path where the
     channels are that it connects. Biases are no inputs, nor is what BatchNorm adds; weights that
     are not prunable are kept. None when `model`, which stays as it is, does something of which it
-    is not known what it connects, such as a product of two activations.
+    is not known what it connects, such as a product of two activations, or prunes what connects
+    nothing, such as biases.
     """
+    if any(mask.ndim < 2 for mask in masks.values()):
+        return None
     paths, device = _Paths(model, masks), next(iter(masks.values())).device
     image = torch.ones(1, *shape, device=device)
     try:
