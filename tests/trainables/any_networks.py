@@ -196,6 +196,13 @@ def shared_norm(shape: Shape, classes: int) -> nn.Module:
     return SharedNorm(classes)
 
 
+@model
+def frozen(shape: Shape, classes: int) -> nn.Module:
+    """Random features, which are pruned, and not trained."""
+    features = nn.Linear(64, 12).requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), features, nn.ReLU(), nn.Linear(12, classes))
+
+
 # What cannot work.
 
 

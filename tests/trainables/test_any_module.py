@@ -102,7 +102,7 @@ def trained(one: Lineage, data: DeviceData, store: Store) -> list[tuple[dict, St
 
 
 def test_there_are_networks_of_every_sort() -> None:
-    assert len(NETWORKS) == 12
+    assert len(NETWORKS) == 13
     assert set(TIED) < set(NETWORKS)
 
 

@@ -272,7 +272,7 @@ def test_any_module_is_measured_or_not_and_stays_as_it_is(name: str) -> None:
 
 
 UNDERSTOOD = {
-    "conv1d", "conv3d", "grouped", "lazy", "shared_norm", "tied_linears"
+    "conv1d", "conv3d", "frozen", "grouped", "lazy", "shared_norm", "tied_linears"
 }  # fmt: skip
 
 

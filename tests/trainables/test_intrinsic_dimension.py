@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from any_networks import tied_embedding, tied_linears
+from any_networks import frozen, tied_embedding, tied_linears
 from pydantic import TypeAdapter, ValidationError
 from test_connectivity import measured, trainings
 from test_lineage import CNN, CPU, DIGITS, MLP, ROOTS, bench, held, lineage, method, run
@@ -107,7 +107,8 @@ def identity(size: int) -> Projection:
     return Projection.of(torch.arange(size), torch.arange(size), torch.ones(size), size, size)
 
 
-TIED = [vars(each)["config"](name=each.__name__) for each in (tied_linears, tied_embedding)]
+ODD = (tied_linears, tied_embedding, frozen)
+ODD_NETWORKS = [vars(each)["config"](name=each.__name__) for each in ODD]
 
 
 def some_masks(model: nn.Module) -> dict[str, Tensor]:
@@ -115,7 +116,7 @@ def some_masks(model: nn.Module) -> dict[str, Tensor]:
     return {n: torch.rand(w.shape, generator=generator) < 0.5 for n, w in prunable(model).items()}
 
 
-@pytest.mark.parametrize("architecture", [MLP, CNN, *TIED], ids=lambda each: each.name)
+@pytest.mark.parametrize("architecture", [MLP, CNN, *ODD_NETWORKS], ids=lambda each: each.name)
 def test_with_all_directions_of_the_free_weights_training_is_as_without_a_subspace(
     architecture: Any, data: DeviceData
 ) -> None:
@@ -124,8 +125,11 @@ def test_with_all_directions_of_the_free_weights_training_is_as_without_a_subspa
     plain, moved = (build_model(architecture, data.shape, data.classes, 0) for _ in range(2))
     masks = some_masks(plain)
     free = free_weights(moved, masks)
-    pruned = sum(int((~mask).sum()) for mask in masks.values())
-    assert len(free) == sum(each.numel() for each in plain.parameters()) - pruned
+    moving = [each for each in plain.parameters() if each.requires_grad]
+    pruned = sum(
+        int((~mask).sum()) for n, mask in masks.items() if plain.get_parameter(n).requires_grad
+    )
+    assert len(free) == sum(each.numel() for each in moving) - pruned
     subspace = Subspace(moved, masks, identity(len(free)))
     direct, within = (
         Training(each, given, data, recipe, Randomness(0, 1)).finish()

@@ -90,11 +90,12 @@ class _Product(torch.autograd.Function):
 
 def free_weights(model: nn.Module, masks: Masks) -> Tensor:
     """The places of all that training moves, in the parameters of `model` one after the other, each
-    flattened: what `masks` keep of the prunable weights, and all other parameters."""
+    flattened: what `masks` keep of the prunable weights, and all other parameters, but for those
+    that are no matter of gradients."""
     # By what they are: a weight that layers share may be pruned by another name than its first.
     pruned = {id(model.get_parameter(name)): mask for name, mask in masks.items()}
     kept = (
-        pruned[id(each)] if id(each) in pruned else torch.ones_like(each, dtype=torch.bool)
+        pruned.get(id(each), torch.ones_like(each, dtype=torch.bool)) & each.requires_grad
         for each in model.parameters()
     )
     return torch.cat([each.flatten() for each in kept]).nonzero().flatten()
@@ -108,12 +109,12 @@ class Subspace(nn.Module):
     def __init__(self, model: nn.Module, masks: Masks, projection: Projection) -> None:
         super().__init__()
         apply_masks(model, masks)
+        self._free = free_weights(model, masks)
         self.model = model.requires_grad_(False)
         parameters = dict(model.named_parameters())
         self._shapes: Mapping[str, torch.Size] = {n: p.shape for n, p in parameters.items()}
         start = torch.cat([each.detach().flatten() for each in parameters.values()])
         self._projection = projection.to(start.device)
-        self._free = free_weights(model, masks)
         self.register_buffer("_start", start, persistent=False)
         self.z = nn.Parameter(start.new_zeros(len(projection.in_column)))
 
