@@ -116,6 +116,18 @@ def test_a_line_of_one_layer_leaves_the_others() -> None:
     assert not {*first} & {name for names in rest for name in names}
 
 
+def test_a_line_of_a_layer_whose_weight_is_computed_moves_what_it_is_computed_from() -> None:
+    config: Any = vars(any_networks.normed)["config"](name="normed")
+    one, other, model = (build_model(config, (1, 8, 8), 10, seed).eval() for seed in (0, 1, 2))
+    weight, *_ = layers = tensors_of_layers(model)
+    found = between(one.state_dict(), other.state_dict(), 1.0, layers[weight])
+    model.load_state_dict(found)
+    images = torch.randn(3, 64)
+    assert torch.equal(model.get_submodule("hidden")(images), other.get_submodule("hidden")(images))
+    assert all(torch.equal(found[n], each) for n, each in one.state_dict().items()
+               if not n.startswith("hidden."))  # fmt: skip
+
+
 @pytest.mark.parametrize("shared", [any_networks.tied_linears, any_networks.tied_embedding])
 def test_a_weight_that_layers_share_goes_to_the_other_end(shared: Any) -> None:
     config = vars(shared)["config"](name=shared.__name__)

@@ -21,7 +21,10 @@ from trainables.lineage.loop import lineage_events
 from trainables.lineage.pairs import compared, measurable, with_pairs
 from trainables.measurements import MeasureConfig
 from trainables.measurements.activations import bipartite, correlations, greedy, watched
-from trainables.models import build_model, prunable
+from trainables.models import MODEL, build_model, prunable
+from trainables.models.prunable import layer_of
+from trainables.plugins.loading import load_plugins
+from trainables.plugins.source import read_plugin
 from trainables.store import Store, iteration_path
 from trainables.store.artifacts import decode_table, measured_file
 from trainables.store.claims import Claims
@@ -29,6 +32,7 @@ from trainables.training.batches import DeviceData, Examples
 from trainables.training.run import Training
 
 TABLE = measured_file("representations")
+ANY = load_plugins([read_plugin("any_networks.py", Path(__file__).parent)]).plugged[MODEL.name]
 
 
 def measure(**options: Any) -> Any:
@@ -103,6 +107,22 @@ def test_equal_networks_correlate_fully(architecture: Any, data: DeviceData) -> 
         network(3, architecture), network(3, architecture), data.test
     ).values():
         assert (greedy(each.alive), bipartite(each.alive)) == (pytest.approx(1), pytest.approx(1))
+
+
+@pytest.mark.parametrize("name", sorted(ANY.keys() - {"computed_weight", "scaled", "lazy_misfit"}))
+def test_of_any_network_each_layer_but_the_first_has_a_row(name: str, data: DeviceData) -> None:
+    one, other = (network(0, ANY[name](name=name)) for _ in range(2))
+    found = correlations(one, other, data.test)
+    layers = [layer_of(weight) for weight in prunable(one)]
+    assert len(found) == len({*layers} - WITHOUT_ROW.get(name, {layers[0]}))
+    assert all(greedy(each.alive) == pytest.approx(1) for each in found.values())
+
+
+WITHOUT_ROW = {
+    # Attention takes the weight of its layer, and never calls that.
+    "attention": {"attention.out_proj", "head"},
+    "encoder_layer": {"1", "2.self_attn.out_proj"},
+}
 
 
 def test_networks_with_permuted_units_correlate_fully(data: DeviceData) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models import prunable
+from trainables.models.prunable import layer_of
 from trainables.training.batches import Examples
 from trainables.training.precision import Precision, arithmetic, logits_in
 
@@ -39,9 +40,11 @@ def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         called.clear()
 
     handles = [model.register_forward_hook(keep)]
-    for name in prunable(model):
-        layer = model.get_submodule(name.rpartition(".")[0])
-        handles.append(layer.register_forward_pre_hook(partial(note, name)))
+    # A layer of which several weights are pruned goes by the first.
+    layers = {layer_of(name): name for name in reversed(prunable(model))}
+    for layer, name in layers.items():
+        hook = partial(note, name)
+        handles.append(model.get_submodule(layer).register_forward_pre_hook(hook))
     try:
         yield seen
     finally:

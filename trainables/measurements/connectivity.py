@@ -15,6 +15,7 @@ from trainables.measurements.batchnorm import batchnorms, recompute
 from trainables.measurements.interpolation import alphas, barrier, barrier_above_line, between
 from trainables.measurements.measure import Measure, Row, Tickets
 from trainables.models import prunable
+from trainables.models.prunable import layer_of
 from trainables.training.augmentation import Unfit
 
 if TYPE_CHECKING:
@@ -160,6 +161,6 @@ def tensors_of_layers(model: nn.Module) -> dict[str, list[str]]:
     state = model.state_dict(keep_vars=True).items()
     found = {}
     for name, weight in prunable(model).items():
-        layer = name.rpartition(".")[0]
-        found[name] = [n for n, each in state if n.rpartition(".")[0] == layer or each is weight]
+        layer = layer_of(name)
+        found[name] = [n for n, each in state if layer_of(n) == layer or each is weight]
     return found

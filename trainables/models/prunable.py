@@ -31,3 +31,10 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
                 )
             weights[f"{name}.weight" if name else "weight"] = module.weight
     return weights
+
+
+def layer_of(name: str) -> str:
+    """The layer that a parameter or buffer is of, by the name in the state dict; also where the
+    layer's weight is computed from it (torch's parametrizations)."""
+    layer, parametrized, _ = name.partition(".parametrizations.")
+    return layer if parametrized else name.rpartition(".")[0]
