@@ -18,12 +18,14 @@ from trainables.data import DatasetConfig, load_dataset
 from trainables.data.roots import DataRoots
 from trainables.errors import Diverged, Interrupted
 from trainables.models import prunable
+from trainables.plugins.entry import PluginError
 from trainables.sparsity.masks import Masks, apply_masks
 from trainables.store import Store, checkpoint_path
 from trainables.training.augmentation import FlipAndCrop
 from trainables.training.batches import DeviceData, Examples, Randomness, steps_per_epoch
 from trainables.training.checkpoint import STATE, StoredCheckpoint
 from trainables.training.evaluation import evaluate
+from trainables.training.optimizers import optimizer
 from trainables.training.progress import EpochRow, Progress, State
 from trainables.training.recipe import Recipe
 from trainables.training.run import Training
@@ -648,7 +650,32 @@ def told_after(steps: int) -> Callable[[], bool]:
     return lambda: next(asked) >= steps
 
 
+class Counting(torch.optim.Optimizer):
+    """Remembers numbers, of each parameter and of all, as many optimizers do."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "taken": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["taken"] += 1
+            group["sum"] = group.get("sum", 0.0) + group["lr"]
+            for each in group["params"]:
+                state = self.state[each]
+                state["step"] = state.get("step", 0) + 1
+                state["mean"] = state.get("mean", torch.zeros_like(each)).lerp(each.grad, 0.3)
+                rate = group["sum"] / (group["taken"] * state["step"])
+                each.sub_(rate * state["mean"])
+
+
+@optimizer
+def counting(parameters: Any, *, lr: float = 0.1) -> torch.optim.Optimizer:
+    return Counting(parameters, lr)
+
+
 RESUMED = {
+    "an optimizer that counts": {"optimizer": vars(counting)["config"](name="counting")},
     "sgd": {"augment": EVERYTHING, "clip_grad_norm": 1.0},
     "sgd without momentum": {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False}
@@ -699,6 +726,32 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     if used.keep == "best_test":
         accuracies = [row["test_accuracy"] for row in expected.rows]
         assert accuracies.index(max(accuracies)) < step // 4
+
+
+@optimizer
+def listing(parameters: Any, *, lr: float = 0.1) -> torch.optim.Optimizer:
+    found = Counting(parameters, lr)
+    for each in found.param_groups[0]["params"]:
+        found.state[each]["seen"] = [0]
+    return found
+
+
+def test_what_an_optimizer_remembers_and_cannot_be_kept_is_told(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    used = recipe(optimizer=vars(listing)["config"](name="listing"))
+    with pytest.raises(PluginError, match="the optimizer remembers seen, which is list"):
+        run(data, used, checkpoint=checkpoint(tmp_path))
+    assert run(data, used)[1].epoch == 3
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_what_ours_remember_are_tensors(data: DeviceData, tmp_path: Path, name: str) -> None:
+    _, progress = run(data, recipe(optimizer={"name": name}), checkpoint=checkpoint(tmp_path))
+    assert progress.optimizer
+    for index, held in progress.optimizer.items():
+        assert index >= 0
+        assert all(isinstance(each, Tensor) for each in held.values())
 
 
 @pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)

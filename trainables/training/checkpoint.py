@@ -3,10 +3,12 @@
 import json
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
+from trainables.plugins.entry import PluginError, described
 from trainables.store import Damaged, Store, checkpoint_path
 from trainables.store.artifacts import encode_tensors, read_tensors
 from trainables.training.progress import Begun, OptimizerState, Progress
@@ -44,11 +46,14 @@ class StoredCheckpoint:
             model.load_state_dict(_part(tensors, "model/"))
             masks = _part(tensors, "mask/").items()
             begun = progress.pop("begun", None)
+            optimizer = _by_parameter(_part(tensors, "optimizer/"))
+            for index, held in progress.pop("optimizer", {}).items():
+                optimizer.setdefault(int(index), {}).update(held)
             return Progress(
                 **progress,
                 begun=begun and Begun(**begun, states=_part(tensors, "states/")),
                 best=_part(tensors, "best/") or None,
-                optimizer=_by_parameter(_part(tensors, "optimizer/")),
+                optimizer=optimizer,
                 average=_part(tensors, "average/"),
                 masks={n: m.to(model.get_parameter(n).device) for n, m in masks} or None,
             )
@@ -56,13 +61,19 @@ class StoredCheckpoint:
 
     def save(self, model: nn.Module, progress: Progress) -> None:
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+        plain: dict[int, dict[str, Any]] = {}
         for index, held in progress.optimizer.items():
-            tensors |= {f"optimizer/{index}/{name}": t for name, t in held.items()}
+            for name, each in held.items():
+                if isinstance(each, torch.Tensor):
+                    tensors[f"optimizer/{index}/{name}"] = each
+                else:
+                    plain.setdefault(index, {})[name] = _plain(name, each)
         tensors |= {f"best/{name}": t for name, t in (progress.best or {}).items()}
         tensors |= {f"mask/{name}": t for name, t in (progress.masks or {}).items()}
         tensors |= {f"average/{name}": t for name, t in progress.average.items()}
-        plain = ("epoch", "rows", "seconds", "fused")
-        written = {name: getattr(progress, name) for name in plain}
+        written = {name: getattr(progress, name) for name in ("epoch", "rows", "seconds", "fused")}
+        if plain:
+            written["optimizer"] = plain
         if progress.begun is not None:
             begun = asdict(progress.begun)
             tensors |= {f"states/{name}": t for name, t in begun.pop("states").items()}
@@ -83,6 +94,16 @@ class StoredCheckpoint:
 def _place(name: str) -> tuple[int, int]:
     epoch, _, steps = name.partition("-")
     return int(epoch), int(steps or 0)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value that an optimizer of a user's remembers, if JSON has it."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise PluginError(
+        f"the optimizer remembers {name}, which is {described(value)}, so that its state cannot be "
+        "kept between two steps; let it remember tensors and numbers"
+    )
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Progress: how far a training run has come, and where it is kept between steps."""
 
 from dataclasses import dataclass, field
-from typing import NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -9,8 +9,10 @@ from trainables.sparsity.masks import Masks
 
 State = dict[str, Tensor]
 
-OptimizerState = dict[int, dict[str, Tensor]]
-"""Of each parameter, by its number: what the optimizer remembers of it, by name."""
+OptimizerState = dict[int, dict[str, Any]]
+"""Of each parameter, by its number from 0, what the optimizer remembers of it, by name; and of each
+group of parameters, by its number from -1 down, what it changed of the group's options. Those of
+prunesweep's own are tensors, and in no group."""
 
 
 class EpochRow(TypedDict):

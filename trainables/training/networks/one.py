@@ -1,6 +1,7 @@
 """One network, computed as torch computes it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,21 +79,43 @@ def averaged_names(model: nn.Module) -> list[str]:
     return weights + [f"{name}.{kind}" if name else kind for name in normalizing for kind in kinds]
 
 
+SET_FROM_OUTSIDE = ("lr", "capturable")
+"""Options of an optimizer's groups."""
+
+
 def remembered(optimizer: torch.optim.Optimizer) -> OptimizerState:
-    """What an optimizer remembers of its parameters."""
-    state = optimizer.state_dict()["state"]
+    """What an optimizer remembers."""
+    state = optimizer.state_dict()
+    found = {
+        index: {name: each for name, each in held.items() if each is not None}
+        for index, held in state["state"].items()
+    }
+    groups = enumerate(_counted(group, optimizer.defaults) for group in state["param_groups"])
+    return found | {-1 - number: counted for number, counted in groups if counted}
+
+
+def _counted(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a group that are not as it was made: there are optimizers that count there."""
     return {
-        index: {name: tensor for name, tensor in held.items() if tensor is not None}
-        for index, held in state.items()
+        name: value
+        for name, value in group.items()
+        if name not in SET_FROM_OUTSIDE
+        and isinstance(value, int | float | Tensor)
+        and not (value is defaults.get(name) or (value == defaults.get(name)) is True)
     }
 
 
 def remember(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
     """Make an optimizer remember `state`."""
     if state:
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        own = optimizer.state_dict()
+        for number, group in enumerate(own["param_groups"]):
+            group |= state.get(-1 - number, {})
+        of_parameters = {index: held for index, held in state.items() if index >= 0}
+        optimizer.load_state_dict(own | {"state": of_parameters})
     for parameter, held in optimizer.state.items():
-        for name, tensor in held.items():
+        for name, each in held.items():
+            whole = isinstance(each, Tensor) and each.shape == parameter.shape
             # Stored rows lie one after the other; a parameter on a device may lie otherwise.
-            if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
-                held[name] = torch.empty_like(parameter).copy_(tensor)
+            if whole and each.stride() != parameter.stride():
+                held[name] = torch.empty_like(parameter).copy_(each)
