@@ -1,5 +1,7 @@
 """Lineages of the sketching paper's methods, without Ray, on `digits`."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from trainables.data import DatasetConfig, DatasetOptions, load_dataset
 from trainables.data.roots import DataRoots
@@ -17,6 +20,8 @@ from trainables.lineage.keys import Cell, Lineage, make_lineage
 from trainables.lineage.loop import run_lineage
 from trainables.models import ModelConfig
 from trainables.pruning import MethodConfig, Pruning
+from trainables.pruning.criterion import criterion
+from trainables.pruning.scoring import Scoring
 from trainables.store import Store, iteration_path, snapshot_path
 from trainables.store.artifacts import (
     LAYERS,
@@ -232,6 +237,36 @@ def test_scores_are_those_of_the_network_before_it_is_pruned(
     for layer in masks_of(tmp_path, one.keys[0]):
         found = [row["score"] for row in rows if row["layer"] == layer]
         assert found == pytest.approx(initial[layer].abs().flatten().tolist())
+
+
+NUMBERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "with_gradients": lambda weight: weight.requires_grad_().abs(),
+    "bfloat16": lambda weight: weight.abs().bfloat16(),
+    "whole": lambda weight: (1000 * weight.abs()).long(),
+    "boolean": lambda weight: weight.abs() > 0.1,
+}
+
+
+@pytest.mark.parametrize("selection", ["threshold", "sampled"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_scores_of_a_plug_in_are_kept_whatever_kind_of_numbers_they_are(
+    name: str, selection: str, data: DeviceData, tmp_path: Path
+) -> None:
+    def score(scoring: Scoring) -> dict[str, Tensor]:
+        return {layer: NUMBERS[name](weight) for layer, weight in scoring.weights.items()}
+
+    score.__name__ = name
+    how = vars(criterion(score))["at_init"](name=name, density=0.1, selection=selection)
+    one = make_lineage(replace(lineage("random", density=0.1).cell, method=how), {"name": "digits"})
+    run(one, data, tmp_path, keeping=StoreOptions(keep_scores=10**6))
+    weights = decode_tensors(
+        Store(str(tmp_path)).read(snapshot_path(snapshot_key(one.trunk, 0)), WEIGHTS)
+    )
+    rows = scores_of(tmp_path, one.keys[0])
+    for layer in masks_of(tmp_path, one.keys[0]):
+        found = [row["score"] for row in rows if row["layer"] == layer]
+        expected = NUMBERS[name](weights[layer].double()).detach().double().flatten().tolist()
+        assert found == pytest.approx(expected)
 
 
 def test_a_randomized_mask_keeps_other_weights_than_the_highest(

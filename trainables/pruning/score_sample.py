@@ -31,7 +31,8 @@ class ScoreSample:
     def add_scores(self, scores: dict[str, Tensor]) -> None:
         """Keep the scores of the network as it was before it was pruned: those that come first."""
         if self.scores is None:
-            self.scores = self.of(scores)
+            # Those of a plug-in may have gradients, or be of any kind of numbers.
+            self.scores = self.of(scores).detach().double()
 
     def add_highest(self, masks: Masks) -> None:
         """Keep which weights would stay if the highest of the last scores did."""
