@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from trainables.pruning import MethodConfig
-from trainables.pruning.amount import pq_amount, ratio_amount
+from trainables.pruning.amount import kept_count, pq_amount, ratio_amount
 from trainables.pruning.iterative import Iterative
 from trainables.pruning.methods.lottery_ticket import LotteryTicket
 from trainables.pruning.methods.one_shot import OneShot
 from trainables.pruning.methods.sap import SAP
+from trainables.pruning.parts import ToDensity
 from trainables.pruning.scope import Scope, grouped, ungrouped
 from trainables.pruning.selection import drop_lowest
 
@@ -284,6 +285,23 @@ def test_pruning_again_and_again_empties_no_group(net, scope, config) -> None:
         after = pruned(config, scope, weights, after)
     for before, left in zip(grouped(masks, scope), grouped(after, scope), strict=True):
         assert torch.equal(before.any(1), left.any(1))
+
+
+class ByRatioToDensity(ToDensity, LotteryTicket):
+    """As a plug-in may have it: nobody knows in how many iterations it gets there."""
+
+
+@given(nets(), st.sampled_from(SCOPES), ratios, ratios, st.integers(0, 6))
+def test_a_density_is_met_exactly_however_many_iterations_there_are(
+    net, scope, ratio, density, earlier
+) -> None:
+    weights, masks = net[0], keep_all(net[0])
+    config = ByRatioToDensity(name="lottery_ticket", ratio=ratio, density=density)
+    for _ in range(earlier):
+        masks = pruned(config, scope, weights, masks)
+    last = config.without_lowest(weights, weights, masks, scope, config.target)
+    for left in grouped(last, scope):
+        assert (left.sum(1) == kept_count(density, left.shape[1])).all()
 
 
 # Published arrays

@@ -79,7 +79,7 @@ class Iterative(Repeated):
 
     def _amount(self, weights: Tensor, kept: Tensor, density: float | None) -> Tensor:
         if density is not None:
-            return (kept.sum(dim=1) - kept_count(density, kept.shape[1])).clamp(min=0)
+            return _above(density, kept)
         amounts = self.amount(weights, kept)
         if (
             not isinstance(amounts, torch.Tensor)
@@ -90,7 +90,13 @@ class Iterative(Repeated):
                 f"{self.where()}: the amount of {self.name} is {described(amounts)}; it must be "
                 f"int64 ({len(kept)},), a number for each group"
             )
-        return amounts
+        # The last pruning brings nothing back of what goes too early.
+        return amounts if self.target is None else amounts.minimum(_above(self.target, kept))
+
+
+def _above(density: float, kept: Tensor) -> Tensor:
+    """How many more than a `density` leaves are kept of each group."""
+    return (kept.sum(dim=1) - kept_count(density, kept.shape[1])).clamp(min=0)
 
 
 class ByFunction(Repeated):
