@@ -1,6 +1,7 @@
 """Identity: what changes a key and what does not."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from trainables.data.roots import DataRoots
 from trainables.lineage.identity import next_key, sha256, snapshot_key, trunk_key
 from trainables.lineage.keys import Cell, Lineage, make_lineage, trunk_config
 from trainables.models import ModelConfig
-from trainables.pruning import MethodConfig, Pruning
+from trainables.plugins.entry import built_in
+from trainables.pruning import METHOD, MethodConfig, Pruning, Step
 from trainables.training.recipe import Recipe
 
 
@@ -225,6 +227,18 @@ def test_a_longer_lineage_begins_with_the_keys_and_the_id_of_a_shorter_one(
     assert len(longer.keys) == len(set(longer.keys)) == long + 1
     assert longer.keys[: short + 1] == shorter.keys
     assert longer.id == shorter.id
+
+
+@pytest.mark.parametrize("method", sorted(built_in(METHOD)))
+def test_an_iteration_of_one_key_is_made_in_one_way_however_many_there_are(method: str) -> None:
+    aims = "density" in built_in(METHOD)[method].model_fields
+    made: dict[str, Step] = {}
+    for count, density in product(range(5), (0.5, 0.2) if aims else (None,)):
+        options = {"density": density} if aims else {}
+        config = parsed(MethodConfig, method, **options)
+        one = lineage(method=config, prune=Pruning(iterations=count))
+        for key, step in zip(one.keys, one.steps, strict=True):
+            assert made.setdefault(key, step) == step
 
 
 def test_the_key_of_a_snapshot_is_that_of_its_trunk_and_step() -> None:

@@ -1008,6 +1008,28 @@ def test_a_density_is_met_exactly_at_the_last_iteration(
     assert kept[3] == total - int(total * 0.63)
 
 
+@pytest.mark.parametrize("of", ["ToDensity, ", "Rewinds, ToDensity, Selects, "])
+def test_no_key_says_both_that_a_density_is_met_and_that_it_is_not(
+    tmp_path: Path, store: Store, of: str
+) -> None:
+    catalogue, found = mine(tmp_path, parts(of)), {}
+    for density in (0.37, 0.5):
+        how = {"name": "mine", "density": density}
+        for count in range(1, 4):
+            one = lineage(catalogue, methods=[how], prune={"iterations": count})
+            assert one.steps[-1].density == density
+            for key, step in zip(one.keys, one.steps, strict=True):
+                assert found.setdefault(key, step) == step
+    # one trunk, and of each density two on the way, and one that meets it for each count
+    assert len(found) == 1 + 2 * (2 + 3)
+    how = {"name": "mine", "density": 0.37}
+    ran = [lineage(catalogue, methods=[how], prune={"iterations": count}) for count in (1, 3)]
+    kept = [[each["params_kept"] for each in run(one, store)] for one in ran]
+    total = 64 * 8 + 8 * 10
+    last = total - int(total * 0.63)
+    assert kept == [[total, last], [total - 59, total - 59 - 53, last]]
+
+
 def test_a_sampled_selection_needs_the_global_scope(tmp_path: Path) -> None:
     found = mine(tmp_path, parts("Selects, ")).of(METHOD)["mine"]
     for selection, needed in (("threshold", False), ("sampled", True)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, ClassVar
 
+from trainables.config import canonical_json
 from trainables.lazy_torch import Tensor, torch
 from trainables.plugins.entry import Named, PluginError, described
 from trainables.pruning.amount import kept_count
@@ -23,12 +25,20 @@ class Repeated(Method):
     scored: ClassVar[Scored] = "parent"
 
     def steps(self, prune: Pruning) -> tuple[Step, ...]:
-        adds, last = self.identity(prune), prune.iterations
-        pruned = (
-            Step(t, "prune", adds, density=self.target if t == last else None, scored=self.scored)
-            for t in range(1, last + 1)
-        )
+        last, target = prune.iterations, self.target
+        on_the_way, at_last = (self._adds(prune, density) for density in (None, target))
+        pruned = [Step(t, "prune", on_the_way, scored=self.scored) for t in range(1, last)]
+        if last:
+            pruned.append(Step(last, "prune", at_last, density=target, scored=self.scored))
         return (Step(0, "train"), *pruned)
+
+    def _adds(self, prune: Pruning, density: float | None) -> str:
+        """What the key of an iteration adds that has to reach `density`; which one that is depends
+        on how many there are, and nothing else in keys says so."""
+        found = self.identity(prune)
+        if self.target is None:
+            return found
+        return canonical_json({**json.loads(found), "density": density})
 
 
 class Iterative(Repeated):
