@@ -151,7 +151,8 @@ def canonical(config: Config) -> dict[str, Any]:
 def _fields_of(config: Config) -> dict[str, Any]:
     values = {name: _plain(getattr(config, name)) for name in type(config).model_fields}
     if config.plugged_code is not None:
-        given = {n: v for n, v in values.items() if n == "name" or v != default(type(config), n)}
+        usual = {name: default(type(config), name) for name in values.keys() - {"name"}}
+        given = {n: v for n, v in values.items() if n not in usual or differ(v, usual[n])}
         return given | {CODE: config.plugged_code}
     first, later = _fields(type(config))
     return {
@@ -159,6 +160,11 @@ def _fields_of(config: Config) -> dict[str, Any]:
         for name, value in values.items()
         if (value is not None if name in first else value != later[name])
     }
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two values of an option are two: 1 is 1.0, and not `true`, as it is in Python."""
+    return one != other or isinstance(one, bool) != isinstance(other, bool)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.records.files import RecordFile
-from trainables.config import Config, default
+from trainables.config import Config, default, differ
 from trainables.plugins.entry import Entry
 from trainables.plugins.loading import plugged_in
 from trainables.plugins.source import Plugin
@@ -85,7 +85,7 @@ def changed_default(store: Store, configs: Iterable[Config]) -> tuple[type[Entry
         for before in stored:
             if (before.kind, before.name, before.code) == (*_named(entry), _code(entry)):
                 for option in before.defaults.keys() & now.keys():
-                    if before.defaults[option] != now[option]:
+                    if differ(before.defaults[option], now[option]):
                         return entry, option, before.defaults[option]
     return None
 

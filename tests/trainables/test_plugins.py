@@ -1088,9 +1088,39 @@ VERSIONED = """
         side: Side = Side.LEFT,
         pairs: Annotated[tuple[tuple[int, int], ...], Listed] = ((1, 2), (3, 4)),
         inner: Inner = Inner(),
+        deep: bool | int = 1,
     ):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 """
+
+
+@pytest.mark.parametrize(
+    ("option", "same", "others"),
+    [
+        ("bool | int = 1", (1,), (True, 2)),
+        ("bool | int = True", (True,), (1, False)),
+        ("bool | float = 0.0", (0.0, 0, -0.0), (False, 1.0)),
+        ("float = 1", (1.0, 1), (2.0,)),
+        ("bool | None = False", (False,), (None, True)),
+    ],
+)
+def test_an_option_that_is_not_its_default_is_in_the_key(
+    tmp_path: Path, option: str, same: tuple[Any, ...], others: tuple[Any, ...]
+) -> None:
+    catalogue = mine(
+        tmp_path,
+        f"""
+        @model
+        def mine(shape, classes, *, size: {option}):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+        """,
+    )
+
+    def key(**options: Any) -> str:
+        return lineage(catalogue, model={"name": "mine"} | options).keys[0]
+
+    assert {key(size=size) for size in same} == {key()}
+    assert len({key(), *(key(size=size) for size in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(
@@ -1099,6 +1129,7 @@ VERSIONED = """
         ("size: int = 4", "size: int = 5", "size", 4),
         ("(3, 4)", "(3, 5)", "pairs", [[1, 2], [3, 4]]),
         ("depth: int = 1", "depth: int = 2", "inner", {"depth": 1}),
+        ("deep: bool | int = 1", "deep: bool | int = True", "deep", 1),
     ],
 )
 def test_a_default_is_part_of_a_version(
