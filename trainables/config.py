@@ -51,22 +51,25 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    known = list(cls.model_fields)
-                    context = {"key": key, "known": known, "of": getattr(cls, "entry_name", "")}
-                    raise PydanticCustomError("unknown_key", "unknown key", context)
-        return data
+    def _known_and_fixed(cls, data: Any) -> Any:
+        """No key is unknown, and the lists in YAML are tuples, which stay as they are."""
+        if not isinstance(data, Mapping):
+            return data
+        for key in data:
+            if key not in cls.model_fields:
+                known = list(cls.model_fields)
+                context = {"key": key, "known": known, "of": getattr(cls, "entry_name", "")}
+                raise PydanticCustomError("unknown_key", "unknown key", context)
+        return {key: _tupled(value) for key, value in data.items()}
 
 
 def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 Listed = BeforeValidator(_tupled)
-"""Marks a tuple field: there, a list in YAML is one value and not a sweep axis."""
+"""Marked a field as one whose value is a list in YAML, which a config sees by its type, a tuple;
+plug-ins may still have it."""
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,11 @@ def _reason(details: ErrorDetails, path: Path, document: Document) -> str:
         return f"{as_json(value)} is too large"
     if kind in _EXPECTED:
         return f"{shown(value)}, not {_EXPECTED[kind]}{_hint(kind, value)}"
+    if kind in ("list_type", "set_type", "frozen_set_type"):
+        return (
+            "no option can be a list or a set; the plug-in has to make it a tuple, as in "
+            "tuple[int, ...]"
+        )
     if kind in _LIMITS:
         limit = _LIMITS[kind].format(**context)
         hint = _share_hint(path, value) if 1 in (context.get("le"), context.get("lt")) else ""
@@ -235,7 +240,7 @@ def _hint(kind: str, value: Any) -> str:
         return f"; write {int(value)}" if kind in ("int_type", "int_from_float") else ""
     if isinstance(value, int | float) and kind == "string_type":
         return "; put it in quotes"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "; this cannot be an axis, give one value"
     return ""
 
@@ -273,7 +278,7 @@ def _quoted(text: str) -> list[str]:
 
 def shown(value: Any) -> str:
     """A value and what kind of thing it is, as in `3 is a number`."""
-    kinds = {bool: "a truth value", str: "text", list: "a list", dict: "a mapping"}
+    kinds = {bool: "a truth value", str: "text", list: "a list", tuple: "a list", dict: "a mapping"}
     if value is None:
         return "nothing (null)"
     if isinstance(value, float) and not isfinite(value):

@@ -13,7 +13,7 @@ from orchestrator.sweepfile.axes import Grid, axis_error, grid
 from orchestrator.sweepfile.budget import Budget
 from orchestrator.sweepfile.conditions import Rule, meets, rules_of
 from orchestrator.sweepfile.resources import Resources
-from trainables.config import Config, Listed
+from trainables.config import Config
 from trainables.data import DatasetConfig, DatasetOptions
 from trainables.lineage.keeping import StoreOptions
 from trainables.lineage.keys import Cell
@@ -96,7 +96,7 @@ class WandbOptions(Config):
     project: Annotated[str, AfterValidator(_checked_project)] = "prunesweep"
     entity: Annotated[str, Field(min_length=1)] | None = None
     mode: Literal["offline", "online", "disabled"] | None = None
-    tags: Annotated[tuple[Tag, ...], Listed] = ()
+    tags: tuple[Tag, ...] = ()
     histograms: bool = False
     log_ticket: bool = False
 
@@ -116,16 +116,16 @@ class SweepSpec(Config):
     train: Annotated[tuple[Recipe, ...], Distinct] = (Recipe(),)
     prune: Annotated[tuple[Pruning, ...], Distinct, AfterValidator(_one_length)] = (Pruning(),)
     methods: Annotated[tuple[MethodConfig, ...], Distinct]
-    ablations: Annotated[tuple[AblationConfig, ...], Listed, Distinct] = ()
-    measures: Annotated[tuple[MeasureConfig, ...], Listed, Distinct] = ()
-    exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
-    priority: Annotated[tuple[dict[str, Any], ...], Listed] = ()
+    ablations: Annotated[tuple[AblationConfig, ...], Distinct] = ()
+    measures: Annotated[tuple[MeasureConfig, ...], Distinct] = ()
+    exclude: tuple[dict[str, Any], ...] = ()
+    priority: tuple[dict[str, Any], ...] = ()
     resources: Resources = Resources()
     budget: Budget | None = None
     store: StoreOptions = StoreOptions()
     wandb: WandbOptions = WandbOptions()
     data_root: str | None = None
-    plugins: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Listed] = ()
+    plugins: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     published: str | None = None
     on_finish: Annotated[str, Field(min_length=1)] | None = None
 

@@ -1317,3 +1317,70 @@ def test_a_mistake_in_a_commands_plug_in_is_not_the_sweeps(
     monkeypatch.chdir(tmp_path / "run")
     with pytest.raises(PluginError, match=f"^{tmp_path}/run/more.py:1: importing"):
         sweep(plugins=("more.py",))
+
+
+OPTION = """
+    from collections.abc import Callable
+    from typing import Any
+    from pydantic import BaseModel
+    from prunesweep import Config, model
+    from torch import nn
+
+    class Inner(Config):
+        widths: tuple[int, ...] = (1,)
+
+    class Other(BaseModel):
+        widths: list[int] = []
+
+    @model
+    def tiny(shape, classes, *, width: TYPE):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "values"),
+    [
+        ("tuple[int, ...] = (2, 3)", "[2, 3]", [(2, 3)]),
+        ("tuple[int, ...] = (2, 3)", "[[2, 3], []]", [(2, 3), ()]),
+        ("tuple[int, int]", "[[2, 3], [3, 2]]", [(2, 3), (3, 2)]),
+        ("tuple[int, ...] | None = None", "[null, [2]]", [None, (2,)]),
+        ("tuple[tuple[str, float], ...] = ()", "[[a, 2], [b, 3.5]]", [(("a", 2.0), ("b", 3.5))]),
+        ("Any = 1", "[[2, 3]]", [(2, 3)]),
+        ("Inner = Inner()", "{widths: [[2], [3, 4]]}", [(2,), (3, 4)]),
+    ],
+)
+def test_an_option_may_be_a_tuple(
+    sweep: Callable[..., SweepSpec], tmp_path: Path, option: str, text: str, values: list[Any]
+) -> None:
+    written(tmp_path / "nets.py", OPTION.replace("TYPE", option))
+    found: list[Any] = [each.width for each in sweep("[2, 3]", text).model]  # type: ignore
+    assert [getattr(each, "widths", each) for each in found] == values
+    configs = sweep("[2, 3]", text).model
+    assert len({json.dumps(canonical(each)) for each in configs}) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "told"),
+    [
+        ("list[int] = [1, 2]", "", "of the type list"),
+        ("list[int]", "[[2, 3]]", "no option can be a list or a set; the plug-in has to make it a"),
+        ("set[int] = {1}", "", "of the type set"),
+        ("dict[str, int]", "{a: 1}", "of the type dict"),
+        ("Any", "{a: [1]}", "of the type dict"),
+        ("Other = Other()", "", "of the type Other"),
+        ("Callable = print", "", "of the type builtin_function_or_method"),
+        ("type = int", "", "of the type type"),
+    ],
+)
+def test_an_option_that_cannot_be_identified_is_refused(
+    sweep: Callable[..., SweepSpec], tmp_path: Path, option: str, text: str, told: str
+) -> None:
+    path = written(tmp_path / "nets.py", OPTION.replace("TYPE", option))
+    with pytest.raises(SweepFileError) as error:
+        sweep(", width: [2, 3]", text and f", width: {text}")
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / 's.yaml'}:4:")
+    assert told in message
+    if told.startswith("of"):
+        assert f" model.width: {path}:13: the option width is {told}, which" in message

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import Field
 
-from trainables.config import Config, Listed
+from trainables.config import Config
 from trainables.data.contents import example_number, require_apart
 from trainables.data.dataset import Dataset, DatasetInfo
 from trainables.data.description import describe_arrays
@@ -19,8 +19,8 @@ from trainables.plugins.entry import Entry, Kind, PluginError, described
 class Normalization(Config):
     """What images scaled to [0, 1] are normalized with: a number for each channel."""
 
-    mean: Annotated[tuple[float, ...], Listed, Field(min_length=1)]
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Listed, Field(min_length=1)]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
 class DatasetOptions(Entry):

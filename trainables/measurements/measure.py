@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 from pydantic import Field
 
-from trainables.config import Listed, canonical
+from trainables.config import canonical
 from trainables.plugins.entry import Entry, Kind, PluginError
 from trainables.pruning import Step
 
@@ -138,7 +138,7 @@ class Measure(Entry):
     """Whether it starts from the weights of the step that the method rewinds to, which the dense
     network then leaves behind also where the method itself rewinds no weights."""
 
-    iterations: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Listed] | None = None
+    iterations: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
     @classmethod
     def columns(cls) -> pa.Schema:

@@ -7,14 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trainables.config import Listed
 from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import MAX_WIDTH, Shape, require_size
 
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
-Channels = Annotated[tuple[Width, ...], Listed, Field(min_length=1)]
+Channels = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
 @model

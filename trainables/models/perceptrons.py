@@ -9,13 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trainables.config import Listed
 from trainables.lazy_torch import nn
 from trainables.models.entry import model
 from trainables.models.initialization import Init, initialized
 from trainables.models.shape import MAX_WIDTH, Shape
 
-Widths = Annotated[tuple[Annotated[int, Field(gt=0, le=MAX_WIDTH)], ...], Listed]
+Widths = tuple[Annotated[int, Field(gt=0, le=MAX_WIDTH)], ...]
 
 
 @model

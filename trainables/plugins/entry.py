@@ -8,10 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationInfo, create_model
-from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
+from pydantic import (
+    AfterValidator,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from pydantic_core import (
+    PydanticCustomError,
+    PydanticKnownError,
+    core_schema,
+    to_jsonable_python,
+)
 
 from trainables.config import CODE, Config
 from trainables.errors import Hopeless, UserError
@@ -58,6 +69,24 @@ class Entry(Config):
             mine += (f"plug-ins/{cls.kind.name}",)
         made = vars(cls.function)["config"] if cls.function else cls
         return mine if made is cls else mine + made.ledger_parts()
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_identity(self) -> Self:
+        """What may change after it was looked at, or is more than a value, identifies nothing."""
+        for name in type(self).model_fields if self.plugged_code is not None else ():
+            value = getattr(self, name)
+            try:
+                hash(value)
+                to_jsonable_python(value)
+            except (TypeError, ValueError):
+                message = (
+                    "{where}: the option {name} is of the type {what}, which identifies nothing; "
+                    "make it a number, a truth value, text, a tuple in the place of a list, or a "
+                    "Config in that of a dict"
+                )
+                told = {"where": self.where(), "name": name, "what": type(value).__name__}
+                raise PydanticCustomError("no_identity", message, told | {"at": (name,)}) from None
+        return self
 
     @classmethod
     def ordered(cls) -> tuple[str, ...]:

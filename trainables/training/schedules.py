@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainables.config import Listed
 from trainables.plugins.entry import Entry, Kind
 from trainables.training.augmentation import Unfit
 
@@ -55,7 +54,7 @@ class StepDecay(Schedule):
     """Multiply the learning rate by `factor` after each of the `milestones` (epochs or steps)."""
 
     name: Literal["step"]
-    milestones: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Listed]
+    milestones: tuple[Annotated[int, Field(gt=0)], ...]
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     def __call__(self, lr: float, epoch: int, epochs: int) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from trainables.config import Choice, Listed
+from trainables.config import Choice
 from trainables.errors import Diverged
 from trainables.measurements.measure import Measure, Row, Tickets, measure
 from trainables.pruning import Step
@@ -28,7 +28,6 @@ def _ascending(dimensions: tuple[int, ...]) -> tuple[int, ...]:
 
 Dimensions = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...],
-    Listed,
     Field(min_length=1),
     AfterValidator(_ascending),
 ]
