@@ -1,5 +1,6 @@
 """Refusals: what of a sweep could not run, or would mean nothing, said with its field. Pure."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -54,6 +55,13 @@ def same_twice(spec: SweepSpec, first: Cell, second: Cell) -> PlanError:
         told = (
             "stop rules are no part of what a lineage is, so no axis; put others into a sweep of "
             "their own on this storage, which trains nothing twice"
+        )
+    elif name == "prune":
+        key = next(n for n in type(one).model_fields if getattr(one, n) != getattr(other, n))
+        method, value = first.method.name, json.dumps(getattr(other, key))
+        told = (
+            f"for {method}, which has no use for it; exclude one there: "
+            f"exclude: [{{method: {method}, prune.{key}: {value}}}]"
         )
     numbers = [getattr(spec, name).index(value) for value in (one, other)]
     return PlanError(told, (name, numbers[1]), (name, numbers[0]))

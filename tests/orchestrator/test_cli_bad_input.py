@@ -16,6 +16,7 @@ from orchestrator.results.compacting import compact
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.data import data_roots
 from trainables.store import Store
 
@@ -162,6 +163,20 @@ class TestSweepFile:
         )
         message = refused(command, file, "--set", "train.keep=best_test")
         assert "set train.keep: last instead of best_test" in message
+
+    def test_whose_method_has_no_use_for_an_axis(self, refused: Refused, command: str) -> None:
+        methods = "[sap, {name: rigl, density: 0.1, every: 5}]"
+        text = GOOD.replace("[sap]", methods) + "prune: {rewind_batchnorm: [true, false]}\n"
+        message = refused(command, written(text))
+        advice = "exclude: [{method: rigl, prune.rewind_batchnorm: false}]"
+        assert message == (
+            "prunesweep: s.yaml:6:34: prune.rewind_batchnorm.1: the same as "
+            "prune.rewind_batchnorm.0 at s.yaml:6:28: for rigl, which has no use for it; exclude "
+            f"one there: {advice}\n"
+        )
+        spec = load_sweep(written(f"{text}{advice}\n"))
+        lineages = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+        assert [line.cell.method.name for line in lineages] == ["sap", "rigl", "sap"]
 
     def test_whose_model_does_not_fit(self, refused: Refused, command: str) -> None:
         message = refused(command, written(GOOD.replace("mlp", "vgg11")))
