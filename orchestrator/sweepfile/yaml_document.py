@@ -357,7 +357,8 @@ class _Constructor:
         try:
             return _unicode(node.value)
         except ValueError:
-            raise SweepFileError(f"{self._place(node)}: a key must be Unicode text") from None
+            kind = _KINDS["str"]
+            raise SweepFileError(f"{self._place(node)}: a key must be {kind}") from None
 
     def _place(self, node: Node) -> Place:
         return _node_place(node, self.placer)
@@ -369,6 +370,8 @@ def _tag(node: Node) -> str:
 
 def _unicode(text: str) -> str:
     text.encode()  # an escape such as "\\ud800" is half a character, which no encoding has
+    if "\0" in text:
+        raise ValueError(text)  # an escape too; no path and no command can have it
     return text
 
 
@@ -409,7 +412,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "null": _null,
 }
 _KINDS = {
-    "str": "Unicode text",
+    "str": "Unicode text without NUL",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",

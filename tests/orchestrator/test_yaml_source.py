@@ -110,6 +110,8 @@ def refused(load: Load) -> Refused:
         (b'name: "\\U99999999"\n', "1:1", ["cannot be read as YAML"]),
         (b'name: "\\ud800"\n', "1:7", ['"\\ud800" cannot be read as Unicode text']),
         (b'"\\ud800": a\n', "1:1", ["a key must be Unicode text"]),
+        (b'name: a\non_finish: "b\\0"\n', "2:12", ['"b\\u0000" cannot be read as Unicode text']),
+        (b'"a\\0": a\n', "1:1", ["a key must be Unicode text"]),
         (b"name: a\n---\nname: b\n", "2:1", ["second YAML document"]),
         (b"name: a\nmodel: mlp\nname: b\n", "3:1", ["name", "already at s.yaml:1:1"]),
         (b"name: a\ntrain: {epochs: 1, epochs: 2}\n", "2:20", ["train.epochs", "already at"]),
