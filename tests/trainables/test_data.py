@@ -517,6 +517,15 @@ class TestFolders:
         monkeypatch.setattr("trainables.data.fingerprint._content_digest", lambda path: "unused")
         assert describe_dataset(config(name, path="here"), roots) == before
 
+    @pytest.mark.parametrize("torn", [b"", b"0" * 63, b"0" * 64 + b"\n", b"\xff" * 64])
+    def test_what_is_left_of_a_cache_is_no_fingerprint(self, roots: DataRoots, torn: bytes) -> None:
+        WRITERS["parquet"](roots.candidates[0] / "here")
+        before = describe_dataset(config("parquet", path="here"), roots)
+        for folder in ("fingerprints", "descriptions", "decoded"):
+            [kept] = (roots.cache / folder).iterdir()
+            kept.write_bytes(torn)
+        assert describe_dataset(config("parquet", path="here"), roots) == before
+
     def test_parquet_images_come_back(self, roots: DataRoots) -> None:
         for folder, plain in (("struct", False), ("plain", True)):
             write_parquets(roots.candidates[0] / folder, plain)
