@@ -9,6 +9,7 @@ from orchestrator.records.ends import so_far
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.compacting import is_current, table_damage
 from orchestrator.results.tables import TABLES
+from orchestrator.storage.naming import folders_in, sweeps_in
 from trainables.store import Damaged, Store, iteration_path
 from trainables.store.storage_format import require_ours
 
@@ -46,7 +47,7 @@ def verify_store(store: Store) -> Verified:
     require_ours(store)
     records: dict[str, SweepRecord] = {}
     found: list[Finding] = []
-    for name in store.names("sweeps"):
+    for name in sweeps_in(store):
         try:
             recorded = read_sweep(store, name)
             record = recorded and so_far(store, recorded)
@@ -59,7 +60,7 @@ def verify_store(store: Store) -> Verified:
             found.append(
                 Finding(f"sweeps/{name}", "it has no record of its lineages", RUN_WRITES_IT_ANEW)
             )
-    paths = [f"{folder}/{name}" for folder in COMMITS for name in store.names(folder)]
+    paths = [f"{folder}/{name}" for folder in COMMITS for name in folders_in(store, folder)]
     meanings = _meanings(records.values())
     with ThreadPoolExecutor() as pool:
         for damage in pool.map(lambda path: list(store.damage(path)), paths):

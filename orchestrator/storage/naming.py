@@ -8,7 +8,7 @@ from orchestrator.records.plugins import PLUGINS
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
 from trainables.errors import UserError
 from trainables.lineage.identity import snapshot_key, trunk_key, weights_key
-from trainables.store import Damaged, Store, sweep_path
+from trainables.store import Damaged, Store
 
 
 class UnknownNames(UserError):
@@ -43,8 +43,13 @@ def named_by(store: Store, record: SweepRecord) -> Names:
 
 
 def sweeps_in(store: Store) -> list[str]:
-    """The names of the sweeps of `store`; files among them, such as an editor's, are none."""
-    return [name for name in store.names("sweeps") if not store.exists(sweep_path(name))]
+    """The names of the sweeps of `store`."""
+    return folders_in(store, "sweeps")
+
+
+def folders_in(store: Store, folder: str) -> list[str]:
+    """The names of the folders in `folder`; files among them, such as an editor's, are nothing."""
+    return [name for name in store.names(folder) if not store.exists(f"{folder}/{name}")]
 
 
 def all_names(store: Store, without: str | None = None) -> Names:

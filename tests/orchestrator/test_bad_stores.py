@@ -193,6 +193,17 @@ def test_an_empty_folder_will_do(run: Run, here: Path, finished: Path) -> None:
     assert contents(here / "prunesweep-store") == {".DS_Store": b""}
 
 
+def test_what_a_file_browser_leaves_everywhere_is_nothing(run: Run, store: Path) -> None:
+    asked = (("status", "s"), ("results", "s"), ("verify",), ("plan", "s.yaml"), ("run", "s.yaml"))
+    before = [run(*command) for command in asked]
+    for folder in [path for path in store.rglob("*") if path.is_dir()]:
+        (folder / ".DS_Store").write_bytes(b"mine")
+    (store / "claims").mkdir(exist_ok=True)
+    (store / "claims/.DS_Store").write_bytes(b"mine")
+    assert [run(*command) for command in asked] == before
+    assert run("list", "sweeps").code == run("gc").code == 0
+
+
 def test_an_object_store_is_marked_and_refused_alike() -> None:
     store = Store("memory:///bucket/folder")
     require_ours(store)

@@ -41,7 +41,10 @@ class LocalFiles:
             return False
 
     def read(self, path: str) -> bytes:
-        return Path(self.absolute(path)).read_bytes()
+        try:
+            return Path(self.absolute(path)).read_bytes()
+        except NotADirectoryError as error:  # a file, such as .DS_Store, where folders are
+            raise FileNotFoundError(*error.args, error.filename) from None
 
     def read_version(self, path: str) -> tuple[bytes, Mapping[str, str]]:
         data = self.read(path)
@@ -53,7 +56,7 @@ class LocalFiles:
     def names(self, folder: str) -> list[str]:
         try:
             return sorted(os.listdir(self.absolute(folder)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def files_within(self, folder: str) -> list[str]:
