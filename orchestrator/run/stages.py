@@ -24,8 +24,10 @@ from orchestrator.run.preparing import Prepared
 from orchestrator.run.progress import RunProgress
 from orchestrator.run.ranking import Rung, decide
 from orchestrator.run.wishes import urgencies
+from orchestrator.storage.naming import weights_kept
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mirroring import follow
+from trainables.store import Store
 from trainables.store.index import StoreIndex
 
 
@@ -125,8 +127,14 @@ def _train(
         allowance=allowance,
         occupancy=occupancy,
         urgency=urgencies(spec, plan.lineages),
+        kept=kept_by_others(spec, prepared.store),
         mirrors=tracking and partial(follow, tracking),
     )
+
+
+def kept_by_others(spec: SweepSpec, store: Store) -> frozenset[str]:
+    """The iterations whose weights are not the sweep's to drop, where it drops any."""
+    return frozenset() if spec.store.keep_weights == "all" else weights_kept(store, spec.name)
 
 
 def _waited(planned: PlannedSweep, cluster: Cluster, progress: RunProgress) -> Cluster:

@@ -25,13 +25,12 @@ from orchestrator.run.planned_sweep import PlannedSweep, plan_lineages
 from orchestrator.run.planning import branch_points
 from orchestrator.run.preparing import prepare
 from orchestrator.run.progress import RunProgress
-from orchestrator.run.stages import train_in_stages
+from orchestrator.run.stages import kept_by_others, train_in_stages
 from orchestrator.run.starting import cluster_starting
 from orchestrator.run.wishes import NO_WISHES, Wishes, failures_of
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mirroring import Sent, send_rest
 from trainables.data import DataRoots
-from trainables.lineage.keys import Lineage
 from trainables.store import Damaged, Store, StoreError, iteration_path
 from trainables.store.artifacts import WEIGHTS
 from trainables.store.index import StoreIndex
@@ -145,7 +144,7 @@ def _run(
     outcome = replace(outcome, failures=failures)
     whole = not (outcome.failures or outcome.interrupted or planned.plan.left)
     if spec.store.keep_weights == "none" and whole:
-        _drop_shared_weights(planned.plan.lineages, index)
+        _drop_shared_weights(planned, index)
     damage, problem = [], None
     try:
         end_run(store, spec.name)
@@ -197,7 +196,9 @@ def _mps(spec: SweepSpec, address: str | None) -> Iterator[str | None]:
         yield problem
 
 
-def _drop_shared_weights(lineages: Sequence[Lineage], index: StoreIndex) -> None:
-    for key in branch_points(lineages) | {lineage.trunk for lineage in lineages}:
+def _drop_shared_weights(planned: PlannedSweep, index: StoreIndex) -> None:
+    lineages = planned.plan.lineages
+    shared = branch_points(lineages) | {lineage.trunk for lineage in lineages}
+    for key in shared - kept_by_others(planned.spec, index.store):
         if WEIGHTS in (index.files_of(key) or ()):
             index.store.drop_file(iteration_path(key), WEIGHTS)

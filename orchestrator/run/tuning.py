@@ -268,13 +268,15 @@ def train_plan(
     allowance: Allowance,
     occupancy: Occupancy,
     urgency: Mapping[str, int] = MappingProxyType({}),
+    kept: frozenset[str] = frozenset(),
     mirrors: Mirrors | None = None,
 ) -> Outcome:
     """Run the plan's tasks as trials of a fresh Tuner, inside `ray_cluster`.
 
     `arrays` are the datasets by their identity as JSON, which are shared with the workers.
     `packing` has at least one slot, and the nodes whose ids are `left_out` none; `occupancy` counts
-    on what the slots' time goes, and `urgency` has the most urgent lineages from 0, by their ids.
+    on what the slots' time goes, `urgency` has the most urgent lineages from 0, by their ids, and
+    the iterations `kept` are those whose weights are not this sweep's to drop.
     SIGINT, `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1
     between steps, whose state is kept; what is committed stays.
     """
@@ -284,7 +286,7 @@ def train_plan(
         lineages=lineages,
         datasets={identity: ray.put(dataset) for identity, dataset in arrays.items()},
         snapshots=wanted_snapshots(plan.lineages),
-        branch_points=branch_points(plan.lineages),
+        branch_points=branch_points(plan.lineages) | kept,
         storage=storage,
         keeping=keeping,
         cpus=resources.cpus_per_lineage,

@@ -1,9 +1,11 @@
 """Names: the iterations and snapshots that the sweeps of a storage are made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.records.ends import so_far
 from orchestrator.records.plugins import PLUGINS
 from orchestrator.records.sweep import LineageRecord, SweepRecord, read_sweep
 from trainables.errors import UserError
@@ -70,6 +72,23 @@ def named_by_sweep(store: Store, name: str) -> Names:
         f"{reason}; what {name} shares is unknown, and nothing was deleted: run the sweep again, "
         f"which writes its record anew, or take it away with `prunesweep rm {name}`"
     )
+
+
+def weights_kept(store: Store, without: str) -> frozenset[str]:
+    """The iterations whose weights the sweeps of `store` keep as their files say, but for the one
+    `without`; of one whose record cannot be read, nobody knows any."""
+    found: set[str] = set()
+    for name in sweeps_in(store):
+        with suppress(Damaged):
+            record = read_sweep(store, name) if name != without else None
+            found.update(_weights_kept(so_far(store, record)) if record is not None else ())
+    return frozenset(found)
+
+
+def _weights_kept(record: SweepRecord) -> Iterator[str]:
+    keep = (record.spec.get("store") or {}).get("keep_weights", "all")
+    for line in record.lineages if keep != "none" else ():
+        yield from line.keys if keep == "all" else {line.keys[0], line.keys[-1]}
 
 
 def union(names: Iterable[Names]) -> Names:

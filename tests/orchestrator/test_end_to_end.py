@@ -14,6 +14,7 @@ from asking import ask
 from safetensors import safe_open
 from sweeping import ONE_AT_A_TIME, SWEEP, commits, comparable, planned, run, store_of, table, write
 
+from orchestrator.records.sweep import existing_sweep
 from orchestrator.results.tables import SCHEMAS, TABLES, table_path
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.planning import sweep_lineages
@@ -85,6 +86,20 @@ def test_a_new_seed_trains_only_its_lineages(finished: Path, tmp_path: Path) -> 
     seeds = {row["seed"] for row in table(folder, "more", "iterations").to_pylist()
              if row["key"] in new}  # fmt: skip
     assert seeds == {2}
+
+
+@pytest.mark.parametrize(("keep", "own"), [("last", True), ("none", False)])
+def test_no_sweep_drops_weights_that_another_keeps(
+    keep: str, own: bool, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "prunesweep-store", tmp_path / "prunesweep-store")
+    before = commits(tmp_path)
+    longer = SWEEP | {"name": "longer", "prune": {"iterations": 3}, "store": {"keep_weights": keep}}
+    assert run(tmp_path, longer, *ONE_AT_A_TIME)["planned"] == 6
+    left = store_of(tmp_path).committed("iterations")
+    assert {key for key in before if WEIGHTS not in left[key]} == set()
+    lines = existing_sweep(store_of(tmp_path), "longer").lineages
+    assert {WEIGHTS in left[line.keys[3]] for line in lines} == {own}
 
 
 def test_actors_that_were_reused_compute_what_fresh_ones_do(finished: Path, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ class Bench:
     """What a lineage works with: the store, the data on its device, and what is outside identity.
 
     `snapshots` are, by trunk key, the training steps k whose weights w_k the trunk leaves behind
-    for rewinding. `branch_points` are the keys that other lineages go on from as well, whose
-    weights are not for one of them to drop. `elsewhere` is the data that an ablation trains on,
-    where that is another dataset's. `run` and `attempt` say whose claims are whose.
+    for rewinding. `branch_points` are the keys that other lineages go on from as well, or that
+    other sweeps keep the weights of, which are not for one lineage to drop. `elsewhere` is the data
+    that an ablation trains on, where that is another dataset's. `run` and `attempt` say whose
+    claims are whose.
     `execution` is by what means steps are computed. `is_told` says whether this process is to go.
     """
 
