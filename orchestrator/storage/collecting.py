@@ -8,16 +8,20 @@ merge, a plain Python process) holds a claim meanwhile, and for as long nothing 
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.storage.naming import Names, all_names, sweeps_in
-from trainables.store import MANIFEST, Store, StoreError
+from trainables.store import MANIFEST, Store, StoreError, StoreFull
 from trainables.store.claims import Claims
+from trainables.store.processes import process_name
 from trainables.store.storage_format import collections, note_collection, require_ours
 
 COLLECTING = "collecting"
 """What a collection claims."""
+
+ROOM_BYTES = 1 << 16
+"""More than what a collection writes: its claim, and that there was one."""
 
 KINDS = ("iterations", "snapshots", "checkpoints")
 
@@ -56,11 +60,35 @@ def collect(store: Store, *, dry_run: bool = False, quarantine: bool = False) ->
         return Collected()
     if dry_run:
         return leftovers(store, Claims(store), quarantine)
+    made_room = [*_made_room(store, quarantine)] if is_full(store) else []
     with collecting(store) as claims:
         found = leftovers(store, claims, quarantine)
         delete(store, found.leftovers)
         store.remove_leftovers()
-    return found
+    return replace(found, leftovers=(*made_room, *found.leftovers))
+
+
+def is_full(store: Store) -> bool:
+    """Whether a storage has no room for the little that a collection writes."""
+    probe = f"tmp/{process_name()}-room"
+    if store.local_root is None:
+        return False
+    try:
+        store.write(probe, bytes(ROOM_BYTES))
+    except StoreFull:
+        return True
+    store.delete_file(probe)
+    return False
+
+
+def _made_room(store: Store, quarantine: bool) -> Iterator[Leftover]:
+    """What has to be deleted on a full disk before a collection can say that it is under way. No
+    run can say there either that it builds on it."""
+    for each in leftovers(store, Claims(store), quarantine).leftovers:
+        if not is_full(store):
+            return
+        _discard(store, each)
+        yield each
 
 
 @contextmanager
@@ -120,10 +148,14 @@ def delete(store: Store, found: Collection[Leftover]) -> None:
     if found:
         note_collection(store)
     for each in found:
-        if store.exists(each.path):
-            store.delete_file(each.path)
-        else:
-            store.discard(each.path)
+        _discard(store, each)
+
+
+def _discard(store: Store, leftover: Leftover) -> None:
+    if store.exists(leftover.path):
+        store.delete_file(leftover.path)
+    else:
+        store.discard(leftover.path)
 
 
 def beside_records(store: Store, of: Callable[[str], bool]) -> Iterator[Leftover]:

@@ -11,6 +11,7 @@ from orchestrator.storage.collecting import (
     by_folder,
     collecting,
     delete,
+    is_full,
 )
 from orchestrator.storage.naming import Names, UnknownNames, all_names, named_by_sweep, sweeps_in
 from trainables.errors import UserError
@@ -71,13 +72,17 @@ def removal(store: Store, name: str) -> Removal:
 def remove_sweep(store: Store, name: str) -> Removal:
     """Remove the sweep `name`; what was deleted. Raises what `removal` does, and StoreError.
 
-    Its records go first, at once: of what is left by who is killed then, nothing is of a sweep.
+    Its records go first, at once: of what is left by who is killed then, nothing is of a sweep. On
+    a full disk, that makes the room for a claim; no run can begin there meanwhile.
     """
-    removal(store, name)
+    planned = removal(store, name)
+    full = is_full(store)
+    if full:
+        _discard_records(planned, store, Claims(store))
     with collecting(store) as claims:
-        planned = removal(store, name)
-        _refuse_claimed(planned, claims)
-        store.discard(sweep_path(name), first=LINEAGES.name)
+        if not full:
+            planned = removal(store, name)
+            _discard_records(planned, store, claims)
         delete(store, planned.leftovers)
         store.remove_leftovers()
     return planned
@@ -95,10 +100,11 @@ def require_idle(store: Store, name: str) -> None:
         )
 
 
-def _refuse_claimed(planned: Removal, claims: Claims) -> None:
+def _discard_records(planned: Removal, store: Store, claims: Claims) -> None:
     for each in planned.leftovers:
         key = each.path.rpartition("/")[2]
         if each.what in KINDS and claims.is_taken(key):
             raise InUse(
                 f"{each.path} is being trained; end that first, then remove {planned.sweep}"
             )
+    store.discard(sweep_path(planned.sweep), first=LINEAGES.name)

@@ -12,8 +12,13 @@ from typing import BinaryIO
 import pytest
 from comparing import doubled_rows
 from launches import COMMAND
+from stored import commit, keys, store_sweep
 
-from trainables.store import Store
+from orchestrator.storage.collecting import collect
+from orchestrator.storage.naming import sweeps_in
+from orchestrator.storage.removing import remove_sweep
+from orchestrator.storage.renaming import rename_sweep
+from trainables.store import Store, StoreFull
 from trainables.store.claims import Claims
 
 SWEEP = {
@@ -43,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(disk: Path) -> Path:
     """Write until nothing more goes in; the file that took the room."""
-    filler = disk / "filler"
+    filler = disk / f"filler-{len(list(disk.iterdir()))}"
     with (
         pytest.raises(OSError, match="No space left on device"),
         open(filler, "wb", buffering=0) as file,
@@ -72,12 +77,31 @@ def test_a_full_disk_leaves_no_empty_claim_that_others_wait_for(disk: Path) -> N
     first = claims.take("first")
     assert first is not None
     filler = fill(disk)
-    with pytest.raises(OSError, match=r"No space left on device|is full"):
+    with pytest.raises(StoreFull, match="is full"):
         claims.take("second")
     first.withdraw()
     filler.unlink()
     assert not list((disk / "store/claims").iterdir())
     assert Claims(Store(str(disk / "store"))).take("second") is not None
+
+
+def test_room_is_made_on_a_full_disk(disk: Path) -> None:
+    store = Store(str(disk / "store"))
+    kept, gone = store_sweep(store, "kept"), store_sweep(store, "gone", seeds=[1])
+    nobodys = [f"iterations/{digit * 64}" for digit in "ef"]
+    for path in nobodys:
+        commit(store, path)
+    fill(disk)
+    assert collect(store, dry_run=True) == collect(store)
+    assert not any(map(store.is_committed, nobodys))
+    fill(disk)
+    assert remove_sweep(store, "gone").iterations == len(keys(gone))
+    assert sweeps_in(store) == ["kept"]
+    assert store.committed("iterations").keys() == keys(kept)
+    fill(disk)
+    with pytest.raises(StoreFull, match="is full"):
+        rename_sweep(store, "kept", "renamed")
+    assert [*store.sizes("tmp"), *store.sizes("claims")] == []
 
 
 @pytest.mark.cluster

@@ -281,8 +281,11 @@ class Store:
         return self.files.open(path)
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file that may be lost, or be seen in parts while it is written."""
-        self.files.put(path, data)
+        """Write a file that may be lost, or be seen in parts while it is written.
+
+        Raises StoreFull."""
+        with self._room_for(len(data)):
+            self.files.put(path, data)
 
     def overwrite(self, path: str, data: bytes) -> bool:
         """Write over a file in place, if it is there; whether it was."""
