@@ -45,6 +45,7 @@ from trainables.store.artifacts import (
     decode_table,
     decode_tensors,
 )
+from trainables.store.claims import Claims
 from trainables.training.batches import DeviceData, Randomness
 from trainables.training.evaluation import evaluate
 from trainables.training.progress import State
@@ -704,6 +705,25 @@ def test_a_damaged_parent_is_set_aside_and_trained_again(
     assert [metrics["iteration"] for metrics in again] == trained
     assert len(Store(str(tmp_path / "damaged")).names("quarantine")) == 1
     assert_same_results(held(one, tmp_path / "damaged"), held(one, tmp_path / "whole"))
+
+
+def test_a_damaged_parent_that_another_sets_aside_is_waited_for(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    """Two lineages of one parent meet its damage at once: the second is no failure."""
+    one, store = lineage(iterations=1), Store(str(tmp_path))
+    run(lineage(iterations=0), data, tmp_path)
+    path = iteration_path(one.keys[0])
+    flip(tmp_path / path / WEIGHTS)
+    claim = Claims(store).take(one.keys[0])
+    assert claim is not None
+    committed = run_lineage(one, bench(data, tmp_path))
+    assert [next(committed), next(committed)] == [None, None]
+    store.set_aside(path)
+    assert next(committed) is None
+    claim.withdraw()
+    assert [row["iteration"] for row in committed if row] == [0, 1]
+    assert len(store.names("quarantine")) == 1
 
 
 def test_a_damaged_trunk_is_trained_again_for_one_shot(data: DeviceData, tmp_path: Path) -> None:

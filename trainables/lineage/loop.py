@@ -84,9 +84,11 @@ def lineage_events(lineage: Lineage, bench: Bench) -> Generator[Event, Progress 
         except Damaged as damage:
             if damage.path in looked_at:
                 raise
-            looked_at.add(damage.path)
-            set_aside_damaged(damage.path, claims)
             stored.forget()
+            if set_aside_damaged(damage.path, claims) or not claims.is_taken(_key(damage.path)):
+                looked_at.add(damage.path)
+            else:
+                yield None  # who is at it looks, and sets it aside or has done so
             continue
         if claim is None:
             yield None
@@ -116,7 +118,7 @@ def set_aside_damaged(path: str, claims: Claims) -> Damaged | None:
 
     None when it is sound, or when someone else is at it.
     """
-    claim = claims.take(path.rpartition("/")[2])
+    claim = claims.take(_key(path))
     if claim is None:
         return None
     with claim:
@@ -124,6 +126,10 @@ def set_aside_damaged(path: str, claims: Claims) -> Damaged | None:
         if damage is not None:
             claims.store.set_aside(path)
         return damage
+
+
+def _key(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _retire_weights(iteration: Iteration, end: End | None) -> None:
