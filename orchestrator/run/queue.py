@@ -179,7 +179,10 @@ class Queue:
                 self._stop_task(task)
             else:
                 self._waiting.setdefault(task.after or "", []).append(task)
-        for attempt in self._ready.remove(lineages):
+        elsewhere = [each for each in self._elsewhere if each.task.lineage.id in lineages]
+        for attempt in elsewhere:
+            self._elsewhere.remove(attempt)
+        for attempt in (*self._ready.remove(lineages), *elsewhere):
             self._stop_task(attempt.task)
         for task in self._stopped:
             self._release_waiting(task)

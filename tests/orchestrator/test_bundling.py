@@ -300,3 +300,18 @@ def test_a_lineage_that_is_dropped_is_not_tried_again_and_holds_nobody_up(tmp_pa
     heirs = [task.lineage.id for task in queue.tasks if task.after == first.task.lineage.keys[0]]
     assert heirs
     assert set(heirs) <= set(handed)
+
+
+def test_a_lineage_that_is_dropped_while_another_run_is_at_it_is_not_begun_again(
+    tmp_path: Path,
+) -> None:
+    queue = queue_of(planned(tmp_path, SEEDS), largest=1, trials=2)
+    (first,) = queue.hand_out("a")
+    assert queue.reported("a", {id: {"claimed_elsewhere": True} for id in ids([first])})
+    queue.ended("a")
+    queue.drop(ids([first]))
+    handed = [id for trial in "bcdefghijklm" for id in ids(queue.hand_out(trial))]
+    assert first.task.lineage.id not in handed
+    heirs = [task.lineage.id for task in queue.tasks if task.after == first.task.lineage.keys[0]]
+    assert heirs
+    assert set(heirs) <= set(handed)
