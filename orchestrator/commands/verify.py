@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.records.damage import note_damage
 from orchestrator.records.ends import so_far
@@ -10,7 +11,8 @@ from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.compacting import is_current, table_damage
 from orchestrator.results.tables import TABLES
 from orchestrator.storage.naming import folders_in, sweeps_in
-from trainables.store import Damaged, Store, iteration_path
+from trainables.store import Damaged, NotCommitted, Store, iteration_path
+from trainables.store.claims import Claims
 from trainables.store.storage_format import require_ours
 
 COMMITS = ("iterations", "snapshots")
@@ -63,7 +65,7 @@ def verify_store(store: Store) -> Verified:
     paths = [f"{folder}/{name}" for folder in COMMITS for name in folders_in(store, folder)]
     meanings = _meanings(records.values())
     with ThreadPoolExecutor() as pool:
-        for damage in pool.map(lambda path: list(store.damage(path)), paths):
+        for damage in pool.map(partial(_damage, store), paths):
             found += [_of_commit(each, meanings) for each in damage]
             note_damage(store, dict.fromkeys(each.path for each in damage))
     behind: list[str] = []
@@ -74,6 +76,16 @@ def verify_store(store: Store) -> Verified:
         if not tables and not is_current(store, record, committed):
             behind.append(record.name)
     return Verified(len(paths), len(TABLES) * len(records), tuple(found), tuple(behind))
+
+
+def _damage(store: Store, path: str) -> list[Damaged]:
+    """What is wrong with a commit, seen twice: it may have been deleted meanwhile, or its weights;
+    and in an object store, somebody may be writing it."""
+    if not list(store.damage(path)) or not store.names(path):
+        return []
+    found = list(store.damage(path))
+    unfinished = any(isinstance(each, NotCommitted) for each in found)
+    return [] if unfinished and Claims(store).is_taken(path.rpartition("/")[2]) else found
 
 
 RESULTS_REBUILDS_IT = "`prunesweep results` rebuilds it from the commits"

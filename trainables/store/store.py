@@ -189,7 +189,7 @@ class Store:
         try:
             manifest = self.manifest(path)
         except NotCommitted:
-            yield Damaged(path, "not committed: it has no manifest; `run` trains it again")
+            yield NotCommitted(path, "not committed: it has no manifest; `run` trains it again")
             return
         except Damaged as error:
             yield error
