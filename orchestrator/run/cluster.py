@@ -27,6 +27,7 @@ from orchestrator.run.ray_internals import (
     loopback,
     nothing_printed,
     one_environment,
+    sigterm_kept,
 )
 from trainables.errors import UserError
 
@@ -124,7 +125,7 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
     options = {"log_to_driver": False, "logging_level": logging.ERROR, **options}
     try:
         _require_answer(address or "")
-        with unheard_by_children() if address is None else nullcontext():
+        with unheard_by_children() if address is None else nullcontext(), sigterm_kept():
             ray.init(address=address or "local", configure_logging=True, **options)
     except (OSError, ValueError) as error:
         raise ClusterError(

@@ -15,8 +15,8 @@ INTERRUPTIONS = (signal.SIGINT, *TOLD_TO_GO)
 def interrupt(number: int, frame: Any) -> NoReturn:
     """A handler that raises KeyboardInterrupt, and lets the process leave in its own time.
 
-    A process that Ray is in hears SIGTERM through a handler of Ray's, which calls this one, and has
-    set an alarm: after three seconds it would be aborted.
+    In the moment in which Ray's core is made, SIGTERM may be heard through a handler of Ray's,
+    which calls this one, and has set an alarm: after three seconds the process would be aborted.
     """
     signal.alarm(0)
     raise KeyboardInterrupt

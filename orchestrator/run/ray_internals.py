@@ -1,6 +1,8 @@
 """Ray's private parts: all that is used of them, and why nothing public does it."""
 
+import ctypes
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import psutil
+from ray import _raylet
 from ray._private import node, parameter, ray_constants, services, state, worker
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray._private.services import canonicalize_bootstrap_address
@@ -18,6 +21,8 @@ from ray.job_config import JobConfig
 
 ASKED_SECONDS, ASKED_EVERY_SECONDS = 30.0, 0.02
 NO_PORT, NOBODYS_PORT = -1, 1
+SIGACTION_BYTES = 512
+"""More than C's struct has anywhere."""
 LISTENS = "dashboard_agent_listen_port"
 STAND_IN = (
     "sh -c \"trap '' HUP INT TERM USR1; "
@@ -231,6 +236,25 @@ def plain_workers() -> AbstractContextManager[None]:
     handed_on = {name for name in names if not name.startswith("AWS_")}
     # The one by default is for another framework.
     return _replaced(class_cache, ENV_VARS_TO_PROPAGATE=handed_on, DEFAULT_ENV_VARS={})
+
+
+def sigterm_kept() -> AbstractContextManager[None]:
+    """Have what handles SIGTERM be what it was before, in whichever thread Ray is begun.
+
+    Its core puts a handler in front that prints where it was hit and sets an alarm that ends the
+    process. It has no option for that, and Python's own `signal.signal` is for the main thread.
+    """
+    made: Any = _raylet.CoreWorker  # pyright: ignore
+    libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+
+    def make(*given: Any, **options: Any) -> Any:
+        libc.sigaction(signal.SIGTERM, None, before)
+        try:
+            return made(*given, **options)
+        finally:
+            libc.sigaction(signal.SIGTERM, before, None)
+
+    return _replaced(_raylet, CoreWorker=make)
 
 
 def nothing_printed() -> AbstractContextManager[None]:
