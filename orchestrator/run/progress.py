@@ -92,6 +92,7 @@ class RunProgress:
     _others: Others | None = None
     _failures: list[Failure] = field(default_factory=list)
     _ends: list[End] = field(default_factory=list)
+    _ended: set[str] = field(default_factory=set)
     _to_train: set[str] = field(default_factory=set)
     _complaints: set[str] = field(default_factory=set)
     _silent: bool = False
@@ -200,10 +201,14 @@ class RunProgress:
         self.ranked([end])
 
     def ranked(self, ends: Iterable[End]) -> None:
-        """These lineages have ended."""
-        for end in ends:
+        """These lineages have ended, as far as that is news."""
+        new = [end for end in ends if end.lineage not in self._ended]
+        if not new:
+            return
+        for end in new:
             self._line(f"{self._name(end.lineage)} ends with iteration {end.iteration}: {end.why}")
-            self._ends.append(end)
+        self._ended.update(end.lineage for end in new)
+        self._ends += new
         try:
             write_ends(self.store, self.sweep, self._ends, self.run)
         except (OSError, StoreError) as error:
@@ -292,6 +297,7 @@ class RunProgress:
 
     def _begin(self, plan: Plan) -> None:
         self._started = time.monotonic()
+        self._ended = {*plan.ends}
         self._plan(plan)
 
     def _plan(self, plan: Plan) -> None:

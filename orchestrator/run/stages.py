@@ -63,6 +63,8 @@ def train_in_stages(
         index.refresh()
         given_up = plan.leaving | {failure.lineage for failure in failures}
         plan = plan_again(spec, index, plan.lineages, given_up)
+        # What a stop rule ends at the rung itself had come to the end of its stage.
+        progress.ranked(plan.ends.values())
         if rung is None:
             # Who compares tickets has set aside one of another lineage that is damaged, or it was
             # not there yet, and its lineage has failed since.

@@ -337,3 +337,17 @@ def test_a_run_halves_and_one_that_is_broken_off_decides_the_same(tmp_path: Path
     found = table(whole, "halved", "iterations").to_pylist()
     assert sum(row["stopped"] is not None for row in found) == 6
     assert len(found) == 4 * 2 + 2 * 4 + 2 * 5
+
+
+def test_what_a_rule_ends_at_a_rung_has_ended(tmp_path: Path) -> None:
+    """It has come to the end of what is trained before the rung: its worker looks no further."""
+    sweep = SWEEP | {"seeds": [0], "prune": {"iterations": 2}}
+    sweep["prune"]["stop"] = [{"when": "density_below", "value": 0.5}]
+    run(tmp_path, sweep, *ONE_AT_A_TIME)
+    ends = read_ends(store_of(tmp_path), "halved")
+    whys = {end.why.partition(":")[0]: end.iteration for end in ends.values()}
+    assert (len(ends), whys) == (3, {"density_below": 1, "rank": 1})
+    status = json.loads(ask(tmp_path, "status", "halved", "--json"))
+    assert (status["state"], status["lineages_done"], len(status["stopped"])) == ("finished", 4, 3)
+    rows = table(tmp_path, "halved", "iterations").to_pylist()
+    assert sum(row["stopped"] is not None for row in rows) == 3
