@@ -11,9 +11,9 @@ from rich.console import Console
 PLAIN = {
     "…": "...", "−": "-", "–": "-", "—": "-", "‑": "-", "·": "*", "•": "*", "±": "+-", "×": "x",
     "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≠": "!=", "∞": "inf", "²": "^2", "⁴": "^4",
-    "α": "alpha", "β": "beta", "γ": "gamma", "η": "eta", "θ": "theta", "ρ": "rho", "χ": "chi",
-    "Σ": "sum", "∂": "d", "ℓ": "l", "§": "section ", "‖": "||", "⊙": "*", "⌊": "floor(", "⌋": ")",
-    "⌈": "ceil(", "⌉": ")", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
+    "α": "alpha", "β": "beta", "γ": "gamma", "η": "eta", "θ": "theta", "ρ": "rho", "σ": "sigma",
+    "χ": "chi", "Σ": "sum", "∂": "d", "ℓ": "l", "§": "section ", "‖": "||", "⊙": "*", "⌊": "floor(",
+    "⌋": ")", "⌈": "ceil(", "⌉": ")", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
 }  # fmt: skip
 """What is printed, for streams that cannot encode it. Any other character is escaped, since it may
 be of a name."""

@@ -21,7 +21,8 @@ _LATEX = {
     "^": r"\textasciicircum{}", "_": r"\_", "~": r"\textasciitilde{}", "%": r"\%",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--",
-    "—": "---", "β": r"$\beta$", "γ": r"$\gamma$", "η": r"$\eta$", "χ": r"$\chi$", "\n": " ",
+    "—": "---", "β": r"$\beta$", "γ": r"$\gamma$", "η": r"$\eta$", "σ": r"$\sigma$",
+    "χ": r"$\chi$", "…": r"\ldots{}", "\n": " ",
 }  # fmt: skip
 
 

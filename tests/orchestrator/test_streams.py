@@ -1,5 +1,6 @@
 """Commands say what they have to say to terminals and pipes of any encoding, open or closed."""
 
+import ast
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from measured import measured, sweep_file
 
 from orchestrator.commands import cli
 from orchestrator.commands.streams import PLAIN
+from orchestrator.results.rendering import TextTable, as_latex
 
 COMMAND = str(Path(sys.executable).with_name("prunesweep"))
 
@@ -146,3 +148,24 @@ def test_closed_streams_are_none() -> None:
 
 def test_what_stands_for_a_character_is_ascii() -> None:
     assert all(plain.isascii() for plain in PLAIN.values())
+
+
+def characters(folder: Path, pattern: str) -> set[str]:
+    """Those beyond ASCII in the strings of the code there, but for what documents it."""
+    found: set[str] = set()
+    for tree in (ast.parse(file.read_text()) for file in folder.glob(pattern)):
+        documents = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+        for each in ast.walk(tree):
+            if isinstance(each, ast.Constant) and id(each) not in documents:
+                found |= {*str(each.value)}
+    return {each for each in found if not each.isascii() and each.isprintable()}
+
+
+def test_every_character_of_ours_has_what_stands_for_it() -> None:
+    root = Path(__file__).parents[2]
+    shown = characters(root, "orchestrator/**/*.py") | characters(root, "trainables/**/*.py")
+    assert shown <= PLAIN.keys()
+    # Those of tables are ASCII in LaTeX.
+    for each in characters(root, "orchestrator/results/*.py"):
+        table = TextTable((("",),), ((each,),), frozenset())
+        assert as_latex(table).isascii(), each
