@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from asking import ask
 from measured import measured, sweep_file
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from stored import lineages_of
 
 from orchestrator.records.ends import ENDS
@@ -127,6 +127,25 @@ def test_each_section_has_its_rows_and_follows_the_boxes(
     assert [row[1] for row in rows(page, "ablations")] == [
         "reinit at=1", "reinit at=2", "shuffle_layers",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lottery_ticket", "one_shot"])
+def test_a_barrier_between_methods_is_there_while_both_are(
+    tmp_path: Path, open_page: Callable[[str], Page], method: str
+) -> None:
+    methods = ["lottery_ticket", "one_shot"]
+    file = sweep_file(
+        tmp_path, methods=methods, prune={"iterations": 1}, measures=["lmc_methods"],
+        store={"keep_weights": "all"},
+    )  # fmt: skip
+    results = measured(tmp_path, file, measures)
+    measure_lines(results, file)
+    page = open_report(open_results(results.store, "s"), tmp_path, open_page)
+    page.locator("#figure-method-barriers").scroll_into_view_if_needed()
+    marks = page.locator("#figure-method-barriers svg .mark-symbol.role-mark path")
+    expect(marks).to_have_count(1)
+    page.locator('[data-dimension="method"] label', has_text=method).locator("input").uncheck()
+    expect(marks).to_have_count(0)
 
 
 def test_a_sweep_without_them_has_no_such_section(

@@ -11,10 +11,12 @@ const PLACES = {
   "layer-barriers": "connectivity-figures",
 };
 
-/** The selected rows of a dataset. Vega writes into what it is given, so they are fresh. */
+/** The selected rows of a dataset; one that compares two lineages has both of them selected. Vega
+ *  writes into what it is given, so they are fresh. */
 function rowsOf(name) {
-  const ids = selectedIds();
-  return unpack(data.datasets[name]).filter((row) => !row.lineage || ids.has(row.lineage));
+  const leftOut = new Set(data.lineages.filter((line) => !isSelected(line)).map(({ id }) => id));
+  const ofRow = ({ lineage, with_lineage }) => [lineage, with_lineage];
+  return unpack(data.datasets[name]).filter((row) => !ofRow(row).some((id) => leftOut.has(id)));
 }
 
 /** Put elements where they are not yet: a figure that is moved loses the reader's place. */
