@@ -114,6 +114,19 @@ def test_the_best_method_at_each_density(page: Page) -> None:
     assert [text.split(" ")[0] for text in best] == ["62.00", "85.00"]
 
 
+def test_every_density_is_in_one_column_of_the_glance(browser: Browser) -> None:
+    page = browser.new_page()
+    script = (ASSETS / "glance.js").read_text()
+    columns = page.evaluate(f"() => {{ {script}; return columnsOfDensity; }}")
+    page.close()
+    for density in [10 ** (-i / 100) for i in range(600)]:
+        held = [each["title"] for each in columns if each["above"] < density <= each["below"]]
+        assert len(held) == 1, density
+    at = {each["title"]: (each["above"], each["below"]) for each in columns}
+    assert at["dense"][0] < 1
+    assert at["≤ 99 %"][0] < 0.9 <= at["≤ 99 %"][1]
+
+
 def test_what_a_method_ends_with_counts_and_not_how_it_found_its_mask(
     tmp_path: Path, open_page: Callable[[str], Page]
 ) -> None:

@@ -1,12 +1,14 @@
 // At a glance: which method is best at which density, and whether everything ran.
 
-const LEVELS = [0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
+const LEVELS = [
+  0.99, 0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001,
+];
 const SLACK = 1.005; // a density of 5.0004 % counts as 5 %
 
 /** Of the weights that the page shows densities of: kept, or effective ones. */
 const densityOf = (row) => row[data.density];
 
-const DENSE = { title: "dense", below: 2, above: 0.995 };
+const DENSE = { title: "dense", below: 2, above: LEVELS[0] * SLACK };
 const columnsOfDensity = [
   DENSE,
   ...LEVELS.map((level, i) => ({
@@ -87,7 +89,7 @@ function accuracyCell(cell, best, seeds) {
   const isBest = format("percent", cell.accuracy) === best;
   const spread = cell.deviation === null ? "" : ` ± ${format("percent", cell.deviation)}`;
   const where = [
-    cell.density > 0.995 ? null : `at ${format("density", cell.density)} %`,
+    cell.density > DENSE.above ? null : `at ${format("density", cell.density)} %`,
     cell.seeds < seeds ? `${cell.seeds} of ${seeds} seeds` : null,
   ];
   return h(
