@@ -245,7 +245,9 @@ def _latex(text: str) -> str:
 
 
 def _latex_line(texts: Sequence[str]) -> str:
-    return " & ".join(texts) + r" \\"
+    line = " & ".join(texts) + r" \\"
+    # Else it would be an argument of the line before.
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def _latex_headings(headings: Sequence[Sequence[str]]) -> list[str]:

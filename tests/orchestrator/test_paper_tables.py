@@ -592,6 +592,16 @@ def test_latex_with_booktabs() -> None:
     ]
 
 
+def test_no_row_is_an_argument_of_the_line_break_before_it() -> None:
+    r"""As `\\[64]` and `\\*` would be; columns have lists, such as `model_hidden`."""
+    rows = ("a",), ("[64, 32]",), ("*",)
+    lines = as_latex(TextTable((("[b]",),), rows, frozenset(), title="t")).splitlines()
+    ends = [line.endswith(r"\\") or line == r"\midrule" for line in lines]
+    after = [line for line, end in zip(lines[1:], ends, strict=False) if end]
+    assert [line for line in after if line.startswith(("[", "*"))] == []
+    assert r"{}[64, 32] \\" in lines
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path: Path) -> None:
     published = paper_table(sketching(tmp_path, "table1_cifar100", a_point_above()))
