@@ -68,9 +68,9 @@ def scoring_batches(
 ) -> tuple[Batch, ...]:
     """Chunks of float64 inputs, normalized as for training, and their labels.
 
-    *real*: training images without augmentation; *normal*: Gaussian with the data's per-channel
-    mean and standard deviation, labels uniform; *sparse*: such a batch in which each pixel
-    location is non-zero in exactly one image.
+    *real*: training images without augmentation; *normal*: Gaussian with the per-channel mean and
+    standard deviation that images are normalized with, labels uniform; *sparse*: such a batch in
+    which each pixel location is non-zero in exactly one image.
     """
     if kind == "real":
         inputs, labels = _real(data, examples, generator)

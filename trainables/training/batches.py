@@ -144,8 +144,8 @@ def batches_of(
     """The batches of networks with the streams of `randomness`.
 
     *real*: training images in the epoch's order, augmented, normalized, cut and mixed. *random*:
-    drawn anew for every step, normal with the data's mean and standard deviation, and uniform
-    labels.
+    drawn anew for every step, normal with the mean and standard deviation that images are
+    normalized with, and uniform labels.
     """
     if inputs == "random":
         return RandomBatches(data, recipe, randomness)
