@@ -14,7 +14,7 @@ from trainables.pruning.amount import kept_count
 from trainables.pruning.config import Pruning
 from trainables.pruning.layer_densities import kept_by_layer
 from trainables.pruning.method import Network
-from trainables.pruning.selection import keep_highest
+from trainables.pruning.selection import keep_highest, keep_highest_of_each
 from trainables.pruning.within_training import WithinTraining, steps_in
 from trainables.sparsity.masks import Masks
 
@@ -57,10 +57,7 @@ class DropAndGrow(WithinTraining):
         total = kept_count(self.density, sum(weight.numel() for weight in weights.values()))
         counts = kept_by_layer(self.distribution, network.masks, total)
         drawn = uniform(weights, network.stream("first masks"))
-        return {
-            name: keep_highest({name: drawn[name]}, {name: network.masks[name]}, count)[name]
-            for name, count in counts.items()
-        }
+        return keep_highest_of_each(drawn, network.masks, counts)
 
     def updated(self, network: Network, step: int, steps: int) -> Masks:
         """As many weights of each layer are kept as before.

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from trainables.pruning.ablation import Ablation, Branch, ablation
-from trainables.pruning.selection import keep_highest
-from trainables.sparsity.masks import Masks
+from trainables.pruning.selection import keep_highest_of_each
+from trainables.sparsity.masks import Masks, kept_counts
 
 
 @ablation
@@ -17,8 +17,5 @@ class InvertScores(Ablation):
     name: Literal["invert_scores"]
 
     def __call__(self, branch: Branch) -> Masks:
-        kept: Masks = {}
-        for name, score in branch.scores().items():
-            count = int(branch.masks[name].sum())
-            kept |= keep_highest({name: -score}, {name: branch.before[name]}, count)
-        return kept
+        lowest = {name: -score.double() for name, score in branch.scores().items()}
+        return keep_highest_of_each(lowest, branch.before, kept_counts(branch.masks))
