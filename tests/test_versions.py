@@ -16,16 +16,22 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from orchestrator.commands.catalogue import KINDS
+from orchestrator.records.labels import common_options, labels
+from orchestrator.records.plugins import changed_default, record_plugins
+from orchestrator.records.recording import record_sweep
+from orchestrator.run.datasets import resolve_datasets
+from orchestrator.run.planning import sweep_lineages
 from orchestrator.sweepfile.spec import cells
 from orchestrator.sweepfile.yaml_source import load_sweep
 from trainables.config import RAISED, Choice, Config, canonical
-from trainables.data import DatasetConfig, DatasetInfo, Split, identity
+from trainables.data import DatasetConfig, DatasetInfo, Split, data_roots, identity
 from trainables.data.dataset import partition
 from trainables.lineage.keys import Cell, make_lineage
 from trainables.measurements import MeasureConfig, activations, connectivity, interpolation
 from trainables.measurements.projection import Projection
 from trainables.models import ModelConfig, initialization
 from trainables.plugins.entry import Entry, built_in
+from trainables.plugins.source import Plugin
 from trainables.pruning import (
     MethodConfig,
     Pruning,
@@ -44,6 +50,7 @@ from trainables.pruning.method import Scorer
 from trainables.pruning.methods.force import FORCE
 from trainables.pruning.methods.random_search import RandomSearch
 from trainables.pruning.stopping import StopRule
+from trainables.store import Store
 from trainables.training import augmentation, batches
 from trainables.training.losses import CrossEntropy, Loss
 from trainables.training.recipe import Recipe
@@ -492,6 +499,39 @@ def test_of_plugged_in_entries_what_they_are_given_and_derive_from_has_a_version
             for config in (half, half.criterion, at_init):
                 expected = {part: 2} if any(config is each for each in configs) else None
                 assert canonical(config).get(RAISED) == expected, (part, config)
+
+
+@pytest.mark.parametrize("part", ["criterion/magnitude", "rewound/weights", "Rewind", "Criterion"])
+def test_a_part_that_a_plugged_in_entry_has_by_default_has_a_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str
+) -> None:
+    half, store = pinned_numbers.Half, Store(str(tmp_path))
+    monkeypatch.setattr(half, "plugged_code", "half==1")
+    monkeypatch.setattr(half, "plugin", Plugin("half.py", "half"))
+    method = half(name="half")
+    before = method.identity(Pruning())
+    assert canonical(method) == {"name": "half", "code": "half==1"}
+    record_plugins(store, "before", [method])
+    monkeypatch.setitem(VERSIONS, part, 2)
+    assert method.identity(Pruning()) != before
+    # It is prunesweep that has changed, not a default of the plug-in's.
+    assert changed_default(store, [method]) is None
+    record_plugins(store, "after", [method])
+    assert changed_default(store, [method]) is None
+
+
+def test_versions_are_nothing_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_sweep(ROOT / "sweeps/quickstart.yaml")
+
+    def told() -> list[list[str]]:
+        lines = sweep_lineages(spec, resolve_datasets(spec, data_roots(None, {})))
+        record = record_sweep(spec, lines)
+        return [common_options(record), [*labels(record).values()]]
+
+    before = told()
+    for part in PARTS:
+        monkeypatch.setitem(VERSIONS, part, 2)
+    assert told() == before
 
 
 def test_nothing_is_added_while_every_version_is_1() -> None:

@@ -204,11 +204,18 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def default(config: type[Config], name: str) -> Any:
-    """The default of a field as plain JSON types; Ellipsis where it has none."""
+    """The default of a field as plain JSON types, Ellipsis where it has none; without the versions
+    of its parts, so that a value that has any is none that is left out."""
     field = config.model_fields[name]
     if field.is_required():
         return ...
-    return _plain(field.get_default(call_default_factory=True))
+    return _without_versions(_plain(field.get_default(call_default_factory=True)))
+
+
+def _without_versions(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_versions(v) for name, v in value.items() if name != RAISED}
+    return [*map(_without_versions, value)] if isinstance(value, list) else value
 
 
 def canonical_json(value: Any) -> str:

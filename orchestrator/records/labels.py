@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from orchestrator.records.sweep import LineageRecord, NoSuchLineage, SweepRecord
-from trainables.config import CODE, default
+from trainables.config import CODE, RAISED, default
 from trainables.plugins.entry import built_in
 from trainables.pruning import METHOD, Pruning
 
@@ -136,7 +136,8 @@ def _unusual(name: str, value: Any, usual: Mapping[str, Any] | Any) -> Iterator[
     """The dotted names from `name` on under which `value` is not `usual`, with their values."""
     if isinstance(value, dict):
         of = usual if isinstance(usual, dict) else {}
-        for key, each in sorted(value.items(), key=lambda item: item[0] != "name"):
+        told = [(key, each) for key, each in value.items() if key != RAISED]
+        for key, each in sorted(told, key=lambda item: item[0] != "name"):
             yield from _unusual(f"{name}.{key}", each, of.get(key))
     elif value != usual:
         yield name, value
