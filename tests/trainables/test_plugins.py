@@ -419,6 +419,7 @@ MODEL_CLASS = """
         (1, "importing this plug-in failed: ValueError: no reason given", "raise ValueError\n"),
         (1, "importing this plug-in failed: ModuleNotFoundError: ", "import nowhere\n"),
         (1, "importing this plug-in failed: ImportError: ", "from . import near\n"),
+        (2, "importing this plug-in failed: SystemExit: 0", "import sys\nsys.exit(0)\n"),
         (3, "importing this plug-in failed: KeyError: ",
          "import json\ndef f(d):\n    return d['a']\nf({})\n"),
         (1, "it has nothing to offer", "x = 1\n"),

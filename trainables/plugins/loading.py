@@ -127,7 +127,7 @@ def _imported(plugin: Plugin) -> ModuleType:
         return importlib.import_module(plugin.name)
     except PluginError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script exits where it is run, and it is run here
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise PluginError(
             f"{_line(plugin, error)}: importing this plug-in failed: {type(error).__name__}: "
