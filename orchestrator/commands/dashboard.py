@@ -75,7 +75,7 @@ class Dashboard(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def names(self) -> list[str]:
-        return [self.name] if self.name else self.store.names("sweeps")
+        return [self.name] if self.name else self.store.folders("sweeps")
 
     def sweep(self, name: str) -> "_Sweep":
         with self._lock:
@@ -245,7 +245,7 @@ class _Request(BaseHTTPRequestHandler):
 
 def sweeps(store: Store) -> list[dict[str, Any]]:
     """The sweeps of a storage, each with its name and how far it is; what is damaged says so."""
-    signs = {name: signs_of(store, name) for name in store.names("sweeps")}
+    signs = {name: signs_of(store, name) for name in store.folders("sweeps")}
     stored = store.committed("iterations")
     found = []
     for name in signs:

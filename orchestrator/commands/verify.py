@@ -10,7 +10,7 @@ from orchestrator.records.ends import so_far
 from orchestrator.records.sweep import SweepRecord, read_sweep
 from orchestrator.results.compacting import is_current, table_damage
 from orchestrator.results.tables import TABLES
-from orchestrator.storage.naming import folders_in, sweeps_in
+from orchestrator.storage.naming import sweeps_in
 from trainables.store import Damaged, NotCommitted, Store, iteration_path
 from trainables.store.claims import Claims
 from trainables.store.storage_format import require_ours
@@ -62,7 +62,7 @@ def verify_store(store: Store) -> Verified:
             found.append(
                 Finding(f"sweeps/{name}", "it has no record of its lineages", RUN_WRITES_IT_ANEW)
             )
-    paths = [f"{folder}/{name}" for folder in COMMITS for name in folders_in(store, folder)]
+    paths = [f"{folder}/{name}" for folder in COMMITS for name in store.folders(folder)]
     meanings = _meanings(records.values())
     with ThreadPoolExecutor() as pool:
         for damage in pool.map(partial(_damage, store), paths):

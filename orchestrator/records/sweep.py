@@ -251,7 +251,7 @@ def existing_sweep(store: Store, name: str) -> SweepRecord:
 
 def no_such_sweep(store: Store, name: str) -> NoSuchSweep:
     """The error that `store` has no sweep `name`; it names those there are."""
-    names = store.names("sweeps")
+    names = store.folders("sweeps")
     close = get_close_matches(name, names, n=1)
     guess = f"; did you mean {close[0]!r}? It" if close else "; it"
     return NoSuchSweep(

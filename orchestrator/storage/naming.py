@@ -46,12 +46,7 @@ def named_by(store: Store, record: SweepRecord) -> Names:
 
 def sweeps_in(store: Store) -> list[str]:
     """The names of the sweeps of `store`."""
-    return folders_in(store, "sweeps")
-
-
-def folders_in(store: Store, folder: str) -> list[str]:
-    """The names of the folders in `folder`; files among them, such as an editor's, are nothing."""
-    return [name for name in store.names(folder) if not store.exists(f"{folder}/{name}")]
+    return store.folders("sweeps")
 
 
 def all_names(store: Store, without: str | None = None) -> Names:

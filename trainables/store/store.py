@@ -329,6 +329,11 @@ class Store:
         with self._listing():
             return self.files.names(folder)
 
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders directly in `folder`; files among them, such as an editor's, are
+        nothing."""
+        return [name for name in self.names(folder) if not self.exists(f"{folder}/{name}")]
+
     def sizes(self, folder: str) -> dict[str, int]:
         """The files in `folder` and in its folders, relative to it, each with its bytes."""
         with self._listing():
