@@ -131,6 +131,11 @@ class RunProgress:
             self._beats = threading.Thread(target=self._beat, daemon=True)
             self._beats.start()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether other terminals have seen the run in flight."""
+        return self._beats is not None
+
     def rest(self) -> None:
         """End the heartbeat, if it was begun: the run is over."""
         if self._beats is not None and not self._stop.is_set():

@@ -80,6 +80,10 @@ def run_sweep(
     except KeyboardInterrupt:
         _finish(spec, store, progress, "interrupted")
         raise
+    except Exception:
+        if progress.has_begun:
+            _finish(spec, store, progress, "failed")
+        raise
     state = "failed" if summary.damage or summary.problem else summary.outcome.state
     _finish(spec, store, progress, state)
     return summary

@@ -18,20 +18,21 @@ from orchestrator.records.labels import lineage_labels
 from orchestrator.records.recording import record_sweep
 from orchestrator.records.stops import EVERYTHING, STOPS, ask_to_stop
 from orchestrator.records.sweep import write_sweep
-from orchestrator.run import ending
+from orchestrator.run import ending, sweep
 from orchestrator.run.datasets import resolve_datasets
 from orchestrator.run.ending import Ending
 from orchestrator.run.finishing import call
 from orchestrator.run.planned_sweep import plan_sweep
 from orchestrator.run.planning import sweep_lineages
 from orchestrator.run.preparing import to_check
+from orchestrator.run.progress import Lasting, RunProgress
 from orchestrator.run.queue import Queue
 from orchestrator.run.wishes import WishError, Wishes, failures_of, urgencies
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.sweepfile.yaml_document import SweepFileError
 from trainables.data import data_roots
 from trainables.lineage.keys import Lineage
-from trainables.store import Store
+from trainables.store import Store, StoreGone
 from trainables.store.index import StoreIndex
 from trainables.store.processes import this_process
 from trainables.store.storage_format import mark
@@ -237,3 +238,32 @@ def test_what_is_called_at_the_end_is_told_how_it_ended(tmp_path: Path) -> None:
     assert call(command, "small", "/s", "finished") is None
     assert file.read_text() == "small finished /s\n"
     assert call("exit 3", "small", "/s", "failed") == "on_finish: it ended with 3"
+
+
+@pytest.mark.parametrize(
+    ("begun", "error", "told"),
+    [
+        (True, StoreGone("it is gone"), "failed\n"),
+        (True, ZeroDivisionError(), "failed\n"),
+        (True, KeyboardInterrupt(), "interrupted\n"),
+        (False, StoreGone("it is gone"), ""),
+    ],
+)
+def test_what_is_called_at_the_end_is_called_whatever_ends_a_run(
+    begun: bool, error: BaseException, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(spec: SweepSpec, store: Store, roots: Any, progress: RunProgress, *rest: Any) -> None:
+        if begun:
+            progress.beat()
+            progress.rest()
+        raise error
+
+    monkeypatch.setattr(sweep, "_run", dies)
+    file = tmp_path / "told"
+    file.touch()
+    spec = SweepSpec.model_validate(SWEEP | {"on_finish": f"echo $PRUNESWEEP_STATE >> {file}"})
+    store = Store(str(tmp_path / "store"))
+    progress = RunProgress(store, spec.name, Lasting(quiet=True))
+    with pytest.raises(type(error)):
+        sweep.run_sweep(spec, store, ROOTS, progress, address=None, command=[])
+    assert file.read_text() == told
