@@ -143,6 +143,17 @@ def test_nested_commits_are_listed_under_their_first_folder(store: Store) -> Non
 # Damage
 
 
+def test_a_file_where_folders_are_is_none_and_has_nothing_in_it(store: Store) -> None:
+    store.commit(KEY, FILES)
+    put(store, "iterations/.DS_Store", b"a file browser's")
+    assert store.folders("iterations") == [KEY.partition("/")[2]]
+    assert store.folders("iterations/.DS_Store") == store.folders("nowhere") == []
+    assert store.names("iterations/.DS_Store") == []
+    assert store.committed("iterations").keys() == {KEY.partition("/")[2]}
+    if store.local_root:  # a file system in the place of an object store has an error of its own
+        assert store.peek("iterations/.DS_Store/manifest.json") is None
+
+
 def flipped(store: Store) -> None:
     data = bytearray(FILES["weights"])
     data[70] ^= 1

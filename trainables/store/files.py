@@ -50,6 +50,10 @@ class Files(Protocol):
         """The files and folders directly in `folder`, sorted; none where there is no folder."""
         ...
 
+    def folders(self, folder: str) -> list[str]:
+        """Those of `names` that are no files."""
+        ...
+
     def files_within(self, folder: str) -> list[str]:
         """The files in `folder` and in its folders, relative to it, from one listing."""
         ...

@@ -59,6 +59,10 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def folders(self, folder: str) -> list[str]:
+        entries = _entries(self.absolute(folder))
+        return sorted(entry.name for entry in entries if not entry.is_file())
+
     def files_within(self, folder: str) -> list[str]:
         base = self.absolute(folder).rstrip("/")
         return [path[len(base) + 1 :] for path in _files_within(base)]
@@ -264,7 +268,8 @@ def _version(data: bytes) -> Mapping[str, str]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    with suppress(FileNotFoundError):  # moved or deleted meanwhile, as it might be before
+    # Moved or deleted meanwhile, as it might be before; or a file.
+    with suppress(FileNotFoundError, NotADirectoryError):
         return list(os.scandir(folder))
     return []
 

@@ -75,6 +75,10 @@ class ObjectFiles:
         paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
         return sorted({path.rpartition("/")[2] for path in paths})
 
+    def folders(self, folder: str) -> list[str]:
+        found = self._listing(lambda: self.objects.list_with_delimiter(folder or None))
+        return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
+
     def files_within(self, folder: str) -> list[str]:
         return [*self.sizes_within(folder)]
 

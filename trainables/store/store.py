@@ -330,9 +330,10 @@ class Store:
             return self.files.names(folder)
 
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders directly in `folder`; files among them, such as an editor's, are
-        nothing."""
-        return [name for name in self.names(folder) if not self.exists(f"{folder}/{name}")]
+        """The names of the folders directly in `folder`, sorted; files among them, such as an
+        editor's, are nothing."""
+        with self._listing():
+            return self.files.folders(folder)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The files in `folder` and in its folders, relative to it, each with its bytes."""
