@@ -115,7 +115,7 @@ def report(
     from orchestrator.tracking.report import build_wandb_report
 
     results = open_results(storage, *name, weights=weights)
-    if wandb and results.record.joined:
+    if wandb and len(results.record.parts) > 1:
         raise ExportError("--wandb drafts the report of one sweep; give one name")
     if wandb:
         print(build_wandb_report(results.record))

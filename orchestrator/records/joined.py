@@ -24,13 +24,19 @@ Values = Mapping[str, Mapping[str, Any]]
 
 
 def join(records: Sequence[SweepRecord]) -> SweepRecord:
-    """The sweeps `records` as one, in their order; a single one as it is.
+    """The sweeps `records` as one, in their order; a single one as it is, unless it was recorded
+    without all that tells its lineages apart.
 
     A lineage that several have is there once, at its longest. What differs between lineages of the
     same dataset, model or method counts as swept, whichever sweep they are of.
     """
-    if len(records) == 1:
-        return records[0]
+    if len(records) > 1:
+        return _as_one(records)
+    (only,) = records
+    return only if _are_told(only) else replace(_as_one(records), spec=only.spec)
+
+
+def _as_one(records: Sequence[SweepRecord]) -> SweepRecord:
     parts = _without_repetitions(records)
     lines = [line for part in parts for line in part.lineages]
     swept = [name for part in parts for name in part.swept]
@@ -40,12 +46,17 @@ def join(records: Sequence[SweepRecord]) -> SweepRecord:
     if lengths := _lengths(joined):
         # Their last iterations are not to be averaged.
         joined = _joined(joined.joined, {ITERATIONS: {n.id: lengths.get(n.id) for n in lines}})
-    seeds = Counter((label, line.config["seed"]) for label, line in _labelled(joined))
-    if max(seeds.values()) > 1:
+    if not _are_told(joined):
         # One config has several keys where another version of prunesweep trained it.
         whose = {line.id: part.name for part in parts for line in part.lineages}
         joined = _joined(joined.joined, {SWEEP: whose})
     return joined
+
+
+def _are_told(record: SweepRecord) -> bool:
+    """Whether no two lineages of a seed have one label: values of one label are averaged."""
+    seeds = Counter((label, line.config["seed"]) for label, line in _labelled(record))
+    return max(seeds.values()) == 1
 
 
 def _labelled(record: SweepRecord) -> Iterator[tuple[str, LineageRecord]]:

@@ -15,9 +15,10 @@ from measured import measured, sweep_file
 from PIL import Image
 
 from orchestrator.records.joined import join
-from orchestrator.records.sweep import LineageRecord, SweepRecord
+from orchestrator.records.sweep import LineageRecord, SweepRecord, write_sweep
 from orchestrator.results.figures import FIGURES
 from orchestrator.results.opening import Results, open_results
+from orchestrator.results.query import summary
 from orchestrator.results.report import report_payload
 
 AT_INIT: dict[str, Any] = {
@@ -161,6 +162,23 @@ def test_where_nothing_else_differs_the_sweeps_name_does(tmp_path: Path) -> None
     other = SweepRecord("b", one.record.spec, one.record.swept, (again,))
     joined = Results(one.store, join([one.record, other]))
     assert [*joined.labels.values()] == ["one_shot sweep=a", "one_shot sweep=b"]
+
+
+def test_a_sweep_that_was_recorded_without_what_tells_its_lineages_is_shown_with_it(
+    tmp_path: Path,
+) -> None:
+    """As one whose datasets differed in `normalize` alone: of one label, means would be taken."""
+    normalized = {"name": "digits", "normalize": {"mean": [0.5], "std": [0.2]}}
+    sweep = {"dataset": ["digits", normalized], "methods": ["one_shot"]}
+    (one,) = stored(tmp_path, sweep | {"seeds": [0, 1], "prune": {"iterations": 0}})
+    lines = tuple(replace(line, swept={}) for line in one.record.lineages)
+    write_sweep(one.store, replace(one.record, swept=(), lineages=lines))
+    before = open_results(one.store, "s")
+    assert sorted(map(len, seeds_of(before).values())) == [2, 2]
+    assert summary(before)["seeds"].to_pylist() == [2, 2]
+    assert len(before.paper_table().columns) == 2
+    assert (before.record.name, before.record.spec) == (one.record.name, one.record.spec)
+    assert report_payload(before)["yaml"] == report_payload(one)["yaml"]
 
 
 def test_only_lengths_that_iterations_decide_are_told(tmp_path: Path) -> None:
