@@ -107,4 +107,5 @@ def _plain(value: Any) -> str:
         return value.name
     if isinstance(value, str):
         return value
-    return json.dumps(value.model_dump(mode="json") if isinstance(value, Config) else value)
+    told = value.model_dump(mode="json") if isinstance(value, Config) else value
+    return json.dumps(told, default=str)

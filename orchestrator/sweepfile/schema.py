@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
 from orchestrator.sweepfile.axes import members
@@ -90,8 +91,12 @@ class _Writer:
         return None
 
     def plain(self, kind: Any) -> Schema:
-        """What pydantic says of an annotation in which nothing is an axis."""
-        schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
+        """What pydantic says of an annotation in which nothing is an axis; of what no file can
+        have, such as the function that a plug-in's option is, nothing."""
+        try:
+            schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
+        except PydanticInvalidForJsonSchema:
+            return {}
         self.definitions |= schema.pop("$defs", {})
         return schema
 

@@ -179,6 +179,30 @@ def test_defaults_are_listed_as_a_sweep_file_has_them(tmp_path: Path) -> None:
     assert "dimensions=[100, 200, 400, 800, 1600]" in options["intrinsic_dimension"]
 
 
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("Callable = print", "<built-in function print>"),
+        ("type = int", "<class 'int'>"),
+        ("Side = Side.LEFT", "Side.LEFT"),
+        ("tuple[int, ...] = (1, 2)", "[1, 2]"),
+        ("list[int] = [1]", "[1]"),
+    ],
+)
+def test_a_plug_in_is_listed_and_described_whatever_its_options(
+    tmp_path: Path, option: str, shown: str
+) -> None:
+    (tmp_path / "lab.py").write_text(
+        "from collections.abc import Callable\nfrom enum import Enum\n"
+        "from prunesweep import model\nclass Side(Enum):\n    LEFT = 'left'\n"
+        f"@model\ndef mine(shape, classes, *, size: {option}): ...\n"
+    )
+    listed = json.loads(ask(tmp_path, "list", "models", "--plugin", "lab.py", "--json"))
+    assert shown in next(each["options"] for each in listed if each["name"] == "mine")[-1]
+    schema = Draft202012Validator(json.loads(ask(tmp_path, "schema", "--plugin", "lab.py")))
+    assert mistakes(SMALLEST | {"model": "mine"}, schema) == []
+
+
 def test_what_a_first_sweep_file_has_in_comments_can_be_taken(tmp_path: Path) -> None:
     ask(tmp_path, "init")
     lines = (tmp_path / "sweep.yaml").read_text().splitlines()
