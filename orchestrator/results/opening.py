@@ -12,10 +12,11 @@ from orchestrator.records.ends import until_ends
 from orchestrator.records.joined import join
 from orchestrator.records.labels import find_lineages
 from orchestrator.records.status import SweepStatus, signs_of, status_by
-from orchestrator.records.sweep import existing_sweep
+from orchestrator.records.sweep import SweepRecord, existing_sweep
 from orchestrator.results.ablations import Ablated, ablated_cells, ablation_table
 from orchestrator.results.compacting import compact
 from orchestrator.results.paper_tables import LayoutName, Mark, PaperTable, paper_table
+from orchestrator.results.pieces import Committed
 from orchestrator.results.statistics import Comparison, cell_statistics, compare_cells
 from orchestrator.results.sweep_tables import SweepTables
 from orchestrator.results.tables import DENSITIES, Weights
@@ -30,7 +31,7 @@ from trainables.errors import UserError
 from trainables.plugins.entry import BUILT_IN, Catalogue
 from trainables.plugins.loading import load_plugins
 from trainables.plugins.source import read_plugin
-from trainables.store import Store
+from trainables.store import Store, StoreError
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,7 +143,7 @@ def open_results(
     ends = [each.ends for each in signs]
     records = [until_ends(*each) for each in zip(records, ends, strict=True)]
     for record in records:
-        compact(store, record, committed)
+        _bring_up_to_date(store, record, committed)
     joined = join(records)
     statuses = zip(joined.parts, signs, strict=True)
     found = tuple(status_by(*each, committed) for each in statuses)
@@ -151,6 +152,17 @@ def open_results(
     if weights == "effective":
         _require_measured(results)
     return results
+
+
+def _bring_up_to_date(store: Store, record: SweepRecord, committed: Committed) -> None:
+    try:
+        compact(store, record, committed)
+    except OSError as error:
+        raise StoreError(
+            f"{store.location}: the tables of {record.name} lag behind its commits, and cannot be "
+            f"written ({error.strerror or error}); where the storage can be written, `prunesweep "
+            f"results {record.name}` brings them up to date"
+        ) from error
 
 
 class NotMeasured(UserError, ValueError):

@@ -504,7 +504,12 @@ def test_a_read_only_storage(store: Path, here: Path) -> None:
         mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" || exit 77
         "$1" results s > results.txt || exit 1
         "$1" run s.yaml 2> run.txt; [ $? = 2 ] || exit 2
+        mount --bind behind "$0/tables" && mount -o remount,bind,ro "$0/tables" || exit 77
+        for command in results report "figures --output ."; do
+            "$1" $command s 2>> behind.txt; [ $? = 2 ] || exit 3
+        done
     """
+    (here / "behind").mkdir()
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, str(store), COMMAND],
         cwd=here, capture_output=True, text=True, timeout=240,
@@ -516,6 +521,11 @@ def test_a_read_only_storage(store: Path, here: Path) -> None:
     refusal = (here / "run.txt").read_text()
     assert refusal.startswith(f"prunesweep: storage {store} cannot be written (Read-only")
     assert refusal.count("\n") == 1
+    behind = (here / "behind.txt").read_text().splitlines()
+    assert len(behind) == 3
+    for line in behind:
+        assert line.startswith(f"prunesweep: {store}: the tables of s lag behind its commits, and")
+        assert "(Read-only file system)" in line
     assert contents(store) == before
 
 
