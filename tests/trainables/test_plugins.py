@@ -801,6 +801,16 @@ def test_the_default_description_tells_content_apart(tmp_path: Path) -> None:
     assert len({each.fingerprint for each in found}) == 2
 
 
+def test_a_validation_split_of_a_plug_in_is_told_of_as_unused(tmp_path: Path) -> None:
+    source = FUNCTIONS["dataset"][2].replace("split, None, test", "split, test, test")
+    config: Any = mine(tmp_path, source).of(DATASET)["mine"](name="mine")
+    contents = describe_dataset(config, ROOTS).contents
+    assert contents is not None
+    (note,) = contents.notes
+    assert "validation" in note
+    assert load_dataset(config, ROOTS).validation is None
+
+
 def test_a_described_dataset_is_not_loaded_to_be_known(tmp_path: Path) -> None:
     _, sections, source = FUNCTIONS["described dataset"]
     catalogue = mine(

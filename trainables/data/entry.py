@@ -97,7 +97,8 @@ def described_by(
 
 
 def checked(found: Any, config: DatasetOptions) -> Dataset:
-    """`found`, if it is a dataset that can be trained on; raises PluginError."""
+    """`found`, if it is a dataset that can be trained on, with a note of what is not used of it;
+    raises PluginError."""
     at = f"{config.where()}: the dataset {config.name}"
     if not isinstance(found, Dataset):
         raise PluginError(f"{at} gives {type(found).__name__}, no Dataset")
@@ -125,7 +126,10 @@ def checked(found: Any, config: DatasetOptions) -> Dataset:
             f"{at}: all images must have one shape, and mean and std one number for each of the "
             f"{channels} channels"
         )
-    return found
+    if found.validation is None:
+        return found
+    unused = "its own validation split is not used; `holdout` makes one of training examples"
+    return replace(found, validation=None, notes=(*found.notes, unused))
 
 
 def normalized(found: Dataset, config: DatasetOptions) -> Dataset:
