@@ -1,15 +1,21 @@
-"""Interruptions: what SIGINT, SIGTERM and SIGUSR1 do to a run."""
+"""Interruptions: what SIGINT, SIGTERM, SIGUSR1 and a terminal that is closed do to a run."""
 
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-TOLD_TO_GO = (signal.SIGTERM, signal.SIGUSR1)
-"""A machine's last warning, and the one that job queues send some time before."""
+_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+TOLD_TO_GO = (signal.SIGTERM, signal.SIGUSR1, *(() if _nohup else (signal.SIGHUP,)))
+"""A machine's last warning, the one that job queues send some time before, and that of a terminal
+that is closed, unless nohup has it not heard."""
 
 INTERRUPTIONS = (signal.SIGINT, *TOLD_TO_GO)
+
+_on_terminal = [stream for stream in (1, 2) if os.isatty(stream)]
 
 
 def interrupt(number: int, frame: Any) -> NoReturn:
@@ -19,17 +25,27 @@ def interrupt(number: int, frame: Any) -> NoReturn:
     which calls this one, and has set an alarm: after three seconds the process would be aborted.
     """
     signal.alarm(0)
+    _leave_closed_terminal(number)
     raise KeyboardInterrupt
+
+
+def _leave_closed_terminal(number: int) -> None:
+    """What is written to it would be an error, and the run's last."""
+    if number == signal.SIGHUP:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in _on_terminal:
+            os.dup2(nowhere, stream)
 
 
 @contextmanager
 def stopped_by_signals(
     stop: Callable[[], None], leave: Callable[[], None], stopping: Callable[[], bool]
 ) -> Iterator[None]:
-    """SIGINT calls `stop`, and once it is `stopping` raises KeyboardInterrupt; SIGTERM and SIGUSR1
+    """SIGINT calls `stop`, and once it is `stopping` raises KeyboardInterrupt; those of TOLD_TO_GO
     call `leave`, as often as they come: some senders send them twice."""
 
     def heard(number: int, frame: Any) -> None:
+        _leave_closed_terminal(number)
         if number in TOLD_TO_GO:
             leave()
         elif stopping():

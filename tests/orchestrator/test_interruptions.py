@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, check_output
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -14,6 +16,7 @@ import pytest
 from asking import ask
 from slurm import Slurm
 from sweeping import (
+    COMMAND,
     ONE_AT_A_TIME,
     SWEEP,
     assert_equal_results,
@@ -122,6 +125,43 @@ def test_a_run_that_is_told_to_go_leaves_all_in_order(tmp_path: Path) -> None:
     # Tables that lag are made by whoever shows them.
     assert ask(tmp_path, "results", "endless")
     assert "manifest-endless.json" in store.names("tables")
+
+
+def test_a_run_whose_terminal_is_closed_leaves_all_in_order(tmp_path: Path) -> None:
+    terminal, its = os.openpty()
+    process = Popen(
+        ["setsid", "--ctty", COMMAND, "run", str(write(tmp_path, ENDLESS))],
+        cwd=tmp_path, stdin=its, stdout=its, stderr=its, text=True,
+    )  # fmt: skip
+    os.close(its)
+    Thread(target=read_all, args=(terminal,), daemon=True).start()
+    wait_for(lambda: claimed(tmp_path) != [])
+    others = of_the_run(process)
+    os.close(terminal)
+    assert process.wait(timeout=240) == 130
+    _, alive = psutil.wait_procs(others, timeout=240)
+    assert alive == []
+    store = store_of(tmp_path)
+    assert store.names("claims") == store.names("tmp") == []
+    assert len(store.names("checkpoints")) == 1
+    assert json.loads(ask(tmp_path, "status", "endless", "--json"))["run"]["state"] == "ended"
+
+
+def read_all(terminal: int) -> None:
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+def test_nohup_keeps_a_run_from_hearing_that_its_terminal_is_closed() -> None:
+    asked = "from orchestrator.run.interruption import TOLD_TO_GO; print(*map(int, TOLD_TO_GO))"
+    heard = {
+        before: check_output(["sh", "-c", f'{before} exec "$0" -c "$1"', sys.executable, asked])
+        for before in ("", "trap '' HUP;")
+    }
+    assert [set(map(int, each.split())) for each in heard.values()] == [
+        {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}, {signal.SIGTERM, signal.SIGUSR1},
+    ]  # fmt: skip
 
 
 @pytest.mark.cluster
