@@ -33,7 +33,14 @@ from trainables.lineage.identity import snapshot_key, weights_key
 from trainables.lineage.initial_weights import files_of, keep
 from trainables.lineage.keys import Lineage
 from trainables.lineage.stored import stored_parents
-from trainables.store import Damaged, Store, StoreError, iteration_path, snapshot_path
+from trainables.store import (
+    Damaged,
+    Store,
+    StoreError,
+    iteration_path,
+    snapshot_path,
+    sweep_path,
+)
 from trainables.store.index import StoreIndex
 from trainables.store.storage_format import collections, mark
 
@@ -71,6 +78,12 @@ def prepare(
     planned = with_costs(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
         raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
+    folder = sweep_path(spec.name)
+    if store.exists(folder):
+        raise PlanError(
+            f"{store.location}/{folder} is a file, and the sweep's records are to be in a folder "
+            "there; move it away, or give another name", ("name",),
+        )  # fmt: skip
     tracking = _tracking(planned, store)
     _check_room(planned, store)
     store.remove_leftovers()

@@ -379,6 +379,7 @@ def test_a_record_that_is_a_folder_or_a_sweep_that_is_a_file(run: Run, store: Pa
     (store / "sweeps/s").write_text("mine")
     for command in EVERY_COMMAND:
         run(*command)
+    assert "sweeps/s is a file" in run("run", "s.yaml").err
     assert (store / "sweeps/s").read_text() == "mine"
 
 
