@@ -78,11 +78,11 @@ def prepare(
     planned = with_costs(spec, index, datasets, plan)
     if planned.leaving and not wishes.replace:
         raise PlanError(f"{planned.leaving}; give another name, or --replace", ("name",))
-    folder = sweep_path(spec.name)
-    if store.exists(folder):
+    folder = store.local_root and store.local_root / sweep_path(spec.name)
+    if folder and folder.is_file():
         raise PlanError(
-            f"{store.location}/{folder} is a file, and the sweep's records are to be in a folder "
-            "there; move it away, or give another name", ("name",),
+            f"{folder} is a file, and the sweep's records are to be in a folder there; move it "
+            "away, or give another name", ("name",),
         )  # fmt: skip
     tracking = _tracking(planned, store)
     _check_room(planned, store)
