@@ -277,7 +277,7 @@ def train_plan(
     `packing` has at least one slot, and the nodes whose ids are `left_out` none; `occupancy` counts
     on what the slots' time goes, `urgency` has the most urgent lineages from 0, by their ids, and
     the iterations `kept` are those whose weights are not this sweep's to drop.
-    SIGINT, `ending` and a spent `allowance` stop the run between iterations, SIGTERM and SIGUSR1
+    SIGINT, `ending` and a spent `allowance` stop the run between iterations, what tells it to go
     between steps, whose state is kept; what is committed stays.
     """
     lineages = {task.lineage.id: task.lineage for task in plan.tasks}

@@ -21,8 +21,8 @@ class Bench:
     for rewinding. `branch_points` are the keys that other lineages go on from as well, or that
     other sweeps keep the weights of, which are not for one lineage to drop. `elsewhere` is the data
     that an ablation trains on, where that is another dataset's. `run` and `attempt` say whose
-    claims are whose.
-    `execution` is by what means steps are computed. `is_told` says whether this process is to go.
+    claims are whose. `execution` is by what means steps are computed. `is_told` says whether this
+    process is to go.
     """
 
     store: Store
